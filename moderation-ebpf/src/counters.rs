@@ -1,0 +1,26 @@
+//! Packets and bytes by reason, one row per CPU: no contention, summed by
+//! user space.
+
+use aya_ebpf::{macros::map, maps::PerCpuArray};
+use moderation_common::{Counter, Reason};
+
+#[map]
+static COUNTERS: PerCpuArray<Counter> = PerCpuArray::with_max_entries(REASONS, 0);
+
+#[expect(clippy::cast_possible_truncation, reason = "a handful of reasons")]
+const REASONS: u32 = Reason::ALL.len() as u32;
+
+/// Counts one packet of `bytes` bytes under `reason`.
+#[inline(always)]
+pub(crate) fn count(reason: Reason, bytes: usize) {
+    let Some(counter) = COUNTERS.get_ptr_mut(reason.index()) else {
+        return;
+    };
+    // SAFETY: the row is this CPU's own, and an XDP program is not preempted
+    // by another one on its CPU.
+    #[expect(unsafe_code, reason = "map values are reached by pointer")]
+    unsafe {
+        (*counter).packets += 1;
+        (*counter).bytes += bytes as u64;
+    }
+}

@@ -1,0 +1,6 @@
+//! The part of the kernel programs that is plain arithmetic on a frame's
+//! bytes. It compiles for the host too, where its unit tests run.
+
+#![no_std]
+
+pub mod parse;
