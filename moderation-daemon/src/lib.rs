@@ -1,1 +1,22 @@
-//! lib
+//! Limits, scores and bans for chat hosts; bans are enforced in the kernel.
+//!
+//! A violation's way through this crate: [`api`] parses it, the [`moderator`]
+//! lets the [`engine`] decide, the [`store`] write it down, and the
+//! [`network`] block the address, in that order, and then answers.
+//! [`daemon`] and [`ctl`] are the two programs.
+
+pub mod ctl;
+pub mod daemon;
+
+pub mod api;
+pub mod moderator;
+
+pub mod engine;
+pub mod network;
+pub mod store;
+
+pub mod clock;
+pub mod config;
+pub mod exit;
+pub mod metrics;
+pub mod telemetry;

@@ -189,25 +189,24 @@ fn ipv6_tcp(frame: &Frame<'_>, header: usize) -> Result<Option<usize>, Malformed
     let [mut next] = frame.read(header + 6)?;
     let mut offset = header + 40;
     for _ in 0..MAX_EXTENSION_HEADERS {
+        let header: [u8; 8] = match next {
+            HOP_BY_HOP | ROUTING | DESTINATION_OPTIONS | MOBILITY | AUTHENTICATION | FRAGMENT => {
+                frame.read(offset)?
+            }
+            _ => break,
+        };
         let length = match next {
-            HOP_BY_HOP | ROUTING | DESTINATION_OPTIONS | MOBILITY => {
-                let [length] = frame.read(offset + 1)?;
-                (length as usize + 1) * 8
-            }
             // RFC 4302: in units of four octets, minus two.
-            AUTHENTICATION => {
-                let [length] = frame.read(offset + 1)?;
-                (length as usize + 2) * 4
-            }
+            AUTHENTICATION => (header[1] as usize + 2) * 4,
             FRAGMENT => {
-                if frame.read_u16(offset + 2)? & 0xfff8 != 0 {
+                if u16::from_be_bytes([header[2], header[3]]) & 0xfff8 != 0 {
                     return Ok(None);
                 }
                 8
             }
-            _ => break,
+            _ => (header[1] as usize + 1) * 8,
         };
-        [next] = frame.read(offset)?;
+        next = header[0];
         offset += length;
     }
     Ok((next == TCP).then_some(offset))

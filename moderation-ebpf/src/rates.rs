@@ -1,12 +1,7 @@
 //! Connection attempts per source in a fixed window. It only counts: a bare
 //! SYN can be forged and must never cause a ban.
 
-use aya_ebpf::{
-    Global,
-    helpers::bpf_ktime_get_boot_ns,
-    macros::map,
-    maps::LruHashMap,
-};
+use aya_ebpf::{Global, helpers::bpf_ktime_get_boot_ns, macros::map, maps::LruHashMap};
 use moderation_common::{Source, SynEntry, SynKey};
 
 /// Length of the window; the loader overrides it.

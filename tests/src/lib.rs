@@ -1,1 +1,29 @@
-//! lab
+//! The laboratory: network namespaces on veth, the daemon as a process and
+//! small clients, from which the tests beside it and the demo are made.
+//! It judges nothing itself and names no kernel interface but the network's.
+
+#![expect(
+    clippy::missing_errors_doc,
+    reason = "every error here is a failed experiment, with one way to handle it: report it"
+)]
+
+pub mod lab;
+pub mod namespace;
+
+pub mod chat;
+pub mod daemon;
+pub mod visitor;
+
+pub mod counter;
+pub mod demo;
+
+pub mod interrupt;
+pub mod need;
+pub mod process;
+pub mod wait;
+
+mod bpffs;
+mod config;
+mod http;
+mod name;
+mod sweep;

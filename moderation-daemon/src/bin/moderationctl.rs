@@ -1,2 +1,5 @@
-//! bin
-fn main() {}
+//! The operator's tool. See [`moderation_daemon::ctl`].
+
+fn main() -> std::process::ExitCode {
+    moderation_daemon::ctl::main()
+}

@@ -1,2 +1,5 @@
-//! bin
-fn main() {}
+//! The daemon. See [`moderation_daemon::daemon`].
+
+fn main() -> std::process::ExitCode {
+    moderation_daemon::daemon::main()
+}

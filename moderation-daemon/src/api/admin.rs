@@ -1,0 +1,322 @@
+//! The operators' routes: bans, allowlist, status, metrics.
+
+use axum::{
+    Extension, Router,
+    extract::State,
+    http::{StatusCode, header},
+    response::IntoResponse,
+    routing::get,
+};
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
+
+use super::{
+    Context, Problem,
+    input::{Json, Query, ip},
+    peer::Peer,
+    view::BanJson,
+};
+use crate::{
+    clock,
+    config::{AttachMode, parse_duration},
+    engine::{Address, BanRefusal, LiftTarget, NewBan},
+    metrics::Snapshot,
+    network::{Counters, attachments},
+    store::{Allowed, BanPage},
+};
+
+pub(super) fn routes() -> Router<Context> {
+    Router::new()
+        .route("/v1/bans", get(bans).post(ban).delete(lift))
+        .route("/v1/allowlist", get(allowlist).post(allow).delete(disallow))
+        .route("/v1/status", get(status))
+        .route("/metrics", get(metrics))
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct BansQuery {
+    #[serde(default)]
+    all: bool,
+    limit: Option<u32>,
+    #[serde(default)]
+    after: u64,
+}
+
+/// What `GET /v1/bans` gives at most in one answer.
+const MAX_PAGE: u32 = 1_000;
+
+#[derive(Debug, Serialize)]
+struct BanList {
+    bans: Vec<BanJson>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    next: Option<u64>,
+}
+
+async fn bans(
+    State(context): State<Context>,
+    Query(query): Query<BansQuery>,
+) -> Result<axum::Json<BanList>, Problem> {
+    let now = clock::now();
+    let limit = query.limit.unwrap_or(100).clamp(1, MAX_PAGE);
+    let page = BanPage { all: query.all, limit, after: query.after, now_ms: now.unix_ms };
+    let reader = context.reader.clone();
+    let records = tokio::task::spawn_blocking(move || reader.bans(page))
+        .await
+        .map_err(|_| Problem::Unreadable)?
+        .map_err(|error| {
+            tracing::error!(error = &error as &dyn std::error::Error, "cannot list bans");
+            Problem::Unreadable
+        })?;
+    let is_full = records.len() == limit as usize;
+    let bans: Vec<_> = records
+        .into_iter()
+        .map(|record| {
+            let enforced = context.moderator.board().is_enforced(&record.ban);
+            BanJson::from_record(record, enforced, now)
+        })
+        .collect();
+    let next = bans.last().filter(|_| is_full).map(BanJson::id);
+    Ok(axum::Json(BanList { bans, next }))
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct BanBody {
+    user: Option<String>,
+    ip: Option<String>,
+    duration: Option<String>,
+    reason: Option<String>,
+}
+
+/// A reason is a sentence, not a book.
+const MAX_REASON_BYTES: usize = 512;
+
+async fn ban(
+    State(context): State<Context>,
+    Extension(peer): Extension<Peer>,
+    Json(body): Json<BanBody>,
+) -> Result<(StatusCode, axum::Json<Value>), Problem> {
+    let address = body.ip.as_deref().map(str::parse::<Address>).transpose()?;
+    let new = NewBan {
+        user: body.user.as_deref().map(str::parse).transpose()?,
+        address,
+        reason: text("reason", body.reason)?.unwrap_or_else(|| "banned by an operator".to_owned()),
+        duration_ms: duration_ms(&context, body.duration.as_deref())?,
+    };
+    if new.user.is_none() && new.address.is_none() {
+        return Err(Problem::NoSubject);
+    }
+    let view = context.moderator.ban(new).await?.map_err(|refusal| refused(refusal, address))?;
+    tracing::info!(ban = view.ban.id, by = peer.name(), "an operator banned");
+    let ban = BanJson::new(&view, clock::now());
+    Ok((StatusCode::CREATED, axum::Json(json!({ "ban": ban }))))
+}
+
+fn text(field: &str, text: Option<String>) -> Result<Option<String>, Problem> {
+    match text {
+        Some(text) if text.len() > MAX_REASON_BYTES => {
+            Err(Problem::InvalidField(format!("{field}: at most {MAX_REASON_BYTES} bytes")))
+        }
+        Some(text) if text.chars().any(char::is_control) => {
+            Err(Problem::InvalidField(format!("{field}: no control characters")))
+        }
+        text => Ok(text.filter(|text| !text.is_empty())),
+    }
+}
+
+/// `None` is for ever; without a word it is as long as automatic bans are.
+fn duration_ms(context: &Context, text: Option<&str>) -> Result<Option<u64>, Problem> {
+    match text {
+        None => Ok(Some(context.config.rules.ban.duration_ms)),
+        Some("permanent") => Ok(None),
+        Some(text) => {
+            let duration = parse_duration(text)
+                .map_err(|problem| Problem::InvalidField(format!("duration: {problem}")))?;
+            Ok(Some(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)))
+        }
+    }
+}
+
+fn refused(refusal: BanRefusal, address: Option<Address>) -> Problem {
+    match refusal {
+        BanRefusal::Full => Problem::Full("ban"),
+        BanRefusal::Protected => {
+            let address = address.map_or_else(String::new, |address| address.to_string());
+            Problem::Protected(format!(
+                "{address} is on the allowlist or guarded (private, or in network.guards)"
+            ))
+        }
+    }
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct LiftQuery {
+    id: Option<u64>,
+    user: Option<String>,
+    ip: Option<String>,
+}
+
+async fn lift(
+    State(context): State<Context>,
+    Extension(peer): Extension<Peer>,
+    Query(query): Query<LiftQuery>,
+) -> Result<axum::Json<Value>, Problem> {
+    let target = match (query.id, query.user, query.ip) {
+        (Some(id), None, None) => LiftTarget::Ban(id),
+        (None, Some(user), None) => LiftTarget::User(user.parse()?),
+        (None, None, Some(ip)) => LiftTarget::Address(ip.parse()?),
+        _ => return Err(Problem::InvalidField("exactly one of id, user and ip".to_owned())),
+    };
+    let lifted = context.moderator.lift(target, peer.name()).await?;
+    if lifted.is_empty() {
+        return Err(Problem::NoSuch("active ban"));
+    }
+    let now = clock::now();
+    let lifted: Vec<_> = lifted.iter().map(|ban| BanJson::new(ban, now)).collect();
+    Ok(axum::Json(json!({ "lifted": lifted })))
+}
+
+#[derive(Debug, Serialize)]
+struct AllowedView {
+    prefix: IpNet,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    note: Option<String>,
+    source: &'static str,
+}
+
+async fn allowlist(State(context): State<Context>) -> axum::Json<Value> {
+    let listed = |source| move |prefix: &IpNet| AllowedView { prefix: *prefix, note: None, source };
+    let config = &context.config;
+    let mut list: Vec<_> = config.network.guards.iter().map(listed("guard")).collect();
+    list.extend(config.allowlist.iter().map(listed("config")));
+    list.extend(context.moderator.board().allowlist().into_iter().map(|allowed| AllowedView {
+        prefix: allowed.prefix,
+        note: allowed.note,
+        source: "operator",
+    }));
+    axum::Json(json!({ "allowlist": list }))
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct AllowBody {
+    prefix: String,
+    note: Option<String>,
+}
+
+async fn allow(
+    State(context): State<Context>,
+    Extension(peer): Extension<Peer>,
+    Json(body): Json<AllowBody>,
+) -> Result<(StatusCode, axum::Json<Value>), Problem> {
+    let allowed = Allowed { prefix: prefix(&body.prefix)?, note: text("note", body.note)? };
+    let shown = allowed.prefix;
+    let by = peer.name();
+    tracing::info!(prefix = %shown, by, "an operator allows a prefix");
+    context.moderator.allow(allowed, by).await?.map_err(|_| Problem::Full("prefix"))?;
+    Ok((StatusCode::CREATED, axum::Json(json!({ "prefix": shown }))))
+}
+
+/// A prefix, or an address as the prefix of one.
+fn prefix(text: &str) -> Result<IpNet, Problem> {
+    match text.parse::<IpNet>() {
+        Ok(prefix) => Ok(prefix.trunc()),
+        Err(_) => ip(text).map(|ip| IpNet::from(ip.to_canonical())),
+    }
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct DisallowQuery {
+    prefix: String,
+}
+
+async fn disallow(
+    State(context): State<Context>,
+    Extension(peer): Extension<Peer>,
+    Query(query): Query<DisallowQuery>,
+) -> Result<axum::Json<Value>, Problem> {
+    let prefix = prefix(&query.prefix)?;
+    if !context.moderator.disallow(prefix).await? {
+        return Err(Problem::NoSuch("prefix that an operator allowed"));
+    }
+    tracing::info!(%prefix, by = peer.name(), "an operator no longer allows a prefix");
+    Ok(axum::Json(json!({ "removed": prefix })))
+}
+
+async fn status(State(context): State<Context>) -> axum::Json<Value> {
+    let board = context.moderator.board();
+    let (active, enforced) = board.ban_counts();
+    let (length, capacity) = context.moderator.queue();
+    let size = board.size();
+    let uptime_ms = clock::now().boot_ms.saturating_sub(context.started_at_boot_ms);
+    axum::Json(json!({
+        "version": env!("CARGO_PKG_VERSION"),
+        "uptime_ms": uptime_ms,
+        "bans": { "active": active, "enforced": enforced },
+        "network": network_status(&context),
+        "store": { "path": context.config.store.path },
+        "queue": { "length": length, "capacity": capacity },
+        "memory": { "scores": size.scores, "windows": size.windows, "leases": size.leases },
+    }))
+}
+
+fn network_status(context: &Context) -> Value {
+    let network = &context.config.network;
+    let kernel = context.moderator.board().kernel();
+    let ours = context.pins.as_ref().map(|pins| pins.interfaces()).unwrap_or_default();
+    // Without an attachment nothing is dropped, pins or no pins.
+    let attached = attachments().unwrap_or_default();
+    let attached: Vec<_> =
+        attached.into_iter().filter(|attached| ours.contains(&attached.interface)).collect();
+    let state = match (network.mode, kernel.open, attached.is_empty()) {
+        (AttachMode::Off, ..) => "off",
+        (_, false, _) => "unavailable",
+        (_, true, true) => "detached",
+        (_, true, false) => "attached",
+    };
+    let first = attached.first();
+    json!({
+        "state": state,
+        "mode": first.map(|attached| attached.mode),
+        "interface": first.map(|attached| attached.interface.as_str()),
+        "attachments": attached,
+        "pin_root": network.pin_root,
+        "problem": kernel.problem,
+        "last_drift": kernel.last_drift,
+        "counters": counters(context),
+    })
+}
+
+fn counters(context: &Context) -> Map<String, Value> {
+    packets(context)
+        .into_iter()
+        .map(|(reason, counter)| {
+            let counts = json!({ "packets": counter.packets, "bytes": counter.bytes });
+            (reason.name().to_owned(), counts)
+        })
+        .collect()
+}
+
+/// The kernel's counters; none if they cannot be read, which the status and
+/// `moderation_kernel_open` say.
+fn packets(context: &Context) -> Vec<(moderation_common::Reason, moderation_common::Counter)> {
+    let counters = context.pins.as_ref().map(|pins| Counters::open(pins)?.all());
+    counters.and_then(Result::ok).unwrap_or_default()
+}
+
+async fn metrics(State(context): State<Context>) -> impl IntoResponse {
+    let board = context.moderator.board();
+    let snapshot = Snapshot {
+        size: board.size(),
+        bans_enforced: board.ban_counts().1,
+        queue_length: context.moderator.queue().0,
+        kernel_open: board.kernel().open,
+        packets: packets(&context),
+    };
+    let content_type = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+    ([(header::CONTENT_TYPE, content_type)], context.metrics.render(&snapshot))
+}

@@ -1,0 +1,173 @@
+//! The app's routes: events, violations, leases, checks.
+
+use axum::{
+    Router,
+    extract::{Path, State},
+    http::StatusCode,
+    routing::{post, put},
+};
+use serde::{Deserialize, Serialize};
+
+use super::{
+    Context, Problem,
+    input::{Json, Query, request_id, subject},
+    view::{AnswerView, BanJson, LeaseView},
+};
+use crate::{
+    clock,
+    engine::{Act, EventType, LeaseId, Request, ViolationType},
+};
+
+pub(super) fn routes() -> Router<Context> {
+    Router::new()
+        .route("/v1/events", post(event))
+        .route("/v1/violations", post(violation))
+        .route("/v1/leases", post(acquire))
+        .route("/v1/leases/{id}", put(renew).delete(release))
+}
+
+type Answered = Result<axum::Json<AnswerView>, Problem>;
+
+async fn answer(context: &Context, request: Request) -> Answered {
+    let answer = context.moderator.judge(request).await?;
+    Ok(axum::Json(AnswerView::new(answer, clock::now())))
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct EventBody {
+    r#type: String,
+    user: Option<String>,
+    ip: Option<String>,
+    user_agent: Option<String>,
+    id: Option<String>,
+}
+
+async fn event(State(context): State<Context>, Json(body): Json<EventBody>) -> Answered {
+    let request = Request {
+        act: Act::Event { kind: event_type(&body.r#type)?, user_agent: body.user_agent },
+        subject: subject(body.user.as_deref(), body.ip.as_deref())?,
+        id: request_id(body.id)?,
+    };
+    answer(&context, request).await
+}
+
+fn event_type(name: &str) -> Result<EventType, Problem> {
+    match name {
+        "login" => Ok(EventType::Login),
+        "registration" => Ok(EventType::Registration),
+        "message" => Ok(EventType::Message),
+        _ => Err(Problem::UnknownType("type: login, registration or message".to_owned())),
+    }
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ViolationBody {
+    r#type: String,
+    user: Option<String>,
+    ip: Option<String>,
+    score: Option<f64>,
+    id: Option<String>,
+}
+
+async fn violation(State(context): State<Context>, Json(body): Json<ViolationBody>) -> Answered {
+    let kind = ViolationType::from_name(&body.r#type).ok_or_else(|| {
+        let names: Vec<_> = ViolationType::ALL.iter().map(|kind| kind.name()).collect();
+        Problem::UnknownType(format!("type: one of {}", names.join(", ")))
+    })?;
+    let request = Request {
+        act: Act::Violation { kind, points: body.score.map(points).transpose()? },
+        subject: subject(body.user.as_deref(), body.ip.as_deref())?,
+        id: request_id(body.id)?,
+    };
+    answer(&context, request).await
+}
+
+/// More points than this are a mistake, and sums stay exact below it.
+const MAX_POINTS: f64 = 1_000_000.0;
+
+fn points(points: f64) -> Result<f64, Problem> {
+    if (0.0..=MAX_POINTS).contains(&points) {
+        return Ok(points);
+    }
+    Err(Problem::InvalidField(format!("score: {points} is not between 0 and {MAX_POINTS}")))
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct LeaseBody {
+    user: Option<String>,
+    ip: Option<String>,
+    id: Option<String>,
+}
+
+async fn acquire(State(context): State<Context>, Json(body): Json<LeaseBody>) -> Answered {
+    let request = Request {
+        act: Act::Acquire,
+        subject: subject(body.user.as_deref(), body.ip.as_deref())?,
+        id: request_id(body.id)?,
+    };
+    answer(&context, request).await
+}
+
+#[derive(Debug, Serialize)]
+struct Renewed {
+    lease: LeaseView,
+}
+
+async fn renew(
+    State(context): State<Context>,
+    Path(id): Path<String>,
+) -> Result<axum::Json<Renewed>, Problem> {
+    let lease = context.moderator.renew(lease_id(&id)?).await?;
+    let lease = lease.ok_or(Problem::NoSuch("lease"))?;
+    Ok(axum::Json(Renewed { lease: LeaseView::new(&lease, clock::now()) }))
+}
+
+async fn release(
+    State(context): State<Context>,
+    Path(id): Path<String>,
+) -> Result<StatusCode, Problem> {
+    let known = context.moderator.release(lease_id(&id)?).await?;
+    if known { Ok(StatusCode::NO_CONTENT) } else { Err(Problem::NoSuch("lease")) }
+}
+
+/// Whatever is no number is no lease either.
+fn lease_id(text: &str) -> Result<LeaseId, Problem> {
+    text.parse().map_err(|_| Problem::NoSuch("lease"))
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct CheckQuery {
+    user: Option<String>,
+    ip: Option<String>,
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct Checked {
+    banned: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ban: Option<BanJson>,
+}
+
+pub(super) async fn check(
+    State(context): State<Context>,
+    Query(query): Query<CheckQuery>,
+) -> Result<axum::Json<Checked>, Problem> {
+    let subject = subject(query.user.as_deref(), query.ip.as_deref())?;
+    let ban = context.moderator.check(&subject);
+    let ban = ban.map(|ban| BanJson::new(&ban, clock::now()));
+    Ok(axum::Json(Checked { banned: ban.is_some(), ban }))
+}
+
+/// The process runs.
+pub(super) async fn healthz() -> &'static str {
+    "ok\n"
+}
+
+/// The store is open and the engine restored: this socket is only bound then.
+pub(super) async fn readyz() -> &'static str {
+    "ready\n"
+}

@@ -1,0 +1,110 @@
+//! From a request's bytes to typed values, once: bodies with a limit of size
+//! and time, queries, and the fields they have in common.
+
+use std::net::IpAddr;
+
+use axum::{
+    body::Body,
+    extract::{FromRequest, FromRequestParts, Request},
+    http::request::Parts,
+};
+use http_body_util::{BodyExt as _, LengthLimitError, Limited};
+use serde::de::DeserializeOwned;
+use tokio::time::timeout;
+
+use super::{BODY_TIMEOUT, MAX_BODY_BYTES, Problem};
+use crate::engine::{RequestId, Subject, UserId};
+
+/// A JSON body.
+pub(super) struct Json<T>(pub(super) T);
+
+impl<T: DeserializeOwned, S: Sync> FromRequest<S> for Json<T> {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, _: &S) -> Result<Self, Problem> {
+        let read = read(request.into_body());
+        let bytes = timeout(BODY_TIMEOUT, read).await.map_err(|_| Problem::SlowClient)??;
+        parse(&bytes).map(Self)
+    }
+}
+
+async fn read(body: Body) -> Result<Vec<u8>, Problem> {
+    match Limited::new(body, MAX_BODY_BYTES).collect().await {
+        Ok(whole) => Ok(whole.to_bytes().into()),
+        Err(error) if error.is::<LengthLimitError>() => Err(Problem::BodyTooLarge),
+        Err(_) => Err(Problem::Incomplete),
+    }
+}
+
+fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
+    let mut json = serde_json::Deserializer::from_slice(bytes);
+    let value = serde_path_to_error::deserialize(&mut json).map_err(|error| {
+        let place = error.path().to_string();
+        let inner = error.into_inner();
+        if inner.is_data() {
+            field_problem(&place, &inner.to_string())
+        } else {
+            Problem::MalformedJson(inner.to_string())
+        }
+    })?;
+    json.end().map_err(|error| Problem::MalformedJson(error.to_string()))?;
+    Ok(value)
+}
+
+/// serde has one kind of error for all that is wrong with fields; only its
+/// text tells them apart.
+fn field_problem(place: &str, text: &str) -> Problem {
+    if text.starts_with("unknown field") {
+        return Problem::UnknownField(text.to_owned());
+    }
+    let detail = if place == "." { text.to_owned() } else { format!("{place}: {text}") };
+    Problem::InvalidField(detail)
+}
+
+/// A query.
+pub(super) struct Query<T>(pub(super) T);
+
+impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Query<T> {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        axum::extract::Query::from_request_parts(parts, state)
+            .await
+            .map(|axum::extract::Query(value)| Self(value))
+            .map_err(|rejection| {
+                let text = rejection.body_text();
+                let text =
+                    text.strip_prefix("Failed to deserialize query string: ").unwrap_or(&text);
+                field_problem(".", text)
+            })
+    }
+}
+
+/// A full address; prefixes are no answer to where a request came from.
+pub(super) fn ip(text: &str) -> Result<IpAddr, Problem> {
+    text.parse().map_err(|_| {
+        let shown: String = text.chars().take(64).collect();
+        Problem::InvalidAddress(format!("{shown:?} is neither an IPv4 nor an IPv6 address"))
+    })
+}
+
+/// Whom a request concerns.
+pub(super) fn subject(user: Option<&str>, from: Option<&str>) -> Result<Subject, Problem> {
+    let user = user.map(str::parse::<UserId>).transpose()?;
+    let from = from.map(ip).transpose()?;
+    Ok(Subject::new(user, from)?)
+}
+
+/// Longer ids are no ids.
+const MAX_REQUEST_ID_BYTES: usize = 128;
+
+/// The caller's name for a request.
+pub(super) fn request_id(id: Option<String>) -> Result<Option<RequestId>, Problem> {
+    match id {
+        Some(id) if id.is_empty() || id.len() > MAX_REQUEST_ID_BYTES => {
+            let detail = format!("id: has 1 to {MAX_REQUEST_ID_BYTES} bytes");
+            Err(Problem::InvalidField(detail))
+        }
+        id => Ok(id.map(Into::into)),
+    }
+}

@@ -1,0 +1,203 @@
+//! Binding a Unix socket and serving connections on it: how many at once, how
+//! long each may take, who may connect.
+
+use std::{
+    future::poll_fn,
+    io,
+    os::unix::fs::{FileTypeExt as _, PermissionsExt as _, chown},
+    path::{Path, PathBuf},
+    pin::pin,
+    sync::Arc,
+};
+
+use axum::{Extension, Router};
+use hyper::server::conn::http1;
+use hyper_util::{
+    rt::{TokioIo, TokioTimer},
+    service::TowerToHyperService,
+};
+use nix::{
+    sys::stat::{Mode, umask},
+    unistd::{Gid, Group},
+};
+use tokio::{
+    io::AsyncWriteExt as _,
+    net::{UnixListener, UnixStream},
+    sync::{OwnedSemaphorePermit, Semaphore},
+};
+
+use super::{HEAD_TIMEOUT, Problem, peer::Peer};
+use crate::{config, metrics::Metrics};
+
+/// Why a socket could not be bound.
+#[derive(Debug, thiserror::Error)]
+pub enum ListenError {
+    /// Somebody listens there already.
+    #[error("another daemon listens on {}", path.display())]
+    InUse {
+        /// The socket.
+        path: PathBuf,
+    },
+    /// There is a file that is no socket.
+    #[error("{} exists and is no socket", path.display())]
+    NoSocket {
+        /// The file.
+        path: PathBuf,
+    },
+    /// Anything else.
+    #[error("cannot {operation} {}", path.display())]
+    Io {
+        /// What was tried.
+        operation: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+}
+
+/// A bound socket.
+#[derive(Debug)]
+pub struct Listener {
+    socket: UnixListener,
+    path: PathBuf,
+    group: Option<Gid>,
+    connections: Arc<Semaphore>,
+}
+
+/// More than this many headers, or bytes of them, is no API client.
+const MAX_HEADERS: usize = 64;
+const MAX_HEAD_BYTES: usize = 32 * 1_024;
+
+impl Listener {
+    /// Binds a socket that only the daemon's user and the configured group can
+    /// open. A socket that a killed daemon left is replaced.
+    ///
+    /// # Errors
+    ///
+    /// See [`ListenError`].
+    pub fn bind(config: &config::Socket) -> Result<Self, ListenError> {
+        let path = &config.path;
+        remove_stale(path)?;
+        let failed =
+            |operation| move |source| ListenError::Io { operation, path: path.clone(), source };
+        // Closed from the first moment on, and opened to the group afterwards.
+        let before = umask(Mode::from_bits_truncate(0o177));
+        let bound = UnixListener::bind(path);
+        umask(before);
+        let socket = bound.map_err(failed("listen on"))?;
+        let group = config.group.as_deref().and_then(|name| find_group(name, path));
+        if let Some(group) = group {
+            chown(path, None, Some(group.as_raw()))
+                .and_then(|()| {
+                    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o660))
+                })
+                .map_err(failed("give its group access to"))?;
+        }
+        let connections = Arc::new(Semaphore::new(config.max_connections));
+        Ok(Self { socket, path: path.clone(), group, connections })
+    }
+
+    /// Serves until the future is dropped.
+    pub async fn serve(self, routes: Router, metrics: Arc<Metrics>) {
+        loop {
+            match self.socket.accept().await {
+                Ok((stream, _)) => self.admit(stream, &routes, &metrics),
+                Err(error) => {
+                    // Out of file descriptors, most likely: let some close.
+                    tracing::warn!(%error, socket = %self.path.display(), "cannot accept");
+                    tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+                }
+            }
+        }
+    }
+
+    /// Starts serving a connection, or refuses it; never waits.
+    fn admit(&self, stream: UnixStream, routes: &Router, metrics: &Arc<Metrics>) {
+        let refuse = |problem: &Problem| {
+            metrics.problem(problem.name());
+            // The send buffer of a new connection has room for this.
+            drop(stream.try_write(problem.raw_response().as_bytes()));
+        };
+        let peer = match Peer::of(&stream) {
+            Ok(peer) => peer,
+            Err(_) => return refuse(&Problem::ForeignPeer),
+        };
+        let Peer { uid, gid, pid } = peer;
+        tracing::debug!(uid, gid, pid, socket = %self.path.display(), "connection");
+        if !peer.is_admitted(self.group) {
+            tracing::debug!(uid, gid, pid, "refused a peer outside the socket's group");
+            return refuse(&Problem::ForeignPeer);
+        }
+        let Ok(place) = Arc::clone(&self.connections).try_acquire_owned() else {
+            return refuse(&Problem::TooManyConnections);
+        };
+        let routes = routes.clone().layer(Extension(peer));
+        tokio::spawn(connection(stream, routes, Arc::clone(metrics), place));
+    }
+}
+
+/// Serves one connection to its end.
+async fn connection(
+    stream: UnixStream,
+    routes: Router,
+    metrics: Arc<Metrics>,
+    _place: OwnedSemaphorePermit,
+) {
+    let mut builder = http1::Builder::new();
+    builder
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_TIMEOUT)
+        .max_headers(MAX_HEADERS)
+        .max_buf_size(MAX_HEAD_BYTES);
+    let mut connection = pin!(Some(
+        builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(routes))
+    ));
+    let served = poll_fn(|context| {
+        let connection = connection.as_mut().get_mut().as_mut().expect("taken after this only");
+        connection.poll_without_shutdown(context)
+    });
+    let result = served.await;
+    let Some(parts) = connection.get_mut().take().map(http1::Connection::into_parts) else {
+        return;
+    };
+    let mut stream = parts.io.into_inner();
+    // hyper closes without a word on a head that does not come to its end. A
+    // connection that was merely idle gets none either.
+    let slow = result.is_err_and(|error| error.is_timeout()) && !parts.read_buf.is_empty();
+    if slow {
+        metrics.problem(Problem::SlowClient.name());
+        drop(stream.try_write(Problem::SlowClient.raw_response().as_bytes()));
+    }
+    drop(stream.shutdown().await);
+}
+
+fn remove_stale(path: &Path) -> Result<(), ListenError> {
+    let io = |operation| move |source| ListenError::Io { operation, path: path.to_owned(), source };
+    let metadata = match std::fs::symlink_metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        found => found.map_err(io("look at"))?,
+    };
+    if !metadata.file_type().is_socket() {
+        return Err(ListenError::NoSocket { path: path.to_owned() });
+    }
+    if std::os::unix::net::UnixStream::connect(path).is_ok() {
+        return Err(ListenError::InUse { path: path.to_owned() });
+    }
+    std::fs::remove_file(path).map_err(io("remove the stale"))
+}
+
+/// A group that does not exist leaves the socket to the daemon's user, which
+/// is safe, and said aloud.
+fn find_group(name: &str, socket: &Path) -> Option<Gid> {
+    let group = Group::from_name(name).ok().flatten();
+    if group.is_none() {
+        tracing::warn!(
+            group = name,
+            socket = %socket.display(),
+            "there is no such group: only the daemon's user and root can use the socket; \
+             make it with: groupadd --system {name}"
+        );
+    }
+    group.map(|group| group.gid)
+}

@@ -1,0 +1,173 @@
+//! The JSON that callers read.
+
+use serde::{Serialize, Serializer};
+
+use crate::{
+    clock,
+    engine::{Cause, Count, Lease, Moment, Verdict},
+    moderator::{Answer, BanView},
+    store::BanRecord,
+};
+
+/// The answer to an event, a violation or a lease.
+#[derive(Debug, Serialize)]
+pub(super) struct AnswerView {
+    decision: &'static str,
+    reason: Option<&'static str>,
+    limits: Vec<LimitView>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    violation: Option<ViolationView>,
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "points_if_any")]
+    score: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ban: Option<BanJson>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    lease: Option<LeaseView>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    retry_after_ms: Option<u64>,
+}
+
+#[derive(Debug, Serialize)]
+struct LimitView {
+    name: &'static str,
+    limit: u64,
+    remaining: u64,
+    reset_ms: u64,
+}
+
+#[derive(Debug, Serialize)]
+struct ViolationView {
+    r#type: &'static str,
+    #[serde(serialize_with = "points")]
+    score: f64,
+}
+
+/// A lease, as its holder sees it.
+#[derive(Debug, Serialize)]
+pub(super) struct LeaseView {
+    id: u64,
+    expires_in_ms: u64,
+}
+
+/// A ban, as everyone sees it.
+#[derive(Debug, Serialize)]
+pub(super) struct BanJson {
+    id: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    user: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    address: Option<String>,
+    reason: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    violation: Option<&'static str>,
+    created_at: String,
+    expires_at: Option<String>,
+    remaining_ms: Option<u64>,
+    enforced: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    lifted_at: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    lifted_by: Option<String>,
+}
+
+impl AnswerView {
+    pub(super) fn new(answer: Answer, now: Moment) -> Self {
+        let outcome = answer.outcome;
+        let limits: Vec<_> = outcome.counts.iter().map(|count| limit(count, now)).collect();
+        let ban = answer.ban.as_ref().map(|ban| BanJson::new(ban, now));
+        let waits_for_window =
+            outcome.counts.last().filter(|count| count.exceeds()).map(|count| ends_in(count, now));
+        let retry_after_ms = ban.as_ref().map_or(waits_for_window, |ban| ban.remaining_ms);
+        Self {
+            decision: match outcome.verdict {
+                Verdict::Allow => "allow",
+                Verdict::Deny => "deny",
+            },
+            reason: outcome.cause.map(|cause| match cause {
+                Cause::Banned => "banned",
+                Cause::Violation(kind) => kind.name(),
+                Cause::LeasesFull => "leases_full",
+            }),
+            limits,
+            violation: outcome.violation.as_ref().map(|violation| ViolationView {
+                r#type: violation.kind.name(),
+                score: violation.points,
+            }),
+            score: outcome.violation.as_ref().map(|violation| violation.total),
+            ban,
+            lease: outcome.lease.as_ref().map(|lease| LeaseView::new(lease, now)),
+            retry_after_ms,
+        }
+    }
+}
+
+fn limit(count: &Count, now: Moment) -> LimitView {
+    LimitView {
+        name: count.key.limiter.name(),
+        limit: count.limit.max,
+        remaining: count.remaining(),
+        reset_ms: ends_in(count, now),
+    }
+}
+
+const fn ends_in(count: &Count, now: Moment) -> u64 {
+    count.window.ends_at_boot_ms.saturating_sub(now.boot_ms)
+}
+
+impl LeaseView {
+    pub(super) const fn new(lease: &Lease, now: Moment) -> Self {
+        Self { id: lease.id, expires_in_ms: lease.ends_at_boot_ms.saturating_sub(now.boot_ms) }
+    }
+}
+
+impl BanJson {
+    pub(super) fn new(view: &BanView, now: Moment) -> Self {
+        let ban = &view.ban;
+        Self {
+            id: ban.id,
+            user: ban.user.as_ref().map(ToString::to_string),
+            address: ban.address.map(|address| address.to_string()),
+            reason: ban.reason.clone(),
+            violation: ban.violation.map(|kind| kind.name()),
+            created_at: clock::rfc3339(ban.created_at_unix_ms),
+            expires_at: ban.expires_at_unix_ms.map(clock::rfc3339),
+            remaining_ms: ban.expires_at_unix_ms.map(|end| end.saturating_sub(now.unix_ms)),
+            enforced: view.enforced,
+            lifted_at: None,
+            lifted_by: None,
+        }
+    }
+
+    /// A ban from the store; one that is over is not enforced.
+    pub(super) fn from_record(record: BanRecord, enforced: bool, now: Moment) -> Self {
+        let active = record.lifted_at_unix_ms.is_none() && record.ban.holds_at(now.unix_ms);
+        let view = BanView { ban: record.ban.into(), enforced: enforced && active };
+        Self {
+            lifted_at: record.lifted_at_unix_ms.map(clock::rfc3339),
+            lifted_by: record.lifted_by,
+            ..Self::new(&view, now)
+        }
+    }
+
+    pub(super) const fn id(&self) -> u64 {
+        self.id
+    }
+}
+
+/// Points are mostly whole, and look better so.
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
+fn points<S: Serializer>(points: &f64, to: S) -> Result<S::Ok, S::Error> {
+    #[expect(clippy::cast_possible_truncation, reason = "compared with the original")]
+    let whole = *points as i64;
+    #[expect(clippy::cast_precision_loss, reason = "small numbers; compared")]
+    let is_whole = whole as f64 == *points;
+    if is_whole { to.serialize_i64(whole) } else { to.serialize_f64(*points) }
+}
+
+#[expect(clippy::ref_option, reason = "serde's signature")]
+fn points_if_any<S: Serializer>(value: &Option<f64>, to: S) -> Result<S::Ok, S::Error> {
+    match value {
+        Some(value) => points(value, to),
+        None => to.serialize_none(),
+    }
+}

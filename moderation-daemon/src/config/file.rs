@@ -1,0 +1,343 @@
+//! The file as people write it. The comments here become the comments of the
+//! default file; see [`super::document`].
+
+use std::{num::NonZeroU32, path::PathBuf, time::Duration};
+
+use ipnet::IpNet;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::ConfigError;
+
+/// Reads a YAML text; an empty one is the defaults.
+pub(super) fn parse(yaml: &str) -> Result<File, ConfigError> {
+    let blank = yaml.lines().all(|line| line.trim().is_empty() || line.trim().starts_with('#'));
+    if blank {
+        return Ok(File::default());
+    }
+    serde_yaml::from_str(yaml).map_err(|source| ConfigError::Syntax { source })
+}
+
+/// A whole configuration file.
+#[derive(Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct File {
+    /// The socket that the chat app reports to.
+    pub(super) api: Api,
+    /// The socket for operators: moderationctl, metrics.
+    pub(super) admin: Admin,
+    /// The embedded store: bans, violations, scores. An SQLite database.
+    pub(super) store: Store,
+    /// The kernel: where packets of banned addresses are dropped.
+    pub(super) network: Network,
+    /// Prefixes that are never banned and never dropped, for example an
+    /// office: [198.51.100.0/24, "2001:db8:7::/48"]. More can be added while
+    /// running, with moderationctl allow.
+    #[schemars(with = "Vec<String>")]
+    pub(super) allowlist: Vec<IpNet>,
+    /// How many events are allowed in a window. Exceeding a limit is a
+    /// violation, and so is every further event in that window.
+    pub(super) limits: Limits,
+    /// Generations at once.
+    pub(super) concurrency: Concurrency,
+    /// Points by violation type. Scores of different types are never summed.
+    pub(super) scores: Scores,
+    /// When a score becomes a ban.
+    pub(super) bans: Bans,
+    /// Log lines go to standard error.
+    pub(super) log: Log,
+}
+
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Api {
+    /// Where the socket is.
+    pub(super) socket: PathBuf,
+    /// The group whose members can open it; null: the daemon's user alone.
+    pub(super) group: Option<String>,
+    /// Connections at once; one more is refused.
+    pub(super) max_connections: usize,
+}
+
+impl Default for Api {
+    fn default() -> Self {
+        Self {
+            socket: "/run/moderation/api.sock".into(),
+            group: Some("moderation-app".to_owned()),
+            max_connections: 256,
+        }
+    }
+}
+
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Admin {
+    /// Where the socket is.
+    pub(super) socket: PathBuf,
+    /// The group whose members can open it; null: the daemon's user alone.
+    pub(super) group: Option<String>,
+    /// Connections at once; one more is refused.
+    pub(super) max_connections: usize,
+}
+
+impl Default for Admin {
+    fn default() -> Self {
+        Self {
+            socket: "/run/moderation/admin.sock".into(),
+            group: Some("moderation-admin".to_owned()),
+            max_connections: 32,
+        }
+    }
+}
+
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Store {
+    /// The database file. Its folder must exist and be the daemon's.
+    pub(super) path: PathBuf,
+    /// How long violations, past bans and quiet scores are kept.
+    #[serde(with = "friendly")]
+    #[schemars(with = "String")]
+    pub(super) retention: Duration,
+    /// How many violations are kept at most; the oldest go first.
+    pub(super) max_violations: u64,
+}
+
+impl Default for Store {
+    fn default() -> Self {
+        Self {
+            path: "/var/lib/moderation/moderation.db".into(),
+            retention: days(30),
+            max_violations: 1_000_000,
+        }
+    }
+}
+
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Network {
+    /// The interface to attach to; the same as moderationd --interface, and as
+    /// there only a process with the capabilities can. null: a loader
+    /// (moderationctl xdp attach) has attached and pinned, and the daemon only
+    /// works on the pins.
+    pub(super) interface: Option<String>,
+    /// auto: native, else generic with a warning. native, generic: that or an
+    /// error. off: nothing is dropped in the kernel; bans hold at the API only.
+    pub(super) mode: AttachMode,
+    /// The folder for pins, on a BPF filesystem; one per instance.
+    pub(super) pin_root: PathBuf,
+    /// Private, loopback and link-local addresses are never banned or dropped.
+    pub(super) protect_private: bool,
+    /// Further prefixes that are never banned or dropped. Unlike the allowlist
+    /// they are put into the kernel by root's loader, and the daemon cannot
+    /// take them out again.
+    #[schemars(with = "Vec<String>")]
+    pub(super) guards: Vec<IpNet>,
+    /// How many bans the kernel holds, for IPv4 and IPv6 each.
+    pub(super) max_bans: NonZeroU32,
+    /// The window in which connection attempts (SYN) are counted by source.
+    #[serde(with = "friendly")]
+    #[schemars(with = "String")]
+    pub(super) syn_window: Duration,
+    /// How often the kernel is compared with the store and mended.
+    #[serde(with = "friendly")]
+    #[schemars(with = "String")]
+    pub(super) reconcile_interval: Duration,
+}
+
+impl Default for Network {
+    fn default() -> Self {
+        Self {
+            interface: None,
+            mode: AttachMode::Auto,
+            pin_root: "/sys/fs/bpf/moderation".into(),
+            protect_private: true,
+            guards: Vec::new(),
+            max_bans: const { NonZeroU32::new(1_000_000).expect("not zero") },
+            syn_window: Duration::from_secs(10),
+            reconcile_interval: minutes(1),
+        }
+    }
+}
+
+/// How to attach to an interface.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema, clap::ValueEnum,
+)]
+#[serde(rename_all = "lowercase")]
+pub enum AttachMode {
+    /// Native, else generic with a warning.
+    Auto,
+    /// In the driver, or not at all.
+    Native,
+    /// In the generic path.
+    Generic,
+    /// Nowhere.
+    Off,
+}
+
+#[derive(Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Limits {
+    /// Logins by address. LibreChat: LOGIN_MAX, LOGIN_WINDOW.
+    pub(super) login: Login,
+    /// Registrations by address. LibreChat: REGISTER_MAX, REGISTER_WINDOW.
+    pub(super) registration: Registration,
+    /// Messages by address. LibreChat: LIMIT_MESSAGE_IP, MESSAGE_IP_MAX,
+    /// MESSAGE_IP_WINDOW.
+    pub(super) message_ip: MessageIp,
+    /// Messages by user. LibreChat: LIMIT_MESSAGE_USER, MESSAGE_USER_MAX,
+    /// MESSAGE_USER_WINDOW.
+    pub(super) message_user: MessageUser,
+}
+
+/// A limit has its own defaults, and a default belongs to a type.
+macro_rules! limit {
+    ($name:ident, $max:literal in $minutes:literal minutes $(, $switch:ident: $on:literal)?) => {
+        #[derive(Debug, Serialize, Deserialize, JsonSchema)]
+        #[serde(deny_unknown_fields, default)]
+        pub(super) struct $name {
+            $(pub(super) $switch: bool,)?
+            pub(super) max: u64,
+            #[serde(with = "friendly")]
+            #[schemars(with = "String")]
+            pub(super) window: Duration,
+        }
+
+        impl Default for $name {
+            fn default() -> Self {
+                Self { $($switch: $on,)? max: $max, window: minutes($minutes) }
+            }
+        }
+    };
+}
+
+limit!(Login, 7 in 5 minutes);
+limit!(Registration, 5 in 60 minutes);
+limit!(MessageIp, 40 in 1 minutes, enabled: true);
+limit!(MessageUser, 40 in 1 minutes, enabled: false);
+
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Concurrency {
+    /// LibreChat: LIMIT_CONCURRENT_MESSAGES.
+    pub(super) enabled: bool,
+    /// Generations that one user can run at once. LibreChat:
+    /// CONCURRENT_MESSAGE_MAX.
+    pub(super) max: usize,
+    /// How long a generation's lease lives unless the app renews it.
+    #[serde(with = "friendly")]
+    #[schemars(with = "String")]
+    pub(super) lease: Duration,
+}
+
+impl Default for Concurrency {
+    fn default() -> Self {
+        Self { enabled: true, max: 2, lease: Duration::from_secs(60) }
+    }
+}
+
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Scores {
+    /// LibreChat: LOGIN_VIOLATION_SCORE.
+    pub(super) logins: f64,
+    /// LibreChat: REGISTRATION_VIOLATION_SCORE.
+    pub(super) registrations: f64,
+    /// LibreChat: MESSAGE_VIOLATION_SCORE.
+    pub(super) message_limit: f64,
+    /// LibreChat: CONCURRENT_VIOLATION_SCORE.
+    pub(super) concurrent: f64,
+    /// LibreChat: NON_BROWSER_VIOLATION_SCORE.
+    pub(super) non_browser: f64,
+    /// LibreChat: ILLEGAL_MODEL_REQ_SCORE.
+    pub(super) illegal_model_request: f64,
+}
+
+impl Default for Scores {
+    fn default() -> Self {
+        Self {
+            logins: 1.0,
+            registrations: 1.0,
+            message_limit: 1.0,
+            concurrent: 1.0,
+            non_browser: 20.0,
+            illegal_model_request: 5.0,
+        }
+    }
+}
+
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Bans {
+    /// false: violations are scored, nobody is banned. LibreChat:
+    /// BAN_VIOLATIONS.
+    pub(super) enabled: bool,
+    /// A ban falls whenever the score of one type reaches or jumps over a
+    /// multiple of this. LibreChat: BAN_INTERVAL.
+    pub(super) interval: f64,
+    /// How long a ban lasts. LibreChat: BAN_DURATION.
+    #[serde(with = "friendly")]
+    #[schemars(with = "String")]
+    pub(super) duration: Duration,
+}
+
+impl Default for Bans {
+    fn default() -> Self {
+        Self { enabled: true, interval: 20.0, duration: minutes(120) }
+    }
+}
+
+/// How the daemon logs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Log {
+    /// error, warn, info, debug or trace.
+    pub level: String,
+    /// text or json.
+    pub format: LogFormat,
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Self { level: "info".to_owned(), format: LogFormat::Text }
+    }
+}
+
+/// How a log line looks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One object per line.
+    Json,
+}
+
+const fn minutes(minutes: u64) -> Duration {
+    Duration::from_secs(60 * minutes)
+}
+
+const fn days(days: u64) -> Duration {
+    minutes(24 * 60 * days)
+}
+
+/// Durations as people write them: `90s`, `5m`, `2h`, `1h 30m`, `30d`.
+mod friendly {
+    use std::time::Duration;
+
+    use jiff::{SignedDuration, fmt::friendly::SpanPrinter};
+    use serde::{Deserialize as _, Deserializer, Serializer, de::Error as _};
+
+    use crate::config::check::duration;
+
+    pub(super) fn serialize<S: Serializer>(value: &Duration, to: S) -> Result<S::Ok, S::Error> {
+        let signed = SignedDuration::try_from(*value).map_err(serde::ser::Error::custom)?;
+        to.serialize_str(&SpanPrinter::new().duration_to_string(&signed))
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {
+        let text = String::deserialize(from)?;
+        duration(&text).map_err(D::Error::custom)
+    }
+}

@@ -1,0 +1,115 @@
+//! The configuration: YAML in, one checked [`Config`] out. Behind this room
+//! nothing is checked again.
+
+mod check;
+mod document;
+mod file;
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use ipnet::IpNet;
+
+use crate::engine::{PrefixSet, Rules};
+
+pub use check::{ConfigError, duration as parse_duration};
+pub use document::default_file;
+pub use file::{AttachMode, Log, LogFormat};
+
+/// Where the configuration is unless the command line says otherwise.
+pub const DEFAULT_PATH: &str = "/etc/moderation/moderation.yaml";
+
+/// The checked configuration.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The app's socket.
+    pub api: Socket,
+    /// The operators' socket.
+    pub admin: Socket,
+    /// The embedded store.
+    pub store: Store,
+    /// The kernel.
+    pub network: Network,
+    /// The operator's prefixes from the file.
+    pub allowlist: Vec<IpNet>,
+    /// What the engine goes by.
+    pub rules: Rules,
+    /// Logging.
+    pub log: Log,
+}
+
+/// A Unix socket.
+#[derive(Clone, Debug)]
+pub struct Socket {
+    /// Where it is.
+    pub path: PathBuf,
+    /// The group that can open it; `None`: the daemon's user alone.
+    pub group: Option<String>,
+    /// How many connections it has at once.
+    pub max_connections: usize,
+}
+
+/// The embedded store.
+#[derive(Clone, Debug)]
+pub struct Store {
+    /// The database file.
+    pub path: PathBuf,
+    /// How long violations, scores and past bans are kept.
+    pub retention: Duration,
+    /// How many violations are kept at most.
+    pub max_violations: u64,
+}
+
+/// The kernel.
+#[derive(Clone, Debug)]
+pub struct Network {
+    /// The interface to attach to, by a process that may.
+    pub interface: Option<String>,
+    /// How to attach.
+    pub mode: AttachMode,
+    /// The folder of pins.
+    pub pin_root: PathBuf,
+    /// Prefixes that only root can take out of protection.
+    pub guards: Vec<IpNet>,
+    /// Entries in each ban map.
+    pub max_bans: u32,
+    /// Window in which connection attempts are counted.
+    pub syn_window: Duration,
+    /// How often kernel and store are compared.
+    pub reconcile_interval: Duration,
+}
+
+impl Config {
+    /// Reads and checks a file. Without one named, the usual file counts, and
+    /// if that does not exist, the defaults.
+    ///
+    /// # Errors
+    ///
+    /// See [`ConfigError`].
+    pub fn load(path: Option<&Path>) -> Result<Self, ConfigError> {
+        let (path, named) = path.map_or((Path::new(DEFAULT_PATH), false), |path| (path, true));
+        match fs::read_to_string(path) {
+            Ok(text) => Self::parse(&text).map_err(|error| error.in_file(path)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound && !named => Self::parse(""),
+            Err(source) => Err(ConfigError::Read { path: path.to_owned(), source }),
+        }
+    }
+
+    /// Checks a YAML text.
+    ///
+    /// # Errors
+    ///
+    /// See [`ConfigError`].
+    pub fn parse(yaml: &str) -> Result<Self, ConfigError> {
+        check::check(file::parse(yaml)?)
+    }
+
+    /// Everything that is never blocked, whoever asks.
+    pub fn trust(&self, operator: impl IntoIterator<Item = IpNet>) -> PrefixSet {
+        let guards = self.network.guards.iter().copied();
+        guards.chain(self.allowlist.iter().copied()).chain(operator).collect()
+    }
+}

@@ -1,0 +1,147 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::config::AttachMode;
+
+/// Look after moderationd: who is banned, why, and what the kernel does.
+#[derive(Debug, Parser)]
+#[command(name = "moderationctl", version)]
+pub(super) struct Arguments {
+    /// Print JSON for programs instead of text for people
+    #[arg(long, global = true)]
+    pub(super) json: bool,
+    /// The daemon's socket for operators [default: the configured one]
+    #[arg(long, global = true, value_name = "SOCKET")]
+    pub(super) socket: Option<PathBuf>,
+    /// The configuration [default: /etc/moderation/moderation.yaml, if it exists]
+    #[arg(long, global = true, value_name = "FILE")]
+    pub(super) config: Option<PathBuf>,
+    #[command(subcommand)]
+    pub(super) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Show how daemon, store and kernel are
+    Status,
+    /// Ban a user, an address, or both
+    #[command(after_help = "Examples:\n  moderationctl ban --ip 192.0.2.7 --reason spam\n  \
+                            moderationctl ban --user 64b0c0ffee --duration 7d")]
+    Ban(Ban),
+    /// End bans early
+    #[command(after_help = "Examples:\n  moderationctl lift 42\n  \
+                            moderationctl lift 192.0.2.7 user:64b0c0ffee")]
+    Lift {
+        /// A ban's number, an address, or user:ID
+        #[arg(required = true, value_name = "BAN")]
+        targets: Vec<String>,
+    },
+    /// List bans
+    List {
+        /// Those that are over, too
+        #[arg(long)]
+        all: bool,
+    },
+    /// Say whether an address or a user is banned, why, and until when
+    Check {
+        /// An address, or a user's id
+        #[arg(value_name = "IP|USER")]
+        subject: String,
+    },
+    /// Keep the list of prefixes that are never banned
+    #[command(subcommand)]
+    Allow(Allow),
+    /// Work on the kernel itself; root only, needs no daemon
+    #[command(subcommand)]
+    Xdp(Xdp),
+}
+
+#[derive(Debug, Args)]
+#[group(id = "subject", required = true, multiple = true)]
+pub(super) struct Whom {
+    /// The user's id
+    #[arg(long, group = "subject")]
+    pub(super) user: Option<String>,
+    /// The address: IPv4, or IPv6 for its /64
+    #[arg(long, group = "subject")]
+    pub(super) ip: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Ban {
+    #[command(flatten)]
+    pub(super) whom: Whom,
+    /// How long: 90s, 30m, 2h, 7d, or permanent [default: bans.duration]
+    #[arg(long)]
+    pub(super) duration: Option<String>,
+    /// Why, for the people who read it
+    #[arg(long)]
+    pub(super) reason: Option<String>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Allow {
+    /// Never ban this prefix from now on
+    Add {
+        /// A prefix or an address
+        prefix: String,
+        /// What for
+        #[arg(long)]
+        note: Option<String>,
+    },
+    /// No longer protect this prefix
+    Remove {
+        /// A prefix or an address
+        prefix: String,
+    },
+    /// Show what is protected, and by whom
+    List,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct PinRoot {
+    /// The folder of pins [default: network.pin_root]
+    #[arg(long, value_name = "DIR")]
+    pub(super) pin_root: Option<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Xdp {
+    /// Load the program, pin it and put it on an interface
+    Attach {
+        #[command(flatten)]
+        pins: PinRoot,
+        /// The interface
+        #[arg(long, value_name = "IFACE")]
+        interface: String,
+        /// How [default: network.mode]
+        #[arg(long)]
+        mode: Option<AttachMode>,
+        /// Who runs the daemon and so gets its maps: a name or a uid
+        /// [default: root]
+        #[arg(long, value_name = "USER")]
+        owner: Option<String>,
+    },
+    /// Take the program off an interface; maps and bans stay
+    Detach {
+        #[command(flatten)]
+        pins: PinRoot,
+        /// The interface
+        #[arg(long, value_name = "IFACE")]
+        interface: String,
+    },
+    /// Take the program off every interface and remove every pin: nothing is
+    /// dropped any more
+    Off {
+        #[command(flatten)]
+        pins: PinRoot,
+    },
+    /// Show what is attached, blocked and counted
+    Status {
+        #[command(flatten)]
+        pins: PinRoot,
+    },
+}

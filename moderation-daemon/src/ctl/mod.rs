@@ -1,0 +1,38 @@
+//! moderationctl: the operator's tool. Most commands ask the daemon; `xdp`
+//! works on the kernel itself and needs no daemon.
+
+mod command;
+mod output;
+mod remote;
+mod xdp;
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+use crate::{config::Config, exit};
+use command::{Arguments, Command};
+use output::Output;
+use remote::Remote;
+
+/// The whole program.
+pub fn main() -> ExitCode {
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => return exit::usage(&error),
+    };
+    match run(arguments) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => exit::report("moderationctl", &error),
+    }
+}
+
+fn run(arguments: Arguments) -> anyhow::Result<()> {
+    let config = Config::load(arguments.config.as_deref())?;
+    let output = Output::new(arguments.json);
+    if let Command::Xdp(command) = arguments.command {
+        return xdp::run(command, &config, output);
+    }
+    let socket = arguments.socket.unwrap_or_else(|| config.admin.path.clone());
+    Remote::new(socket, output).run(arguments.command)
+}

@@ -1,0 +1,88 @@
+//! Tables for people, JSON for programs.
+
+use std::io::{self, Write as _};
+
+use comfy_table::{Table, presets::NOTHING};
+use serde_json::Value;
+
+/// Where and how results are shown.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Output {
+    json: bool,
+}
+
+impl Output {
+    pub(super) const fn new(json: bool) -> Self {
+        Self { json }
+    }
+
+    /// Shows a result: the value itself, or what `text` makes of it.
+    pub(super) fn show(self, value: &Value, text: impl FnOnce(&Value) -> String) -> io::Result<()> {
+        let text = if self.json { value.to_string() } else { text(value) };
+        match writeln!(io::stdout(), "{}", text.trim_end()) {
+            // Whoever reads has read enough.
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+            written => written,
+        }
+    }
+}
+
+/// A table without lines, its head in capitals.
+pub(super) fn table<const N: usize>(
+    head: [&str; N],
+    rows: impl IntoIterator<Item = [String; N]>,
+) -> String {
+    let mut table = Table::new();
+    table.load_style(NOTHING).set_header(head);
+    for row in rows {
+        table.add_row(row);
+    }
+    table.lines().map(|line| format!("{}\n", line.trim_end())).collect()
+}
+
+/// A list of names and values.
+pub(super) fn list(rows: &[(&str, String)]) -> String {
+    let width = rows.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
+    rows.iter().map(|(name, value)| format!("{name:width$}  {value}\n")).collect()
+}
+
+/// A field as text: strings without quotes, a dash for what is not there.
+pub(super) fn field(value: &Value) -> String {
+    match value {
+        Value::Null => "-".to_owned(),
+        Value::String(text) => text.clone(),
+        other => other.to_string(),
+    }
+}
+
+/// The bans of an answer as a table.
+pub(super) fn bans(bans: &Value) -> String {
+    let bans = bans.as_array().map(Vec::as_slice).unwrap_or_default();
+    if bans.is_empty() {
+        return "no bans".to_owned();
+    }
+    let rows = bans.iter().map(|ban| {
+        [
+            field(&ban["id"]),
+            field(&ban["user"]),
+            field(&ban["address"]),
+            state(ban),
+            field(&ban["reason"]),
+        ]
+    });
+    table(["BAN", "USER", "ADDRESS", "STATE", "REASON"], rows)
+}
+
+/// What has become of a ban.
+fn state(ban: &Value) -> String {
+    if let Some(at) = ban["lifted_at"].as_str() {
+        return format!("lifted {at} by {}", field(&ban["lifted_by"]));
+    }
+    if ban["remaining_ms"].as_u64() == Some(0) {
+        return format!("ran out {}", field(&ban["expires_at"]));
+    }
+    let until =
+        ban["expires_at"].as_str().map_or("for ever".to_owned(), |at| format!("until {at}"));
+    let enforced = ban["enforced"].as_bool().unwrap_or(false);
+    if enforced { until } else { format!("{until} (not enforced in the kernel)") }
+}

@@ -1,0 +1,251 @@
+//! The commands that ask the daemon.
+
+use std::path::PathBuf;
+
+use anyhow::{Context as _, bail};
+use serde_json::{Map, Value, json};
+
+use super::{
+    command::{Allow, Ban, Command},
+    output::{Output, bans, field, list, table},
+};
+use crate::{
+    api::client::{Client, ClientError, Response},
+    engine::Address,
+    exit::Unreachable,
+};
+
+pub(super) struct Remote {
+    client: Client,
+    socket: PathBuf,
+    output: Output,
+}
+
+impl Remote {
+    pub(super) fn new(socket: PathBuf, output: Output) -> Self {
+        Self { client: Client::new(&socket), socket, output }
+    }
+
+    pub(super) fn run(&mut self, command: Command) -> anyhow::Result<()> {
+        match command {
+            Command::Status => self.status(),
+            Command::Ban(ban) => self.ban(ban),
+            Command::Lift { targets } => targets.iter().try_for_each(|target| self.lift(target)),
+            Command::List { all } => self.list(all),
+            Command::Check { subject } => self.check(&subject),
+            Command::Allow(allow) => self.allow(allow),
+            Command::Xdp(_) => unreachable!("run before there is a remote"),
+        }
+    }
+
+    fn status(&mut self) -> anyhow::Result<()> {
+        let response = self.client.get("/v1/status");
+        let status = self.success(response)?;
+        Ok(self.output.show(&status, status_text)?)
+    }
+
+    fn ban(&mut self, ban: Ban) -> anyhow::Result<()> {
+        let fields = [
+            ("user", ban.whom.user),
+            ("ip", ban.whom.ip),
+            ("duration", ban.duration),
+            ("reason", ban.reason),
+        ];
+        let body = object(fields);
+        let response = self.client.post("/v1/bans", &body);
+        let answer = self.success(response)?;
+        Ok(self.output.show(&answer, |answer| bans(&json!([answer["ban"]])))?)
+    }
+
+    fn lift(&mut self, target: &str) -> anyhow::Result<()> {
+        let query = lift_query(target)?;
+        let response = self.client.delete(&format!("/v1/bans?{query}"));
+        let answer = self.success(response).with_context(|| format!("cannot lift {target}"))?;
+        Ok(self.output.show(&answer, |answer| {
+            let lifted = answer["lifted"].as_array().map(Vec::as_slice).unwrap_or_default();
+            let lines = lifted.iter().map(|ban| {
+                let whom = [&ban["user"], &ban["address"]];
+                let whom: Vec<_> = whom.into_iter().filter_map(Value::as_str).collect();
+                format!("lifted ban {} of {}\n", ban["id"], whom.join(" and "))
+            });
+            lines.collect()
+        })?)
+    }
+
+    fn list(&mut self, all: bool) -> anyhow::Result<()> {
+        let mut list = Vec::new();
+        let mut after = 0;
+        loop {
+            let path = format!("/v1/bans?all={all}&limit=1000&after={after}");
+            let response = self.client.get(&path);
+            let mut page = self.success(response)?;
+            if let Value::Array(bans) = page["bans"].take() {
+                list.extend(bans);
+            }
+            match page["next"].as_u64() {
+                Some(next) => after = next,
+                None => break,
+            }
+        }
+        let list = json!({ "bans": list });
+        Ok(self.output.show(&list, |list| bans(&list["bans"]))?)
+    }
+
+    fn check(&mut self, subject: &str) -> anyhow::Result<()> {
+        let name = if subject.parse::<std::net::IpAddr>().is_ok() { "ip" } else { "user" };
+        let response = self.client.get(&format!("/v1/check?{name}={}", encoded(subject)));
+        let answer = self.success(response)?;
+        Ok(self.output.show(&answer, |answer| {
+            if answer["banned"] == true {
+                format!("{subject} is banned\n\n{}", bans(&json!([answer["ban"]])))
+            } else {
+                format!("{subject} is not banned")
+            }
+        })?)
+    }
+
+    fn allow(&mut self, allow: Allow) -> anyhow::Result<()> {
+        match allow {
+            Allow::Add { prefix, note } => {
+                let body = object([("prefix", Some(prefix)), ("note", note)]);
+                let response = self.client.post("/v1/allowlist", &body);
+                let answer = self.success(response)?;
+                let text = |answer: &Value| format!("{} is never banned", field(&answer["prefix"]));
+                Ok(self.output.show(&answer, text)?)
+            }
+            Allow::Remove { prefix } => {
+                let path = format!("/v1/allowlist?prefix={}", encoded(&prefix));
+                let response = self.client.delete(&path);
+                let answer = self.success(response)?;
+                let text = |answer: &Value| {
+                    format!("{} is no longer protected", field(&answer["removed"]))
+                };
+                Ok(self.output.show(&answer, text)?)
+            }
+            Allow::List => {
+                let response = self.client.get("/v1/allowlist");
+                let answer = self.success(response)?;
+                Ok(self.output.show(&answer, |answer| allowlist_text(&answer["allowlist"]))?)
+            }
+        }
+    }
+
+    /// The body of a good answer; otherwise what the daemon says is wrong.
+    fn success(&self, response: Result<Response, ClientError>) -> anyhow::Result<Value> {
+        let response = response.map_err(|error| self.unreachable(error))?;
+        if response.is_success() {
+            return Ok(response.body);
+        }
+        match response.body["detail"].as_str() {
+            Some(detail) => bail!("{detail}"),
+            None => bail!("the daemon answered {}", response.status),
+        }
+    }
+
+    fn unreachable(&self, error: ClientError) -> anyhow::Error {
+        let advice = match &error {
+            ClientError::Connect { source, .. } => match source.kind() {
+                std::io::ErrorKind::PermissionDenied => {
+                    "you may not open the socket: use sudo, or join the group moderation-admin"
+                }
+                _ => {
+                    "is it running? systemctl status moderation, or start moderationd; if its \
+                     socket is elsewhere, name it with --socket"
+                }
+            },
+            _ => "see its log: journalctl -u moderation",
+        };
+        let advice = format!("{} ({advice})", self.socket.display());
+        anyhow::Error::new(error).context(Unreachable(advice))
+    }
+}
+
+fn object<const N: usize>(fields: [(&str, Option<String>); N]) -> Value {
+    let given = fields.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?)));
+    Value::Object(given.map(|(name, value)| (name, Value::String(value))).collect::<Map<_, _>>())
+}
+
+/// A number is a ban, `user:…` a user, an address an address.
+fn lift_query(target: &str) -> anyhow::Result<String> {
+    if let Some(user) = target.strip_prefix("user:") {
+        return Ok(format!("user={}", encoded(user)));
+    }
+    if let Ok(id) = target.trim_start_matches('#').parse::<u64>() {
+        return Ok(format!("id={id}"));
+    }
+    match target.parse::<Address>() {
+        Ok(_) => Ok(format!("ip={}", encoded(target))),
+        Err(error) => bail!("{error}; a ban's number, an address, or user:ID can be lifted"),
+    }
+}
+
+/// Percent-encoding (RFC 3986) of everything but unreserved characters.
+fn encoded(text: &str) -> String {
+    text.bytes()
+        .map(|byte| match byte {
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {
+                char::from(byte).to_string()
+            }
+            _ => format!("%{byte:02X}"),
+        })
+        .collect()
+}
+
+fn status_text(status: &Value) -> String {
+    let (network, bans) = (&status["network"], &status["bans"]);
+    let counters = &network["counters"];
+    let dropped = ["ban_v4", "ban_v6"]
+        .iter()
+        .filter_map(|reason| counters[reason]["packets"].as_u64())
+        .sum::<u64>();
+    let up = status["uptime_ms"].as_u64().unwrap_or(0) / 1_000;
+    let attached = match network["interface"].as_str() {
+        Some(interface) => {
+            format!("{} to {interface}, {}", field(&network["state"]), field(&network["mode"]))
+        }
+        None => field(&network["state"]),
+    };
+    let queue = &status["queue"];
+    let mut rows = vec![
+        ("daemon", format!("{}, up {up} s", field(&status["version"]))),
+        ("kernel", attached),
+        ("bans", format!("{} active, {} enforced", bans["active"], bans["enforced"])),
+        ("packets", format!("{dropped} dropped, {} passed", counters["pass"]["packets"])),
+        ("queue", format!("{} of {}", queue["length"], queue["capacity"])),
+        ("store", field(&status["store"]["path"])),
+        ("pins", field(&network["pin_root"])),
+    ];
+    if network["problem"].is_string() {
+        rows.push(("problem", field(&network["problem"])));
+    }
+    list(&rows)
+}
+
+fn allowlist_text(allowlist: &Value) -> String {
+    let entries = allowlist.as_array().map(Vec::as_slice).unwrap_or_default();
+    let rows = entries
+        .iter()
+        .map(|entry| [field(&entry["prefix"]), field(&entry["source"]), field(&entry["note"])]);
+    table(["PREFIX", "SOURCE", "NOTE"], rows)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_target_of_a_lift_is_a_number_an_address_or_a_user() {
+        let cases = [
+            ("42", Some("id=42")),
+            ("#42", Some("id=42")),
+            ("192.0.2.7", Some("ip=192.0.2.7")),
+            ("2001:db8::/64", Some("ip=2001%3Adb8%3A%3A%2F64")),
+            ("user:a b&c", Some("user=a%20b%26c")),
+            ("anna", None),
+            ("192.0.2.0/24", None),
+        ];
+        for (target, want) in cases {
+            assert_eq!(lift_query(target).ok().as_deref(), want, "{target}");
+        }
+    }
+}

@@ -1,0 +1,142 @@
+//! moderationd from start to end: configuration, kernel, store, moderator,
+//! sockets, and back. It only puts the rooms together.
+
+use std::{path::PathBuf, process::ExitCode, sync::Arc};
+
+use anyhow::Context as _;
+use clap::Parser;
+use nix::unistd::Uid;
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::{
+    api::{self, Listener},
+    clock,
+    config::{self, AttachMode, Config},
+    exit::{self, NeedsRoot},
+    metrics::Metrics,
+    moderator::{self, Kernel, Setup, Started},
+    network::{self, AttachOptions, Pins},
+    store::Store,
+    telemetry,
+};
+
+/// Limits, scores and bans for chat hosts, enforced in the kernel.
+///
+/// Takes events over a Unix socket, decides, writes bans down and has the
+/// kernel drop the packets of banned addresses. Stopping it leaves bans in
+/// force.
+#[derive(Debug, Parser)]
+#[command(name = "moderationd", version)]
+struct Arguments {
+    /// The configuration [default: /etc/moderation/moderation.yaml, if it exists]
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Load, attach to this interface and serve, all in one process; root only
+    #[arg(long, value_name = "IFACE")]
+    interface: Option<String>,
+    /// Check the configuration and end
+    #[arg(long)]
+    check: bool,
+    /// Print the default configuration, with comments, and end
+    #[arg(long)]
+    print_default_config: bool,
+}
+
+/// The whole program.
+pub fn main() -> ExitCode {
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => return exit::usage(&error),
+    };
+    match run(arguments) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => exit::report("moderationd", &error),
+    }
+}
+
+#[expect(clippy::print_stdout, reason = "what --check and --print-default-config are for")]
+fn run(arguments: Arguments) -> anyhow::Result<()> {
+    if arguments.print_default_config {
+        print!("{}", config::default_file());
+        return Ok(());
+    }
+    let mut config = Config::load(arguments.config.as_deref())?;
+    if arguments.check {
+        println!("the configuration is valid");
+        return Ok(());
+    }
+    config.network.interface = arguments.interface.or(config.network.interface);
+    telemetry::start(&config.log)?;
+    attach(&config)?;
+    tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(serve(config))
+}
+
+/// The quick start: what `moderationctl xdp attach` does, by ourselves.
+fn attach(config: &Config) -> anyhow::Result<()> {
+    let network = &config.network;
+    let Some(interface) = network.interface.clone().filter(|_| network.mode != AttachMode::Off)
+    else {
+        return Ok(());
+    };
+    NeedsRoot::check().with_context(|| format!("cannot attach to {interface}"))?;
+    let options = AttachOptions::new(network, interface, Uid::effective());
+    if let Some(attached) = network::attach(&Pins::new(&network.pin_root), &options)? {
+        tracing::info!(interface = attached.interface, mode = %attached.mode, "attached");
+    }
+    Ok(())
+}
+
+async fn serve(config: Config) -> anyhow::Result<()> {
+    let started_at_boot_ms = clock::now().boot_ms;
+    let store = Store::open(&config.store.path)?;
+    let reader = store.reader(&config.store.path)?;
+    // Bound before the store is restored, so that a second daemon ends here.
+    let api_socket = Listener::bind(&config.api)?;
+    let admin_socket = Listener::bind(&config.admin)?;
+    let pins =
+        (config.network.mode != AttachMode::Off).then(|| Pins::new(&config.network.pin_root));
+    let kernel = pins.clone().map_or(Kernel::Off, Kernel::Pinned);
+    let metrics = Arc::new(Metrics::new());
+    let started = moderator::start(setup(&config), store, kernel, Arc::clone(&metrics))?;
+    let Started { moderator, mut stopper } = started;
+    let context = api::Context {
+        moderator,
+        reader,
+        metrics: Arc::clone(&metrics),
+        config: Arc::new(config),
+        pins,
+        started_at_boot_ms,
+    };
+    let app = api_socket.serve(api::app_routes(context.clone()), Arc::clone(&metrics));
+    let admin = admin_socket.serve(api::admin_routes(context), metrics);
+    tracing::info!(version = env!("CARGO_PKG_VERSION"), "ready");
+    tokio::select! {
+        () = app => {}
+        () = admin => {}
+        () = stopper.ended() => anyhow::bail!("the moderator ended; see the lines above"),
+        result = told_to_stop() => result?,
+    }
+    tracing::info!("stopping; bans stay in force");
+    stopper.stop().await
+}
+
+fn setup(config: &Config) -> Setup {
+    let guards = config.network.guards.iter().copied();
+    Setup {
+        rules: config.rules.clone(),
+        protected: guards.chain(config.allowlist.iter().copied()).collect(),
+        reconcile_interval: config.network.reconcile_interval,
+        retention: config.store.retention,
+        max_violations: config.store.max_violations,
+    }
+}
+
+async fn told_to_stop() -> anyhow::Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    Ok(())
+}

@@ -1,0 +1,266 @@
+//! A view of the engine with the changes of the current batch laid over it:
+//! each decision sees those before it, and dropping the overlay undoes them
+//! all.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
+
+use super::{
+    Address, Ban, BanId, BanIndex, BanRefusal, Bearer, Change, Decision, Engine, Lease, LeaseId,
+    Lift, Moment, Outcome, RequestId, Score, ScoreKey, Subject, UserId, Window, WindowKey,
+};
+
+/// See the module.
+#[derive(Debug)]
+pub struct Overlay<'e> {
+    pub(super) engine: &'e Engine,
+    changes: Vec<Change>,
+    windows: HashMap<WindowKey, Window>,
+    scores: HashMap<ScoreKey, Score>,
+    forgotten: HashSet<ScoreKey>,
+    bans: BanIndex,
+    lifted: HashSet<BanId>,
+    leases: HashMap<LeaseId, Option<Lease>>,
+    answers: HashMap<RequestId, Arc<Outcome>>,
+    pub(super) next_ban: BanId,
+    pub(super) next_lease: LeaseId,
+}
+
+/// A ban that a person wants.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NewBan {
+    /// The user to ban.
+    pub user: Option<UserId>,
+    /// The address to ban.
+    pub address: Option<Address>,
+    /// Why, for people.
+    pub reason: String,
+    /// For how long; `None` for ever.
+    pub duration_ms: Option<u64>,
+}
+
+impl<'e> Overlay<'e> {
+    pub(super) fn new(engine: &'e Engine) -> Self {
+        Self {
+            engine,
+            changes: Vec::new(),
+            windows: HashMap::new(),
+            scores: HashMap::new(),
+            forgotten: HashSet::new(),
+            bans: BanIndex::default(),
+            lifted: HashSet::new(),
+            leases: HashMap::new(),
+            answers: HashMap::new(),
+            next_ban: engine.next_ban,
+            next_lease: engine.next_lease,
+        }
+    }
+
+    /// Lays a decision's changes over the engine, so that the next one sees
+    /// them.
+    pub fn push(&mut self, decision: &Decision) {
+        for change in &decision.changes {
+            self.lay(change);
+        }
+        self.changes.extend(decision.changes.iter().cloned());
+    }
+
+    fn lay(&mut self, change: &Change) {
+        match change {
+            Change::Count(key, window) => drop(self.windows.insert(key.clone(), *window)),
+            Change::Score(key, score) => {
+                self.forgotten.remove(key);
+                self.scores.insert(key.clone(), *score);
+            }
+            Change::ForgetScore(key) => {
+                self.scores.remove(key);
+                self.forgotten.insert(key.clone());
+            }
+            Change::Violation(_) => {}
+            Change::Ban(ban) => {
+                self.next_ban = ban.id + 1;
+                self.bans.insert(Arc::clone(ban));
+            }
+            Change::Lift(lift) => {
+                self.bans.remove(lift.ban.id);
+                self.lifted.insert(lift.ban.id);
+            }
+            Change::Lease(lease) => {
+                self.next_lease = self.next_lease.max(lease.id + 1);
+                self.leases.insert(lease.id, Some(lease.clone()));
+            }
+            Change::Release(id) => drop(self.leases.insert(*id, None)),
+            Change::Answer(id, outcome, _) => {
+                self.answers.insert(Arc::clone(id), Arc::clone(outcome));
+            }
+        }
+    }
+
+    /// Everything that was decided, for the store and for [`Engine::apply`].
+    pub fn into_changes(self) -> Vec<Change> {
+        self.changes
+    }
+
+    pub(super) fn window(&self, key: &WindowKey) -> Option<Window> {
+        self.windows.get(key).copied().or_else(|| self.engine.windows.get(key))
+    }
+
+    /// An upper bound: a key that is in both counts twice.
+    pub(super) fn windows_at_most(&self) -> usize {
+        self.engine.windows.len() + self.windows.len()
+    }
+
+    pub(super) fn score(&self, key: &ScoreKey) -> Option<Score> {
+        if self.forgotten.contains(key) {
+            return None;
+        }
+        self.scores.get(key).copied().or_else(|| self.engine.scores.get(key))
+    }
+
+    /// The score to forget for a new one, if there is no room for both.
+    pub(super) fn score_in_the_way(&self) -> Option<ScoreKey> {
+        let fresh = self.scores.keys().filter(|key| self.engine.scores.get(key).is_none()).count();
+        let len = self.engine.scores.len() + fresh - self.forgotten.len();
+        if len < self.engine.rules.bounds.scores {
+            return None;
+        }
+        let untouched =
+            |key: &&ScoreKey| !self.scores.contains_key(*key) && !self.forgotten.contains(*key);
+        let old = self.engine.scores.oldest().map(|(_, key)| key).find(untouched);
+        old.or_else(|| self.scores.keys().next()).cloned()
+    }
+
+    pub(super) fn answer(&self, id: &RequestId) -> Option<&Arc<Outcome>> {
+        self.answers.get(id).or_else(|| self.engine.answers.get(id))
+    }
+
+    pub(super) fn ban_count(&self) -> usize {
+        self.engine.bans.len() + self.bans.len() - self.lifted.len()
+    }
+
+    /// Active bans of a user, in no order.
+    fn bans_of_user<'a>(
+        &'a self,
+        user: &UserId,
+    ) -> impl Iterator<Item = &'a Arc<Ban>> + use<'a, 'e> {
+        let standing = self.engine.bans.of_user(user).filter(|ban| !self.lifted.contains(&ban.id));
+        standing.chain(self.bans.of_user(user))
+    }
+
+    /// Active bans of an address, in no order.
+    fn bans_of_address(&self, address: Address) -> impl Iterator<Item = &Arc<Ban>> {
+        let standing = self.engine.bans.of_address(address);
+        standing.filter(|ban| !self.lifted.contains(&ban.id)).chain(self.bans.of_address(address))
+    }
+
+    /// The ban that holds for a subject longest. A protected address is not
+    /// banned, whatever the index says.
+    pub fn ban_of(&self, subject: &Subject, now: Moment) -> Option<&Arc<Ban>> {
+        let of_user = subject.user().into_iter().flat_map(|user| self.bans_of_user(user));
+        let ip = subject.ip().filter(|ip| !self.engine.trust.contains(*ip));
+        let of_address = ip.into_iter().flat_map(|ip| self.bans_of_address(Address::from(ip)));
+        of_user
+            .chain(of_address)
+            .filter(|ban| ban.holds_at(now.unix_ms))
+            .max_by_key(|ban| ban.ends())
+    }
+
+    pub(super) fn leases_of(&self, bearer: &Bearer, now: Moment) -> usize {
+        let standing =
+            self.engine.leases.of(bearer).filter(|lease| !self.leases.contains_key(&lease.id));
+        let fresh = self.leases.values().flatten().filter(|lease| lease.bearer == *bearer);
+        standing.chain(fresh).filter(|lease| now.boot_ms < lease.ends_at_boot_ms).count()
+    }
+
+    /// An upper bound, like [`Overlay::windows_at_most`].
+    pub(super) fn leases_at_most(&self) -> usize {
+        self.engine.leases.len() + self.leases.len()
+    }
+
+    fn lease(&self, id: LeaseId, now: Moment) -> Option<&Lease> {
+        let lease = match self.leases.get(&id) {
+            Some(fresh) => fresh.as_ref(),
+            None => self.engine.leases.get(id),
+        };
+        lease.filter(|lease| now.boot_ms < lease.ends_at_boot_ms)
+    }
+
+    /// Prolongs a lease from now on; `None` if there is none of that number.
+    pub fn renew(&mut self, id: LeaseId, now: Moment) -> Option<Lease> {
+        let lifetime_ms = self.engine.rules.concurrency?.lease_ms;
+        let ends_at_boot_ms = now.boot_ms.saturating_add(lifetime_ms);
+        let lease = Lease { ends_at_boot_ms, ..self.lease(id, now)?.clone() };
+        self.record(Change::Lease(lease.clone()));
+        Some(lease)
+    }
+
+    /// Gives a lease back; `false` if there is none of that number.
+    pub fn release(&mut self, id: LeaseId, now: Moment) -> bool {
+        let known = self.lease(id, now).is_some();
+        if known {
+            self.record(Change::Release(id));
+        }
+        known
+    }
+
+    /// Bans on a person's word.
+    ///
+    /// # Errors
+    ///
+    /// If the address is protected, or there are as many bans as there may be.
+    pub fn ban(&mut self, new: NewBan, now: Moment) -> Result<Arc<Ban>, BanRefusal> {
+        if new.address.is_some_and(|address| self.engine.trust.protecting(address).is_some()) {
+            return Err(BanRefusal::Protected);
+        }
+        if self.ban_count() >= self.engine.rules.bounds.bans {
+            return Err(BanRefusal::Full);
+        }
+        let ban = Arc::new(Ban {
+            id: self.next_ban,
+            user: new.user,
+            address: new.address,
+            reason: new.reason,
+            violation: None,
+            score: None,
+            created_at_unix_ms: now.unix_ms,
+            expires_at_unix_ms: new.duration_ms.map(|ms| now.unix_ms.saturating_add(ms)),
+        });
+        self.record(Change::Ban(Arc::clone(&ban)));
+        Ok(ban)
+    }
+
+    /// Lifts every active ban that `target` names; returns them.
+    pub fn lift(&mut self, target: &LiftTarget, by: &str, now: Moment) -> Vec<Arc<Ban>> {
+        let bans: Vec<Arc<Ban>> = match target {
+            LiftTarget::Ban(id) => {
+                let standing = self.engine.bans.get(*id).filter(|_| !self.lifted.contains(id));
+                standing.or_else(|| self.bans.get(*id)).cloned().into_iter().collect()
+            }
+            LiftTarget::User(user) => self.bans_of_user(user).cloned().collect(),
+            LiftTarget::Address(address) => self.bans_of_address(*address).cloned().collect(),
+        };
+        for ban in &bans {
+            let (ban, by) = (Arc::clone(ban), by.to_owned());
+            self.record(Change::Lift(Lift { ban, at_unix_ms: now.unix_ms, by }));
+        }
+        bans
+    }
+
+    fn record(&mut self, change: Change) {
+        self.lay(&change);
+        self.changes.push(change);
+    }
+}
+
+/// Which bans to lift.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LiftTarget {
+    /// The one with this number.
+    Ban(BanId),
+    /// Those of a user.
+    User(UserId),
+    /// Those of an address.
+    Address(Address),
+}

@@ -1,0 +1,72 @@
+//! How the binaries end: exit codes by sysexits.h, and errors with their
+//! causes on standard error.
+
+use std::process::ExitCode;
+
+use crate::{config::ConfigError, network::NetworkError};
+
+/// The command line makes no sense.
+pub const USAGE: u8 = 64;
+/// The daemon is not there, or cannot serve.
+pub const UNAVAILABLE: u8 = 69;
+/// The caller may not do that.
+pub const NO_PERMISSION: u8 = 77;
+/// The configuration is wrong.
+pub const CONFIG: u8 = 78;
+
+/// Prints an error, its causes below it, and turns it into an exit code.
+#[expect(clippy::print_stderr, reason = "this is what the user sees")]
+pub fn report(program: &str, error: &anyhow::Error) -> ExitCode {
+    eprintln!("{program}: {error}");
+    for cause in error.chain().skip(1) {
+        eprintln!("  because {cause}");
+    }
+    ExitCode::from(code(error))
+}
+
+fn code(error: &anyhow::Error) -> u8 {
+    if error.chain().any(|cause| cause.is::<ConfigError>()) {
+        CONFIG
+    } else if error.chain().any(|cause| cause.is::<NeedsRoot>()) {
+        NO_PERMISSION
+    } else if error.chain().any(|cause| cause.is::<Unreachable>()) {
+        UNAVAILABLE
+    } else if error.chain().any(is_usage) {
+        USAGE
+    } else {
+        1
+    }
+}
+
+fn is_usage(cause: &(dyn std::error::Error + 'static)) -> bool {
+    matches!(cause.downcast_ref(), Some(NetworkError::UnknownInterface(_)))
+}
+
+/// What was asked takes capabilities.
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+#[error("only root can do this (it takes CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON)")]
+pub struct NeedsRoot;
+
+impl NeedsRoot {
+    /// Refuses everyone but root.
+    ///
+    /// # Errors
+    ///
+    /// If the process is not root.
+    pub fn check() -> Result<(), Self> {
+        if nix::unistd::Uid::effective().is_root() { Ok(()) } else { Err(Self) }
+    }
+}
+
+/// The daemon does not answer; says what to do.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("the daemon cannot be reached: {0}")]
+pub struct Unreachable(pub String);
+
+/// Prints clap's own text, help and version included; a wrong command line is
+/// [`USAGE`].
+pub fn usage(error: &clap::Error) -> ExitCode {
+    // A closed standard output is the reader's choice.
+    drop(error.print());
+    if error.use_stderr() { ExitCode::from(USAGE) } else { ExitCode::SUCCESS }
+}

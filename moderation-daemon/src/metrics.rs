@@ -1,0 +1,186 @@
+//! What the daemon counts about itself, in OpenMetrics.
+
+use std::sync::atomic::Ordering;
+
+use moderation_common::{Counter as PacketCounter, Reason};
+use prometheus_client::{
+    encoding::{EncodeLabelSet, text::encode},
+    metrics::{counter::Counter, family::Family, gauge::Gauge},
+    registry::Registry,
+};
+
+use crate::{
+    engine::{Act, BanRefusal, Size, Verdict, ViolationType},
+    network::Changes,
+};
+
+/// Labels of `moderation_events_total`.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct EventLabels {
+    r#type: &'static str,
+    decision: &'static str,
+}
+
+/// Labels of `moderation_violations_total`.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct ViolationLabels {
+    r#type: &'static str,
+}
+
+/// Labels of `moderation_packets_total` and `moderation_packet_bytes_total`.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct PacketLabels {
+    action: &'static str,
+    reason: &'static str,
+}
+
+/// Labels of counters of refusals.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct ReasonLabels {
+    reason: &'static str,
+}
+
+/// Every metric. Its label sets are closed: no stranger can add a series.
+#[derive(Debug, Default)]
+pub struct Metrics {
+    registry: Registry,
+    events: Family<EventLabels, Counter>,
+    violations: Family<ViolationLabels, Counter>,
+    /// Bans that fell.
+    pub bans: Counter,
+    bans_refused: Family<ReasonLabels, Counter>,
+    /// Requests that found the queue full.
+    pub queue_rejected: Counter,
+    /// Batches that the store did not take.
+    pub store_failures: Counter,
+    /// Times that the kernel refused.
+    pub enforcement_failures: Counter,
+    drift: Counter,
+    problems: Family<ReasonLabels, Counter>,
+    packets: Family<PacketLabels, Counter>,
+    packet_bytes: Family<PacketLabels, Counter>,
+    bans_active: Gauge,
+    bans_enforced: Gauge,
+    scores: Gauge,
+    windows: Gauge,
+    leases: Gauge,
+    queue_length: Gauge,
+    kernel_open: Gauge,
+}
+
+/// What is looked up only when somebody asks.
+#[derive(Clone, Debug)]
+pub struct Snapshot {
+    /// How full the engine is.
+    pub size: Size,
+    /// Bans that are in force in the kernel.
+    pub bans_enforced: usize,
+    /// Requests that wait.
+    pub queue_length: usize,
+    /// Whether the kernel's maps are open.
+    pub kernel_open: bool,
+    /// The kernel's packet counters.
+    pub packets: Vec<(Reason, PacketCounter)>,
+}
+
+impl Metrics {
+    /// All metrics, at zero.
+    pub fn new() -> Self {
+        let mut metrics = Self::default();
+        metrics.register();
+        metrics
+    }
+
+    #[rustfmt::skip]
+    fn register(&mut self) {
+        let mut registry = Registry::with_prefix("moderation");
+        registry.register("events", "Requests judged, by type and decision", self.events.clone());
+        registry.register("violations", "Rules broken, by type", self.violations.clone());
+        registry.register("bans", "Bans that fell", self.bans.clone());
+        registry.register("bans_refused", "Bans that a score called for and that did not fall", self.bans_refused.clone());
+        registry.register("bans_active", "Bans that hold now", self.bans_active.clone());
+        registry.register("bans_enforced", "Bans of those that the kernel enforces", self.bans_enforced.clone());
+        registry.register("queue_length", "Requests that wait for a decision", self.queue_length.clone());
+        registry.register("queue_rejected", "Requests that found the queue full", self.queue_rejected.clone());
+        registry.register("store_failures", "Batches that the store did not take", self.store_failures.clone());
+        registry.register("enforcement_failures", "Times that the kernel refused", self.enforcement_failures.clone());
+        registry.register("kernel_drift", "Entries in which kernel and store were found apart", self.drift.clone());
+        registry.register("kernel_open", "1 if the kernel's maps are open", self.kernel_open.clone());
+        registry.register("api_problems", "Requests that were answered with a problem, by its name", self.problems.clone());
+        registry.register("packets", "Packets seen by the XDP program, by action and reason", self.packets.clone());
+        registry.register("packet_bytes", "Their bytes", self.packet_bytes.clone());
+        registry.register("scores", "Scores in memory", self.scores.clone());
+        registry.register("windows", "Limiter windows in memory", self.windows.clone());
+        registry.register("leases", "Leases in memory", self.leases.clone());
+        self.registry = registry;
+    }
+
+    /// Counts a judged request.
+    pub fn judged(&self, act: &Act, verdict: Verdict) {
+        let r#type = match act {
+            Act::Event { kind, .. } => kind.name(),
+            Act::Violation { .. } => "violation",
+            Act::Acquire => "lease",
+        };
+        let decision = match verdict {
+            Verdict::Allow => "allow",
+            Verdict::Deny => "deny",
+        };
+        self.events.get_or_create(&EventLabels { r#type, decision }).inc();
+    }
+
+    /// Counts a broken rule.
+    pub fn violated(&self, kind: ViolationType) {
+        self.violations.get_or_create(&ViolationLabels { r#type: kind.name() }).inc();
+    }
+
+    /// Counts a ban that a score called for and that did not fall.
+    pub fn ban_refused(&self, refusal: BanRefusal) {
+        let reason = match refusal {
+            BanRefusal::Protected => "protected",
+            BanRefusal::Full => "full",
+        };
+        self.bans_refused.get_or_create(&ReasonLabels { reason }).inc();
+    }
+
+    /// Counts what a comparison of kernel and store mended.
+    pub fn drift(&self, changes: Changes) {
+        self.drift.inc_by(changes.drift() as u64);
+    }
+
+    /// Counts an answer that was a problem.
+    pub fn problem(&self, name: &'static str) {
+        self.problems.get_or_create(&ReasonLabels { reason: name }).inc();
+    }
+
+    /// The OpenMetrics text.
+    pub fn render(&self, snapshot: &Snapshot) -> String {
+        self.take(snapshot);
+        let mut text = String::new();
+        encode(&mut text, &self.registry).expect("writing to a string cannot fail");
+        text
+    }
+
+    fn take(&self, snapshot: &Snapshot) {
+        self.bans_active.set(gauge(snapshot.size.bans));
+        self.bans_enforced.set(gauge(snapshot.bans_enforced));
+        self.scores.set(gauge(snapshot.size.scores));
+        self.windows.set(gauge(snapshot.size.windows));
+        self.leases.set(gauge(snapshot.size.leases));
+        self.queue_length.set(gauge(snapshot.queue_length));
+        self.kernel_open.set(i64::from(snapshot.kernel_open));
+        for (reason, counter) in &snapshot.packets {
+            let action = if reason.drops() { "drop" } else { "pass" };
+            let labels = PacketLabels { action, reason: reason.name() };
+            self.packets.get_or_create(&labels).inner().store(counter.packets, Ordering::Relaxed);
+            self.packet_bytes
+                .get_or_create(&labels)
+                .inner()
+                .store(counter.bytes, Ordering::Relaxed);
+        }
+    }
+}
+
+fn gauge(value: usize) -> i64 {
+    i64::try_from(value).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,151 @@
+//! What anyone may read at any time without waiting for the moderator: who is
+//! banned, whether the kernel enforces it, who is protected. Only the
+//! moderator writes it, after each batch.
+
+use std::{
+    collections::HashSet,
+    sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
+};
+
+use serde::Serialize;
+
+use crate::{
+    engine::{Address, Ban, BanIndex, Moment, PrefixSet, Size, Subject},
+    network::Changes,
+    store::Allowed,
+};
+
+/// A ban, and whether it is in force.
+#[derive(Clone, Debug, PartialEq)]
+pub struct BanView {
+    /// The ban.
+    pub ban: Arc<Ban>,
+    /// Whether all of it is in force: its address, if it has one, is blocked
+    /// in the kernel.
+    pub enforced: bool,
+}
+
+/// How the kernel stands.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct KernelStatus {
+    /// Whether the kernel's maps are open.
+    pub open: bool,
+    /// Why not, or what failed last.
+    pub problem: Option<String>,
+    /// What the last comparison of kernel and store found and mended.
+    pub last_drift: Changes,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    bans: BanIndex,
+    blocked: HashSet<Address>,
+    trust: PrefixSet,
+    allowlist: Vec<Allowed>,
+    kernel: KernelStatus,
+    size: Size,
+}
+
+/// See the module. Its lock is never held over an await.
+#[derive(Debug, Default)]
+pub struct Board(RwLock<State>);
+
+impl Board {
+    // Whoever panicked while writing left single entries, all of them whole.
+    fn read(&self) -> RwLockReadGuard<'_, State> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, State> {
+        self.0.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The ban that holds for a subject longest.
+    pub fn check(&self, subject: &Subject, now: Moment) -> Option<BanView> {
+        let state = self.read();
+        let of_user = subject.user().into_iter().flat_map(|user| state.bans.of_user(user));
+        let ip = subject.ip().filter(|ip| !state.trust.contains(*ip));
+        let of_address = ip.into_iter().flat_map(|ip| state.bans.of_address(Address::from(ip)));
+        of_user
+            .chain(of_address)
+            .filter(|ban| ban.holds_at(now.unix_ms))
+            .max_by_key(|ban| ban.ends())
+            .map(|ban| state.view(ban))
+    }
+
+    /// A ban with whether it is in force.
+    pub fn view(&self, ban: &Arc<Ban>) -> BanView {
+        self.read().view(ban)
+    }
+
+    /// Whether what a ban asks of the kernel is done.
+    pub fn is_enforced(&self, ban: &Ban) -> bool {
+        self.read().is_enforced(ban)
+    }
+
+    /// The number of active bans, and of those that are in force.
+    pub fn ban_counts(&self) -> (usize, usize) {
+        let state = self.read();
+        let enforced = state.bans.iter().filter(|ban| state.is_enforced(ban)).count();
+        (state.bans.len(), enforced)
+    }
+
+    /// The operator's allowlist, without the configured one.
+    pub fn allowlist(&self) -> Vec<Allowed> {
+        self.read().allowlist.clone()
+    }
+
+    /// How the kernel stands.
+    pub fn kernel(&self) -> KernelStatus {
+        self.read().kernel.clone()
+    }
+
+    /// How full the engine is.
+    pub fn size(&self) -> Size {
+        self.read().size
+    }
+
+    pub(super) fn insert(&self, ban: Arc<Ban>) {
+        self.write().bans.insert(ban);
+    }
+
+    pub(super) fn remove(&self, ban: &Ban) {
+        self.write().bans.remove(ban.id);
+    }
+
+    pub(super) fn set_blocked(&self, address: Address) {
+        self.write().blocked.insert(address);
+    }
+
+    pub(super) fn set_unblocked(&self, address: Address) {
+        self.write().blocked.remove(&address);
+    }
+
+    pub(super) fn replace_blocked(&self, blocked: HashSet<Address>) {
+        self.write().blocked = blocked;
+    }
+
+    pub(super) fn set_trust(&self, trust: PrefixSet, allowlist: Vec<Allowed>) {
+        let mut state = self.write();
+        state.trust = trust;
+        state.allowlist = allowlist;
+    }
+
+    pub(super) fn set_kernel(&self, kernel: KernelStatus) {
+        self.write().kernel = kernel;
+    }
+
+    pub(super) fn set_size(&self, size: Size) {
+        self.write().size = size;
+    }
+}
+
+impl State {
+    fn view(&self, ban: &Arc<Ban>) -> BanView {
+        BanView { ban: Arc::clone(ban), enforced: self.is_enforced(ban) }
+    }
+
+    fn is_enforced(&self, ban: &Ban) -> bool {
+        ban.address.is_none_or(|address| self.blocked.contains(&address))
+    }
+}

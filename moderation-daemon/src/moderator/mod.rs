@@ -1,0 +1,237 @@
+//! The one task that owns an engine; the only place where deciding, storing
+//! and enforcing meet. In that order: decide on an overlay, commit, apply,
+//! block, answer. A commit that fails leaves the engine as it was.
+//!
+//! Everything waits in two bounded queues, one for the app's requests and one
+//! for operators', so that a flood of the one does not keep out the other. Who
+//! is banned already is answered from the [`Board`], which waits for nothing.
+
+mod board;
+mod enforce;
+mod task;
+
+use std::{sync::Arc, time::Duration};
+
+use ipnet::IpNet;
+use tokio::sync::{mpsc, oneshot};
+
+use crate::{
+    clock,
+    engine::{
+        BanId, BanRefusal, Lease, LeaseId, LiftTarget, NewBan, Outcome, PrefixSet, Request, Rules,
+        Subject, Verdict,
+    },
+    metrics::Metrics,
+    store::Allowed,
+};
+
+pub use board::{BanView, Board, KernelStatus};
+pub use enforce::Kernel;
+pub use task::{Started, Stopper, start};
+
+/// Requests of the app that can wait.
+const QUEUE_CAPACITY: usize = 1_024;
+/// Requests of operators that can wait.
+const OPERATOR_QUEUE_CAPACITY: usize = 64;
+/// How long a caller waits for a decision that is queued. A disk that takes
+/// longer is no disk.
+const DECISION_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Why there is no answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Unavailable {
+    /// Too many requests wait already.
+    #[error("too many requests are waiting for a decision")]
+    QueueFull,
+    /// The store did not take the decision, so it does not count.
+    #[error("the store cannot be written to, so nothing was decided")]
+    Store,
+    /// The decision took too long; it may still fall.
+    #[error("no decision within {} s", DECISION_TIMEOUT.as_secs())]
+    TimedOut,
+    /// The daemon is going down.
+    #[error("the daemon is stopping")]
+    Stopping,
+}
+
+/// What the caller of a request is told.
+#[derive(Clone, Debug)]
+pub struct Answer {
+    /// The engine's conclusion.
+    pub outcome: Outcome,
+    /// Its ban, with whether it is in force.
+    pub ban: Option<BanView>,
+}
+
+/// Why an operator's wish was not done.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum AllowRefusal {
+    /// The kernel's map is as long as it may be.
+    #[error("the allowlist is full ({capacity} prefixes)")]
+    Full {
+        /// How many prefixes there may be.
+        capacity: usize,
+    },
+}
+
+type Reply<T> = oneshot::Sender<Result<T, Unavailable>>;
+
+/// What can be asked of the task.
+#[derive(Debug)]
+enum Command {
+    Judge(Request, Reply<Answer>),
+    Renew(LeaseId, Reply<Option<Lease>>),
+    Release(LeaseId, Reply<bool>),
+    Ban(NewBan, Reply<Result<BanView, BanRefusal>>),
+    Lift(LiftTarget, String, Reply<Vec<BanView>>),
+    Allow(Allowed, String, Reply<Result<(), AllowRefusal>>),
+    Disallow(IpNet, Reply<bool>),
+}
+
+/// What the task is made of.
+#[derive(Clone, Debug)]
+pub struct Setup {
+    /// What the engine goes by.
+    pub rules: Rules,
+    /// Prefixes that are protected whatever operators say: guards and the
+    /// configured allowlist.
+    pub protected: Vec<IpNet>,
+    /// How often kernel and store are compared.
+    pub reconcile_interval: Duration,
+    /// How long violations, scores and past bans are kept.
+    pub retention: Duration,
+    /// How many violations are kept.
+    pub max_violations: u64,
+}
+
+impl Setup {
+    fn trust(&self, operator: &[Allowed]) -> PrefixSet {
+        let operator = operator.iter().map(|allowed| allowed.prefix);
+        self.protected.iter().copied().chain(operator).collect()
+    }
+}
+
+/// A handle to the task; clones share it.
+#[derive(Clone, Debug)]
+pub struct Moderator {
+    queue: mpsc::Sender<Command>,
+    operators: mpsc::Sender<Command>,
+    board: Arc<Board>,
+    metrics: Arc<Metrics>,
+}
+
+impl Moderator {
+    /// Judges a request. If its subject is banned, that is the answer at once.
+    ///
+    /// # Errors
+    ///
+    /// See [`Unavailable`].
+    pub async fn judge(&self, request: Request) -> Result<Answer, Unavailable> {
+        let found_by_app = matches!(request.act, crate::engine::Act::Violation { .. });
+        if !found_by_app && let Some(ban) = self.check(&request.subject) {
+            let outcome = Outcome::banned(Arc::clone(&ban.ban));
+            self.metrics.judged(&request.act, Verdict::Deny);
+            return Ok(Answer { outcome, ban: Some(ban) });
+        }
+        self.ask(&self.queue, |reply| Command::Judge(request, reply)).await
+    }
+
+    /// The ban that holds for a subject now. Waits for nothing.
+    pub fn check(&self, subject: &Subject) -> Option<BanView> {
+        self.board.check(subject, clock::now())
+    }
+
+    /// Prolongs a lease; `None` if it has ended.
+    ///
+    /// # Errors
+    ///
+    /// See [`Unavailable`].
+    pub async fn renew(&self, id: LeaseId) -> Result<Option<Lease>, Unavailable> {
+        self.ask(&self.queue, |reply| Command::Renew(id, reply)).await
+    }
+
+    /// Gives a lease back; `false` if it had ended.
+    ///
+    /// # Errors
+    ///
+    /// See [`Unavailable`].
+    pub async fn release(&self, id: LeaseId) -> Result<bool, Unavailable> {
+        self.ask(&self.queue, |reply| Command::Release(id, reply)).await
+    }
+
+    /// Bans on an operator's word.
+    ///
+    /// # Errors
+    ///
+    /// See [`Unavailable`].
+    pub async fn ban(&self, ban: NewBan) -> Result<Result<BanView, BanRefusal>, Unavailable> {
+        self.ask(&self.operators, |reply| Command::Ban(ban, reply)).await
+    }
+
+    /// Lifts bans on an operator's word; returns those that were lifted.
+    ///
+    /// # Errors
+    ///
+    /// See [`Unavailable`].
+    pub async fn lift(&self, what: LiftTarget, by: String) -> Result<Vec<BanView>, Unavailable> {
+        self.ask(&self.operators, |reply| Command::Lift(what, by, reply)).await
+    }
+
+    /// Puts a prefix on the operator's allowlist.
+    ///
+    /// # Errors
+    ///
+    /// See [`Unavailable`].
+    pub async fn allow(
+        &self,
+        allowed: Allowed,
+        by: String,
+    ) -> Result<Result<(), AllowRefusal>, Unavailable> {
+        self.ask(&self.operators, |reply| Command::Allow(allowed, by, reply)).await
+    }
+
+    /// Takes a prefix off the operator's allowlist; `false` if it was not on it.
+    ///
+    /// # Errors
+    ///
+    /// See [`Unavailable`].
+    pub async fn disallow(&self, prefix: IpNet) -> Result<bool, Unavailable> {
+        self.ask(&self.operators, |reply| Command::Disallow(prefix, reply)).await
+    }
+
+    /// What can be read without asking the task.
+    pub fn board(&self) -> &Board {
+        &self.board
+    }
+
+    /// How many of the app's requests wait, and how many can.
+    pub fn queue(&self) -> (usize, usize) {
+        let capacity = self.queue.max_capacity();
+        (capacity - self.queue.capacity(), capacity)
+    }
+
+    async fn ask<T>(
+        &self,
+        queue: &mpsc::Sender<Command>,
+        command: impl FnOnce(Reply<T>) -> Command,
+    ) -> Result<T, Unavailable> {
+        let (reply, answer) = oneshot::channel();
+        queue.try_send(command(reply)).map_err(|error| match error {
+            mpsc::error::TrySendError::Full(_) => {
+                self.metrics.queue_rejected.inc();
+                Unavailable::QueueFull
+            }
+            mpsc::error::TrySendError::Closed(_) => Unavailable::Stopping,
+        })?;
+        match tokio::time::timeout(DECISION_TIMEOUT, answer).await {
+            Ok(Ok(answer)) => answer,
+            Ok(Err(_)) => Err(Unavailable::Stopping),
+            Err(_) => Err(Unavailable::TimedOut),
+        }
+    }
+}
+
+/// A ban's number, for logs.
+fn number(id: BanId) -> String {
+    format!("#{id}")
+}

@@ -1,0 +1,435 @@
+//! The task itself: takes what waits as one batch, and does with it what the
+//! room's head says, in that order.
+
+use std::{mem, sync::Arc, time::Duration};
+
+use ipnet::IpNet;
+use tokio::{
+    sync::{mpsc, watch},
+    task::JoinHandle,
+    time::{Interval, MissedTickBehavior},
+};
+
+use super::{
+    AllowRefusal, Answer, BanView, Board, Command, Kernel, Moderator, OPERATOR_QUEUE_CAPACITY,
+    QUEUE_CAPACITY, Reply, Setup, Unavailable, enforce::Enforcer, number,
+};
+use crate::{
+    clock,
+    engine::{
+        Act, Address, Ban, BanRefusal, Change, Decision, Engine, Lease, Moment, Outcome, Overlay,
+        Request,
+    },
+    metrics::Metrics,
+    network::MAX_ALLOWED,
+    store::{Allowed, Store, StoreError},
+};
+
+/// Decisions that share a transaction at most.
+const MAX_BATCH: usize = 256;
+/// How often what is over is forgotten and the kernel looked after.
+const TICK: Duration = Duration::from_secs(1);
+/// How often the store is rid of what is old.
+const PRUNE_EVERY_TICKS: u64 = 600;
+
+/// A started moderator.
+#[derive(Debug)]
+pub struct Started {
+    /// How to reach it.
+    pub moderator: Moderator,
+    /// How to end it.
+    pub stopper: Stopper,
+}
+
+/// Ends the task.
+#[derive(Debug)]
+pub struct Stopper {
+    stop: watch::Sender<bool>,
+    task: JoinHandle<()>,
+}
+
+impl Stopper {
+    /// Lets the task finish what waits, and waits for that.
+    ///
+    /// # Errors
+    ///
+    /// If the task panicked.
+    pub async fn stop(self) -> anyhow::Result<()> {
+        self.stop.send_replace(true);
+        Ok(self.task.await?)
+    }
+
+    /// Returns when the task ends by itself: it cannot go on.
+    pub async fn ended(&mut self) {
+        // A panic has been reported by the runtime already.
+        drop((&mut self.task).await);
+    }
+}
+
+/// Restores the engine from the store, makes the kernel agree, and starts the
+/// task. Blocks for as long as that takes.
+///
+/// # Errors
+///
+/// If the store cannot be read.
+pub fn start(
+    setup: Setup,
+    mut store: Store,
+    kernel: Kernel,
+    metrics: Arc<Metrics>,
+) -> Result<Started, StoreError> {
+    let now = clock::now();
+    store.prune(now.unix_ms, setup.retention, setup.max_violations)?;
+    let allowlist = store.allowlist()?;
+    let restored = store.restore(now.unix_ms, setup.rules.bounds.request_id_ms)?;
+    let board = Arc::new(Board::default());
+    for ban in &restored.bans {
+        board.insert(Arc::new(ban.clone()));
+    }
+    let engine = Engine::new(setup.rules.clone(), setup.trust(&allowlist), restored, now);
+    let (queue, requests) = mpsc::channel(QUEUE_CAPACITY);
+    let (operators, wishes) = mpsc::channel(OPERATOR_QUEUE_CAPACITY);
+    let (stop, stopped) = watch::channel(false);
+    let mut task = Task {
+        enforcer: Enforcer::new(kernel, Arc::clone(&board), Arc::clone(&metrics)),
+        engine,
+        store: Some(store),
+        allowlist: Vec::new(),
+        setup,
+        board: Arc::clone(&board),
+        metrics: Arc::clone(&metrics),
+        requests,
+        wishes,
+        stopped,
+        ticks: 0,
+    };
+    task.set_allowlist(allowlist);
+    task.reconcile();
+    let task = tokio::spawn(task.run());
+    let moderator = Moderator { queue, operators, board, metrics };
+    Ok(Started { moderator, stopper: Stopper { stop, task } })
+}
+
+struct Task {
+    setup: Setup,
+    engine: Engine,
+    /// Away while a commit runs on a thread that may block.
+    store: Option<Store>,
+    enforcer: Enforcer,
+    /// The operator's allowlist, as stored.
+    allowlist: Vec<Allowed>,
+    board: Arc<Board>,
+    metrics: Arc<Metrics>,
+    requests: mpsc::Receiver<Command>,
+    wishes: mpsc::Receiver<Command>,
+    stopped: watch::Receiver<bool>,
+    ticks: u64,
+}
+
+/// A decision whose caller waits for the commit.
+enum Pending {
+    Judged(Act, Outcome, Reply<Answer>),
+    Renewed(Option<Lease>, Reply<Option<Lease>>),
+    Released(bool, Reply<bool>),
+    Banned(Result<Arc<Ban>, BanRefusal>, Reply<Result<BanView, BanRefusal>>),
+    Lifted(Vec<Arc<Ban>>, Reply<Vec<BanView>>),
+}
+
+/// The store is gone: the task that had it panicked.
+struct StoreLost;
+
+impl Task {
+    async fn run(mut self) {
+        let mut tick = ticker(TICK);
+        let mut batch = Vec::with_capacity(MAX_BATCH);
+        loop {
+            let result = tokio::select! {
+                biased;
+                _ = self.stopped.changed() => break,
+                Some(wish) = self.wishes.recv() => self.serve(vec![wish]).await,
+                _ = tick.tick() => self.tick().await,
+                _ = self.requests.recv_many(&mut batch, MAX_BATCH) => {
+                    self.serve(mem::take(&mut batch)).await
+                }
+            };
+            if let Err(StoreLost) = result {
+                tracing::error!("the store's thread panicked; the daemon cannot go on");
+                return;
+            }
+        }
+        self.finish().await;
+    }
+
+    /// Serves what waits, and takes nothing more.
+    async fn finish(mut self) {
+        self.requests.close();
+        self.wishes.close();
+        let mut rest = Vec::new();
+        while let Ok(command) = self.wishes.try_recv() {
+            rest.push(command);
+        }
+        while let Ok(command) = self.requests.try_recv() {
+            rest.push(command);
+        }
+        if self.serve(rest).await.is_err() {
+            tracing::error!("the store's thread panicked while the daemon stopped");
+        }
+    }
+
+    async fn serve(&mut self, commands: Vec<Command>) -> Result<(), StoreLost> {
+        let mut batch = Vec::new();
+        for command in commands {
+            match command {
+                Command::Allow(allowed, by, reply) => self.allow(allowed, by, reply).await?,
+                Command::Disallow(prefix, reply) => self.disallow(prefix, reply).await?,
+                command => batch.push(command),
+            }
+        }
+        if batch.is_empty() { Ok(()) } else { self.moderate(batch).await }
+    }
+
+    /// One batch's way: decide, commit, apply, enforce, answer.
+    async fn moderate(&mut self, batch: Vec<Command>) -> Result<(), StoreLost> {
+        let now = clock::now();
+        let mut overlay = self.engine.overlay();
+        let pending: Vec<_> =
+            batch.into_iter().map(|command| decide(&mut overlay, command, now)).collect();
+        let changes = overlay.into_changes();
+        let (committed, changes) = self
+            .with_store(move |store| {
+                let committed = store.commit(&changes);
+                (committed, changes)
+            })
+            .await?;
+        if let Err(error) = committed {
+            self.metrics.store_failures.inc();
+            tracing::error!(error = &error as &dyn std::error::Error, "nothing was decided");
+            pending.into_iter().for_each(Pending::refuse);
+            return Ok(());
+        }
+        let touched = self.publish(&changes);
+        self.engine.apply(changes);
+        for address in touched {
+            self.enforcer.project(&self.engine, address);
+        }
+        self.board.set_size(self.engine.size());
+        for pending in pending {
+            pending.answer(&self.board, &self.metrics);
+        }
+        Ok(())
+    }
+
+    /// Shows new bans and lifts on the board; returns the addresses whose
+    /// place in the kernel they change.
+    fn publish(&self, changes: &[Change]) -> Vec<Address> {
+        let mut touched = Vec::new();
+        for change in changes {
+            match change {
+                Change::Ban(ban) => {
+                    self.metrics.bans.inc();
+                    let cause = ban.violation.map_or("operator", |kind| kind.name());
+                    tracing::info!(ban = number(ban.id), cause, "a ban fell");
+                    self.board.insert(Arc::clone(ban));
+                    touched.extend(ban.address);
+                }
+                Change::Lift(lift) => {
+                    tracing::info!(ban = number(lift.ban.id), by = lift.by, "a ban was lifted");
+                    self.board.remove(&lift.ban);
+                    touched.extend(lift.ban.address);
+                }
+                Change::Violation(violation) => self.metrics.violated(violation.kind),
+                _ => {}
+            }
+        }
+        touched
+    }
+
+    async fn allow(
+        &mut self,
+        allowed: Allowed,
+        by: String,
+        reply: Reply<Result<(), AllowRefusal>>,
+    ) -> Result<(), StoreLost> {
+        let known = self.allowlist.iter().any(|old| old.prefix == allowed.prefix);
+        if !known && self.allowlist.len() + self.setup.protected.len() >= MAX_ALLOWED {
+            respond(reply, Ok(Err(AllowRefusal::Full { capacity: MAX_ALLOWED })));
+            return Ok(());
+        }
+        let now = clock::now().unix_ms;
+        let written = self
+            .with_store(move |store| {
+                store.allow(&allowed, &by, now).and_then(|()| store.allowlist())
+            })
+            .await?;
+        let answer = self.take_allowlist(written);
+        respond(reply, answer.map(Ok));
+        Ok(())
+    }
+
+    async fn disallow(&mut self, prefix: IpNet, reply: Reply<bool>) -> Result<(), StoreLost> {
+        let written = self
+            .with_store(move |store| {
+                let removed = store.disallow(prefix)?;
+                Ok((removed, store.allowlist()?))
+            })
+            .await?;
+        let answer = match written {
+            Ok((removed, allowlist)) => self.take_allowlist(Ok(allowlist)).map(|()| removed),
+            Err(error) => self.take_allowlist(Err(error)).map(|()| false),
+        };
+        respond(reply, answer);
+        Ok(())
+    }
+
+    /// Goes by the stored allowlist from now on, in the kernel too.
+    fn take_allowlist(
+        &mut self,
+        stored: Result<Vec<Allowed>, StoreError>,
+    ) -> Result<(), Unavailable> {
+        match stored {
+            Ok(allowlist) => {
+                self.set_allowlist(allowlist);
+                self.reconcile();
+                Ok(())
+            }
+            Err(error) => {
+                self.metrics.store_failures.inc();
+                tracing::error!(
+                    error = &error as &dyn std::error::Error,
+                    "the allowlist was not changed"
+                );
+                Err(Unavailable::Store)
+            }
+        }
+    }
+
+    fn set_allowlist(&mut self, allowlist: Vec<Allowed>) {
+        let trust = self.setup.trust(&allowlist);
+        self.engine.set_trust(trust.clone());
+        self.board.set_trust(trust, allowlist.clone());
+        self.allowlist = allowlist;
+    }
+
+    async fn tick(&mut self) -> Result<(), StoreLost> {
+        self.ticks += 1;
+        for ban in self.engine.expire(clock::now()) {
+            tracing::info!(ban = number(ban.id), "a ban ran out");
+            self.board.remove(&ban);
+            if let Some(address) = ban.address {
+                self.enforcer.project(&self.engine, address);
+            }
+        }
+        self.board.set_size(self.engine.size());
+        let every = self.setup.reconcile_interval.as_secs().max(1);
+        if self.enforcer.is_stale() || self.ticks.is_multiple_of(every) {
+            self.reconcile();
+        }
+        if self.ticks.is_multiple_of(PRUNE_EVERY_TICKS) {
+            self.prune().await?;
+        }
+        Ok(())
+    }
+
+    async fn prune(&mut self) -> Result<(), StoreLost> {
+        let (retention, most) = (self.setup.retention, self.setup.max_violations);
+        let now = clock::now().unix_ms;
+        let pruned = self.with_store(move |store| store.prune(now, retention, most)).await?;
+        if let Err(error) = pruned {
+            self.metrics.store_failures.inc();
+            tracing::warn!(
+                error = &error as &dyn std::error::Error,
+                "old records were not removed"
+            );
+        }
+        Ok(())
+    }
+
+    /// The kernel's operator allowlist holds the configured prefixes too: a
+    /// daemon may be told more than its loader was.
+    fn reconcile(&mut self) {
+        let operator = self.allowlist.iter().map(|allowed| allowed.prefix);
+        let allowlist: Vec<_> = self.setup.protected.iter().copied().chain(operator).collect();
+        self.enforcer.reconcile(&self.engine, &allowlist);
+    }
+
+    /// Runs `work` with the store where it may block, without a lock.
+    async fn with_store<T: Send + 'static>(
+        &mut self,
+        work: impl FnOnce(&mut Store) -> T + Send + 'static,
+    ) -> Result<T, StoreLost> {
+        let mut store = self.store.take().ok_or(StoreLost)?;
+        let done = tokio::task::spawn_blocking(move || {
+            let result = work(&mut store);
+            (store, result)
+        });
+        let (store, result) = done.await.map_err(|_| StoreLost)?;
+        self.store = Some(store);
+        Ok(result)
+    }
+}
+
+fn ticker(period: Duration) -> Interval {
+    let mut interval = tokio::time::interval(period);
+    interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    interval
+}
+
+/// Decides one command on the overlay.
+fn decide(overlay: &mut Overlay<'_>, command: Command, now: Moment) -> Pending {
+    match command {
+        Command::Judge(request, reply) => {
+            let decision = judge(overlay, &request, now);
+            Pending::Judged(request.act, decision.outcome, reply)
+        }
+        Command::Renew(id, reply) => Pending::Renewed(overlay.renew(id, now), reply),
+        Command::Release(id, reply) => Pending::Released(overlay.release(id, now), reply),
+        Command::Ban(ban, reply) => Pending::Banned(overlay.ban(ban, now), reply),
+        Command::Lift(target, by, reply) => Pending::Lifted(overlay.lift(&target, &by, now), reply),
+        Command::Allow(..) | Command::Disallow(..) => {
+            unreachable!("serve takes these out of the batch")
+        }
+    }
+}
+
+fn judge(overlay: &mut Overlay<'_>, request: &Request, now: Moment) -> Decision {
+    let counts = overlay.counts(request, now);
+    let decision = overlay.decide(request, &counts, now);
+    overlay.push(&decision);
+    decision
+}
+
+impl Pending {
+    fn answer(self, board: &Board, metrics: &Metrics) {
+        match self {
+            Self::Judged(act, outcome, reply) => {
+                metrics.judged(&act, outcome.verdict);
+                if let Some(refusal) = outcome.refusal {
+                    metrics.ban_refused(refusal);
+                }
+                let ban = outcome.ban.as_ref().map(|ban| board.view(ban));
+                respond(reply, Ok(Answer { outcome, ban }));
+            }
+            Self::Renewed(lease, reply) => respond(reply, Ok(lease)),
+            Self::Released(known, reply) => respond(reply, Ok(known)),
+            Self::Banned(result, reply) => respond(reply, Ok(result.map(|ban| board.view(&ban)))),
+            Self::Lifted(bans, reply) => {
+                respond(reply, Ok(bans.iter().map(|ban| board.view(ban)).collect()));
+            }
+        }
+    }
+
+    fn refuse(self) {
+        match self {
+            Self::Judged(_, _, reply) => respond(reply, Err(Unavailable::Store)),
+            Self::Renewed(_, reply) => respond(reply, Err(Unavailable::Store)),
+            Self::Released(_, reply) => respond(reply, Err(Unavailable::Store)),
+            Self::Banned(_, reply) => respond(reply, Err(Unavailable::Store)),
+            Self::Lifted(_, reply) => respond(reply, Err(Unavailable::Store)),
+        }
+    }
+}
+
+/// A caller who has gone away needs no answer.
+fn respond<T>(reply: Reply<T>, answer: Result<T, Unavailable>) {
+    drop(reply.send(answer));
+}

@@ -1,0 +1,205 @@
+//! Where maps, program and links are pinned, and who may do what with them.
+//! The folders are root's; the daemon's user gets the maps it works on.
+
+use std::{
+    fs::{self, DirBuilder, Permissions},
+    io,
+    os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _, chown},
+    path::{Path, PathBuf},
+};
+
+use aya::maps::MapData;
+use moderation_common::map::{BANS_V4, DAEMON_MAPS, PROGRAM};
+use nix::{
+    mount::{MsFlags, mount},
+    sys::statfs::{BPF_FS_MAGIC, statfs},
+    unistd::{Gid, Uid},
+};
+
+use super::NetworkError;
+
+/// Layout of maps and values. Another layout gets another folder, so that a
+/// new loader never mistakes old maps for its own.
+const SCHEMA: &str = "v1";
+
+/// The pins of one instance.
+#[derive(Clone, Debug)]
+pub struct Pins {
+    root: PathBuf,
+}
+
+impl Pins {
+    /// The pins under `root`, a folder on a BPF filesystem.
+    pub fn new(root: impl Into<PathBuf>) -> Self {
+        Self { root: root.into() }
+    }
+
+    /// The folder as configured.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    fn folder(&self) -> PathBuf {
+        self.root.join(SCHEMA)
+    }
+
+    fn links(&self) -> PathBuf {
+        self.folder().join("links")
+    }
+
+    /// Pin of a map, by its name in [`moderation_common::map`].
+    pub fn map(&self, name: &str) -> PathBuf {
+        self.folder().join(name)
+    }
+
+    /// Pin of the XDP program.
+    pub fn program(&self) -> PathBuf {
+        self.folder().join(PROGRAM)
+    }
+
+    /// Pin of the link that keeps the program on `interface`.
+    pub fn link(&self, interface: &str) -> PathBuf {
+        self.links().join(interface)
+    }
+
+    /// The interfaces that have a pinned link, sorted.
+    pub fn interfaces(&self) -> Vec<String> {
+        let Ok(entries) = fs::read_dir(self.links()) else {
+            return Vec::new(); // nothing was ever attached
+        };
+        let mut names: Vec<_> =
+            entries.flatten().filter_map(|entry| entry.file_name().into_string().ok()).collect();
+        names.sort();
+        names
+    }
+
+    /// Makes the folders, writable by root alone, mounting the BPF filesystem
+    /// if there is none.
+    pub(super) fn create(&self) -> Result<(), NetworkError> {
+        ensure_bpffs(&self.root)?;
+        DirBuilder::new().recursive(true).mode(0o755).create(self.links()).map_err(|source| {
+            NetworkError::PinFolder { operation: "create", path: self.links(), source }
+        })?;
+        for folder in [self.root.clone(), self.folder(), self.links()] {
+            require_own(&folder)?;
+        }
+        Ok(())
+    }
+
+    /// Gives the daemon's maps to `owner` and lets it reach them.
+    pub(super) fn give_to(&self, owner: Uid) -> Result<(), NetworkError> {
+        for name in DAEMON_MAPS {
+            let path = self.map(name);
+            chown(&path, Some(owner.as_raw()), None)
+                .and_then(|()| fs::set_permissions(&path, Permissions::from_mode(0o600)))
+                .map_err(|source| NetworkError::PinFolder {
+                    operation: "give away",
+                    path,
+                    source,
+                })?;
+        }
+        if owner.is_root() { Ok(()) } else { self.open_way() }
+    }
+
+    /// systemd mounts bpffs with mode 0700. The daemon's user must at least be
+    /// able to walk through to its maps; it still cannot list or write.
+    fn open_way(&self) -> Result<(), NetworkError> {
+        for folder in self.root.ancestors().take_while(|folder| is_bpffs(folder)) {
+            let failed = |source| NetworkError::PinFolder {
+                operation: "let the daemon's user through",
+                path: folder.to_owned(),
+                source,
+            };
+            let mode = fs::metadata(folder).map_err(failed)?.mode();
+            if mode & 0o001 == 0 {
+                fs::set_permissions(folder, Permissions::from_mode(mode & 0o7777 | 0o001))
+                    .map_err(failed)?;
+                tracing::info!(folder = %folder.display(), "made the folder passable");
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes every pin and every folder.
+    pub(super) fn remove(&self) -> Result<(), NetworkError> {
+        match fs::remove_dir_all(&self.root) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                let path = self.root.clone();
+                Err(NetworkError::PinFolder { operation: "remove", path, source: error })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    pub(super) fn open_map(&self, name: &str) -> Result<MapData, NetworkError> {
+        let path = self.map(name);
+        MapData::from_pin(&path)
+            .map_err(|source| NetworkError::OpenMap { path, source: Box::new(source) })
+    }
+
+    /// Whether a loader has been here.
+    pub fn exist(&self) -> bool {
+        self.program().exists()
+    }
+
+    /// Tells these pins from others made later at the same place; `None` if
+    /// there are none.
+    pub fn identity(&self) -> Option<u64> {
+        fs::metadata(self.map(BANS_V4)).ok().map(|metadata| metadata.ino())
+    }
+
+    /// Makes `path`, a new pin, root's alone.
+    pub(super) fn keep(path: &Path) -> Result<(), NetworkError> {
+        chown(path, Some(Uid::effective().as_raw()), Some(Gid::effective().as_raw()))
+            .and_then(|()| fs::set_permissions(path, Permissions::from_mode(0o600)))
+            .map_err(|source| NetworkError::PinFolder {
+                operation: "close",
+                path: path.to_owned(),
+                source,
+            })
+    }
+}
+
+/// Whoever can write the folder can unpin the link, and with it detach the
+/// program, without any capability.
+fn require_own(folder: &Path) -> Result<(), NetworkError> {
+    let metadata = fs::metadata(folder).map_err(|source| NetworkError::PinFolder {
+        operation: "look at",
+        path: folder.to_owned(),
+        source,
+    })?;
+    let (uid, mode) = (metadata.uid(), metadata.mode() & 0o7777);
+    if uid == Uid::effective().as_raw() && mode & 0o022 == 0 {
+        return Ok(());
+    }
+    Err(NetworkError::ForeignFolder { path: folder.to_owned(), uid, mode })
+}
+
+fn is_bpffs(path: &Path) -> bool {
+    statfs(path).is_ok_and(|fs| fs.filesystem_type() == BPF_FS_MAGIC)
+}
+
+/// Where the kernel's documentation and every tool expect it.
+const BPFFS: &str = "/sys/fs/bpf";
+
+fn ensure_bpffs(root: &Path) -> Result<(), NetworkError> {
+    let existing = root.ancestors().find(|folder| folder.exists()).unwrap_or(Path::new("/"));
+    if is_bpffs(existing) {
+        return Ok(());
+    }
+    // Elsewhere than at its usual place the operator has to mount it: we
+    // cannot guess where its top should be.
+    let mountable = root.starts_with(BPFFS);
+    let target = if mountable { Path::new(BPFFS) } else { root };
+    let mounted = if mountable {
+        mount(Some("bpf"), target, Some("bpf"), MsFlags::empty(), None::<&str>)
+            .map_err(io::Error::from)
+    } else {
+        Err(io::Error::other(
+            "it is on another filesystem, and only /sys/fs/bpf is mounted by itself",
+        ))
+    };
+    mounted.map_err(|source| NetworkError::Bpffs { mount: target.to_owned(), source })?;
+    tracing::info!(mount = BPFFS, "mounted the BPF filesystem");
+    Ok(())
+}

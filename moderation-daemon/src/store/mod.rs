@@ -1,0 +1,138 @@
+//! The embedded store: an SQLite database with bans, violations, scores and
+//! the operator's allowlist. It writes down what the engine decided and reads
+//! it back after a start; it decides nothing.
+
+mod read;
+mod schema;
+mod write;
+
+use std::{
+    fs::OpenOptions,
+    io,
+    os::unix::fs::OpenOptionsExt as _,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use ipnet::IpNet;
+use rusqlite::{Connection, OpenFlags};
+
+pub use read::{BanPage, BanRecord, Reader};
+
+/// What failed, and on what.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The database file cannot be made.
+    #[error("cannot create {}; its folder must exist and belong to the daemon's user", path.display())]
+    Create {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// It cannot be opened.
+    #[error("cannot open {}", path.display())]
+    Open {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: rusqlite::Error,
+    },
+    /// Its tables cannot be made or brought up to date.
+    #[error("cannot bring {} up to date", path.display())]
+    Migrate {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: rusqlite_migration::Error,
+    },
+    /// A transaction failed as a whole.
+    #[error("cannot commit to the store")]
+    Commit(#[source] rusqlite::Error),
+    /// A query failed.
+    #[error("cannot read {0} from the store")]
+    Read(&'static str, #[source] rusqlite::Error),
+    /// Somebody else wrote something that cannot be.
+    #[error("{table} {id}: {problem}")]
+    Corrupt {
+        /// Which table.
+        table: &'static str,
+        /// Which row.
+        id: String,
+        /// What is wrong with it.
+        problem: String,
+    },
+}
+
+/// The one connection that writes.
+#[derive(Debug)]
+pub struct Store {
+    connection: Connection,
+}
+
+/// One prefix of the operator's allowlist.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Allowed {
+    /// The prefix.
+    pub prefix: IpNet,
+    /// What for, for people.
+    pub note: Option<String>,
+}
+
+/// How long to wait for somebody else's lock: an operator with `sqlite3`.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(2);
+
+impl Store {
+    /// Opens the database, making it or bringing it up to date if need be.
+    ///
+    /// # Errors
+    ///
+    /// See [`StoreError`].
+    pub fn open(path: &Path) -> Result<Self, StoreError> {
+        create(path)?;
+        let open = |source| StoreError::Open { path: path.to_owned(), source };
+        let mut connection = Connection::open(path).map_err(open)?;
+        connection.busy_timeout(BUSY_TIMEOUT).map_err(open)?;
+        // A commit that was acknowledged survives a power cut: FULL syncs the
+        // log before it returns, NORMAL would not.
+        connection.pragma_update(None, "journal_mode", "WAL").map_err(open)?;
+        connection.pragma_update(None, "synchronous", "FULL").map_err(open)?;
+        schema::migrations()
+            .to_latest(&mut connection)
+            .map_err(|source| StoreError::Migrate { path: path.to_owned(), source })?;
+        Ok(Self { connection })
+    }
+
+    /// A connection that only reads, beside this one.
+    ///
+    /// # Errors
+    ///
+    /// See [`StoreError`].
+    pub fn reader(&self, path: &Path) -> Result<Reader, StoreError> {
+        let open = |source| StoreError::Open { path: path.to_owned(), source };
+        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let connection = Connection::open_with_flags(path, flags).map_err(open)?;
+        connection.busy_timeout(BUSY_TIMEOUT).map_err(open)?;
+        Ok(Reader::new(connection))
+    }
+}
+
+/// SQLite would make the file readable by everyone; who was banned is nobody's
+/// business.
+fn create(path: &Path) -> Result<(), StoreError> {
+    OpenOptions::new()
+        .create(true)
+        .append(true)
+        .mode(0o600)
+        .open(path)
+        .map(drop)
+        .map_err(|source| StoreError::Create { path: path.to_owned(), source })
+}
+
+/// SQLite's integers are signed; times beyond year 292 million stay there.
+fn sql_ms(ms: u64) -> i64 {
+    i64::try_from(ms).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,225 @@
+//! Reading back: what the engine needs after a start, and what operators ask.
+
+use std::sync::{Arc, Mutex};
+
+use rusqlite::{Connection, Row, params};
+
+use super::{Allowed, Store, StoreError, sql_ms};
+use crate::engine::{Ban, BanId, Bearer, Cause, Outcome, Restored, Score, ScoreKey, ViolationType};
+
+impl Store {
+    /// What an engine goes on with: active bans, scores, and the ids of
+    /// requests that broke a rule within `request_id_ms`.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Corrupt`] names the first row that makes no sense.
+    pub fn restore(&self, now_ms: u64, request_id_ms: u64) -> Result<Restored, StoreError> {
+        let connection = &self.connection;
+        Ok(Restored {
+            bans: active_bans(connection, now_ms)?,
+            scores: scores(connection)?,
+            answers: answers(connection, now_ms.saturating_sub(request_id_ms))?,
+            last_ban: last_ban(connection)?,
+        })
+    }
+
+    /// The operator's allowlist.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Corrupt`] names the first row that makes no sense.
+    pub fn allowlist(&self) -> Result<Vec<Allowed>, StoreError> {
+        let read = |error| StoreError::Read("the allowlist", error);
+        let mut query = self
+            .connection
+            .prepare_cached("SELECT prefix, note FROM allowlist ORDER BY prefix")
+            .map_err(read)?;
+        let rows = query
+            .query_map([], |row| Ok((row.get::<_, String>(0)?, row.get::<_, Option<String>>(1)?)))
+            .map_err(read)?;
+        rows.map(|row| {
+            let (prefix, note) = row.map_err(read)?;
+            let parsed = prefix.parse().map_err(|_| corrupt("allowlist", &prefix, "no prefix"))?;
+            Ok(Allowed { prefix: parsed, note })
+        })
+        .collect()
+    }
+}
+
+/// A ban as the store keeps it, past ones included.
+#[derive(Clone, Debug, PartialEq)]
+pub struct BanRecord {
+    /// The ban.
+    pub ban: Ban,
+    /// When it was lifted, in milliseconds since 1970.
+    pub lifted_at_unix_ms: Option<u64>,
+    /// By whom.
+    pub lifted_by: Option<String>,
+}
+
+/// Which bans to list.
+#[derive(Clone, Copy, Debug)]
+pub struct BanPage {
+    /// Past ones too.
+    pub all: bool,
+    /// How many.
+    pub limit: u32,
+    /// Only those with a higher number.
+    pub after: BanId,
+    /// Now, in milliseconds since 1970.
+    pub now_ms: u64,
+}
+
+/// A connection that only reads; clones share it.
+#[derive(Clone, Debug)]
+pub struct Reader(Arc<Mutex<Connection>>);
+
+impl Reader {
+    pub(super) fn new(connection: Connection) -> Self {
+        Self(Arc::new(Mutex::new(connection)))
+    }
+
+    /// Lists bans by number. Blocks: call it where that is allowed.
+    ///
+    /// # Errors
+    ///
+    /// See [`StoreError`].
+    pub fn bans(&self, page: BanPage) -> Result<Vec<BanRecord>, StoreError> {
+        let read = |error| StoreError::Read("bans", error);
+        // A reader that panicked has changed nothing.
+        let connection = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut query = connection
+            .prepare_cached(
+                "SELECT id, user, address, reason, violation, score, created_at_ms,
+                        expires_at_ms, lifted_at_ms, lifted_by
+                 FROM bans
+                 WHERE id > ?1 AND (?2 OR (lifted_at_ms IS NULL
+                                           AND (expires_at_ms IS NULL OR expires_at_ms > ?3)))
+                 ORDER BY id LIMIT ?4",
+            )
+            .map_err(read)?;
+        let page = params![sql_ms(page.after), page.all, sql_ms(page.now_ms), page.limit];
+        let mut rows = query.query(page).map_err(read)?;
+        let mut bans = Vec::new();
+        while let Some(row) = rows.next().map_err(read)? {
+            bans.push(BanRecord {
+                ban: ban(row)?,
+                lifted_at_unix_ms: column::<Option<i64>>(row, 8)?.map(unix_ms),
+                lifted_by: column(row, 9)?,
+            });
+        }
+        Ok(bans)
+    }
+}
+
+fn active_bans(connection: &Connection, now_ms: u64) -> Result<Vec<Ban>, StoreError> {
+    let read = |error| StoreError::Read("bans", error);
+    let mut query = connection
+        .prepare(
+            "SELECT id, user, address, reason, violation, score, created_at_ms, expires_at_ms
+             FROM bans
+             WHERE lifted_at_ms IS NULL AND (expires_at_ms IS NULL OR expires_at_ms > ?1)",
+        )
+        .map_err(read)?;
+    let mut rows = query.query([sql_ms(now_ms)]).map_err(read)?;
+    let mut bans = Vec::new();
+    while let Some(row) = rows.next().map_err(read)? {
+        bans.push(ban(row)?);
+    }
+    Ok(bans)
+}
+
+fn column<T: rusqlite::types::FromSql>(row: &Row<'_>, index: usize) -> Result<T, StoreError> {
+    row.get(index).map_err(|error| StoreError::Read("a row", error))
+}
+
+fn ban(row: &Row<'_>) -> Result<Ban, StoreError> {
+    let id: i64 = column(row, 0)?;
+    let bad = |problem: &str| corrupt("bans", &id.to_string(), problem);
+    let user: Option<String> = column(row, 1)?;
+    let address: Option<String> = column(row, 2)?;
+    let violation: Option<String> = column(row, 4)?;
+    Ok(Ban {
+        id: unix_ms(id),
+        user: user.map(|user| user.parse()).transpose().map_err(|_| bad("no user id"))?,
+        address: address.map(|text| text.parse()).transpose().map_err(|_| bad("no address"))?,
+        reason: column(row, 3)?,
+        violation: violation
+            .map(|name| ViolationType::from_name(&name).ok_or_else(|| bad("no violation type")))
+            .transpose()?,
+        score: column(row, 5)?,
+        created_at_unix_ms: unix_ms(column(row, 6)?),
+        expires_at_unix_ms: column::<Option<i64>>(row, 7)?.map(unix_ms),
+    })
+}
+
+/// The inverse of [`sql_ms`].
+fn unix_ms(value: i64) -> u64 {
+    u64::try_from(value).unwrap_or(0)
+}
+
+fn scores(connection: &Connection) -> Result<Vec<(ScoreKey, Score)>, StoreError> {
+    let read = |error| StoreError::Read("scores", error);
+    let mut query = connection
+        .prepare("SELECT bearer_kind, bearer, type, points, updated_at_ms FROM scores")
+        .map_err(read)?;
+    let mut rows = query.query([]).map_err(read)?;
+    let mut scores = Vec::new();
+    while let Some(row) = rows.next().map_err(read)? {
+        scores.push(score(row)?);
+    }
+    Ok(scores)
+}
+
+fn score(row: &Row<'_>) -> Result<(ScoreKey, Score), StoreError> {
+    let kind: String = column(row, 0)?;
+    let name: String = column(row, 1)?;
+    let violation: String = column(row, 2)?;
+    let bad = |problem: &str| corrupt("scores", &name, problem);
+    let bearer = if kind == "user" {
+        Bearer::User(name.parse().map_err(|_| bad("no user id"))?)
+    } else {
+        Bearer::Address(name.parse().map_err(|_| bad("no address"))?)
+    };
+    let kind = ViolationType::from_name(&violation).ok_or_else(|| bad("no violation type"))?;
+    let score = Score { points: column(row, 3)?, updated_at_unix_ms: unix_ms(column(row, 4)?) };
+    Ok((ScoreKey { bearer, kind }, score))
+}
+
+/// A retry after a crash is told that it was denied, and for what.
+fn answers(connection: &Connection, since_ms: u64) -> Result<Vec<(Arc<str>, Outcome)>, StoreError> {
+    let read = |error| StoreError::Read("violations", error);
+    let mut query = connection
+        .prepare(
+            "SELECT request_id, type FROM violations
+             WHERE at_ms >= ?1 AND request_id IS NOT NULL ORDER BY id",
+        )
+        .map_err(read)?;
+    let mut rows = query.query([sql_ms(since_ms)]).map_err(read)?;
+    let mut answers = Vec::new();
+    while let Some(row) = rows.next().map_err(read)? {
+        let id: String = column(row, 0)?;
+        let name: String = column(row, 1)?;
+        let kind = ViolationType::from_name(&name)
+            .ok_or_else(|| corrupt("violations", &id, "no violation type"))?;
+        answers.push((id.into(), Outcome::deny(Cause::Violation(kind))));
+    }
+    Ok(answers)
+}
+
+/// The highest number that was ever given, pruned bans included.
+fn last_ban(connection: &Connection) -> Result<BanId, StoreError> {
+    connection
+        .query_row(
+            "SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'bans'",
+            [],
+            |row| row.get(0),
+        )
+        .map(unix_ms)
+        .map_err(|error| StoreError::Read("the last ban's number", error))
+}
+
+fn corrupt(table: &'static str, id: &str, problem: &str) -> StoreError {
+    StoreError::Corrupt { table, id: id.to_owned(), problem: problem.to_owned() }
+}

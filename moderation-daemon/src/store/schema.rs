@@ -1,0 +1,67 @@
+//! The tables, as a list of migrations. One that has been released is never
+//! changed; a change is another one behind it.
+
+use rusqlite_migration::{M, Migrations};
+
+pub(super) fn migrations() -> Migrations<'static> {
+    Migrations::new(vec![M::up(BANS_VIOLATIONS_SCORES)])
+}
+
+/// Times are milliseconds since 1970. An address is `192.0.2.7` or
+/// `2001:db8:0:1::/64`.
+const BANS_VIOLATIONS_SCORES: &str = "
+CREATE TABLE bans (
+    -- AUTOINCREMENT: a number is never used twice, not even after retention.
+    id            INTEGER PRIMARY KEY AUTOINCREMENT,
+    user          TEXT,
+    address       TEXT,
+    reason        TEXT NOT NULL,
+    violation     TEXT,     -- null: an operator banned
+    score         REAL,
+    created_at_ms INTEGER NOT NULL,
+    expires_at_ms INTEGER,  -- null: permanent
+    lifted_at_ms  INTEGER,
+    lifted_by     TEXT,
+    CHECK (user IS NOT NULL OR address IS NOT NULL)
+) STRICT;
+CREATE INDEX bans_unlifted ON bans (expires_at_ms) WHERE lifted_at_ms IS NULL;
+
+CREATE TABLE violations (
+    id         INTEGER PRIMARY KEY,
+    type       TEXT NOT NULL,
+    user       TEXT,
+    ip         TEXT,
+    points     REAL NOT NULL,
+    previous   REAL NOT NULL,  -- the score of this type before
+    total      REAL NOT NULL,  -- and after
+    limiter    TEXT,
+    request_id TEXT,
+    at_ms      INTEGER NOT NULL
+) STRICT;
+CREATE INDEX violations_at ON violations (at_ms);
+
+CREATE TABLE scores (
+    bearer_kind   TEXT NOT NULL CHECK (bearer_kind IN ('user', 'address')),
+    bearer        TEXT NOT NULL,
+    type          TEXT NOT NULL,
+    points        REAL NOT NULL,
+    updated_at_ms INTEGER NOT NULL,
+    PRIMARY KEY (bearer_kind, bearer, type)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX scores_updated ON scores (updated_at_ms);
+
+CREATE TABLE allowlist (
+    prefix        TEXT PRIMARY KEY,
+    note          TEXT,
+    added_by      TEXT NOT NULL,
+    created_at_ms INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+";
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_migrations_apply_to_an_empty_database() {
+        super::migrations().validate().expect("valid SQL");
+    }
+}

@@ -1,0 +1,195 @@
+//! Writing decisions down: all of a batch in one transaction, or none.
+
+use std::time::Duration;
+
+use ipnet::IpNet;
+use rusqlite::{Connection, Error, Transaction, params};
+
+use super::{Allowed, Store, StoreError, sql_ms};
+use crate::engine::{Ban, Bearer, Change, Lift, Score, ScoreKey, Violation};
+
+impl Store {
+    /// Makes the durable ones among `changes` durable, all or none. When it
+    /// returns they survive a power cut.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Commit`]; then nothing has been written.
+    pub fn commit(&mut self, changes: &[Change]) -> Result<(), StoreError> {
+        if !changes.iter().any(is_durable) {
+            return Ok(());
+        }
+        self.transaction(|transaction| {
+            changes.iter().try_for_each(|change| write(transaction, change))
+        })
+    }
+
+    /// Adds a prefix to the operator's allowlist.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Commit`].
+    pub fn allow(&mut self, new: &Allowed, by: &str, at_ms: u64) -> Result<(), StoreError> {
+        self.transaction(|transaction| {
+            transaction
+                .prepare_cached(
+                    "INSERT INTO allowlist (prefix, note, added_by, created_at_ms)
+                     VALUES (?1, ?2, ?3, ?4)
+                     ON CONFLICT (prefix) DO UPDATE SET note = excluded.note",
+                )?
+                .execute(params![new.prefix.trunc().to_string(), new.note, by, sql_ms(at_ms)])
+                .map(drop)
+        })
+    }
+
+    /// Takes a prefix off the operator's allowlist; `false` if it was not on it.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Commit`].
+    pub fn disallow(&mut self, prefix: IpNet) -> Result<bool, StoreError> {
+        self.transaction(|transaction| {
+            transaction
+                .prepare_cached("DELETE FROM allowlist WHERE prefix = ?1")?
+                .execute([prefix.trunc().to_string()])
+                .map(|rows| rows > 0)
+        })
+    }
+
+    /// Forgets what is older than `retention`, and the oldest violations beyond
+    /// `max_violations`. Active bans stay.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Commit`].
+    pub fn prune(
+        &mut self,
+        now_ms: u64,
+        retention: Duration,
+        max_violations: u64,
+    ) -> Result<(), StoreError> {
+        let retention_ms = u64::try_from(retention.as_millis()).unwrap_or(u64::MAX);
+        let before = sql_ms(now_ms.saturating_sub(retention_ms));
+        let keep = i64::try_from(max_violations).unwrap_or(i64::MAX);
+        self.transaction(|transaction| {
+            transaction.execute("DELETE FROM violations WHERE at_ms < ?1", [before])?;
+            transaction.execute(
+                "DELETE FROM violations WHERE id <= (SELECT max(id) FROM violations) - ?1",
+                [keep],
+            )?;
+            transaction.execute("DELETE FROM scores WHERE updated_at_ms < ?1", [before])?;
+            transaction.execute(
+                "DELETE FROM bans WHERE expires_at_ms < ?1 OR lifted_at_ms < ?1",
+                [before],
+            )?;
+            Ok(())
+        })
+    }
+
+    fn transaction<T>(
+        &mut self,
+        work: impl FnOnce(&Transaction<'_>) -> Result<T, Error>,
+    ) -> Result<T, StoreError> {
+        let run = |connection: &mut Connection| {
+            let transaction = connection.transaction()?;
+            let result = work(&transaction)?;
+            transaction.commit()?;
+            Ok(result)
+        };
+        run(&mut self.connection).map_err(StoreError::Commit)
+    }
+}
+
+const fn is_durable(change: &Change) -> bool {
+    match change {
+        Change::Score(..)
+        | Change::ForgetScore(_)
+        | Change::Violation(_)
+        | Change::Ban(_)
+        | Change::Lift(_) => true,
+        Change::Count(..) | Change::Lease(_) | Change::Release(_) | Change::Answer(..) => false,
+    }
+}
+
+fn write(to: &Transaction<'_>, change: &Change) -> Result<(), Error> {
+    match change {
+        Change::Score(key, score) => write_score(to, key, *score),
+        Change::ForgetScore(key) => forget_score(to, key),
+        Change::Violation(violation) => write_violation(to, violation),
+        Change::Ban(ban) => write_ban(to, ban),
+        Change::Lift(lift) => write_lift(to, lift),
+        Change::Count(..) | Change::Lease(_) | Change::Release(_) | Change::Answer(..) => Ok(()),
+    }
+}
+
+/// The two columns that name a bearer.
+fn bearer(bearer: &Bearer) -> (&'static str, String) {
+    match bearer {
+        Bearer::User(user) => ("user", user.to_string()),
+        Bearer::Address(address) => ("address", address.to_string()),
+    }
+}
+
+fn write_score(to: &Transaction<'_>, key: &ScoreKey, score: Score) -> Result<(), Error> {
+    let (kind, name) = bearer(&key.bearer);
+    to.prepare_cached(
+        "INSERT INTO scores (bearer_kind, bearer, type, points, updated_at_ms)
+         VALUES (?1, ?2, ?3, ?4, ?5)
+         ON CONFLICT (bearer_kind, bearer, type)
+         DO UPDATE SET points = excluded.points, updated_at_ms = excluded.updated_at_ms",
+    )?
+    .execute(params![kind, name, key.kind.name(), score.points, sql_ms(score.updated_at_unix_ms)])
+    .map(drop)
+}
+
+fn forget_score(to: &Transaction<'_>, key: &ScoreKey) -> Result<(), Error> {
+    let (kind, name) = bearer(&key.bearer);
+    to.prepare_cached("DELETE FROM scores WHERE bearer_kind = ?1 AND bearer = ?2 AND type = ?3")?
+        .execute(params![kind, name, key.kind.name()])
+        .map(drop)
+}
+
+fn write_violation(to: &Transaction<'_>, violation: &Violation) -> Result<(), Error> {
+    to.prepare_cached(
+        "INSERT INTO violations
+             (type, user, ip, points, previous, total, limiter, request_id, at_ms)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
+    )?
+    .execute(params![
+        violation.kind.name(),
+        violation.user.as_ref().map(ToString::to_string),
+        violation.ip.map(|ip| ip.to_string()),
+        violation.points,
+        violation.previous,
+        violation.total,
+        violation.limiter.map(|limiter| limiter.name()),
+        violation.request.as_deref(),
+        sql_ms(violation.at_unix_ms),
+    ])
+    .map(drop)
+}
+
+fn write_ban(to: &Transaction<'_>, ban: &Ban) -> Result<(), Error> {
+    to.prepare_cached(
+        "INSERT INTO bans
+             (id, user, address, reason, violation, score, created_at_ms, expires_at_ms)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+    )?
+    .execute(params![
+        sql_ms(ban.id),
+        ban.user.as_ref().map(ToString::to_string),
+        ban.address.map(|address| address.to_string()),
+        ban.reason,
+        ban.violation.map(|kind| kind.name()),
+        ban.score,
+        sql_ms(ban.created_at_unix_ms),
+        ban.expires_at_unix_ms.map(sql_ms),
+    ])
+    .map(drop)
+}
+
+fn write_lift(to: &Transaction<'_>, lift: &Lift) -> Result<(), Error> {
+    to.prepare_cached("UPDATE bans SET lifted_at_ms = ?2, lifted_by = ?3 WHERE id = ?1")?
+        .execute(params![sql_ms(lift.ban.id), sql_ms(lift.at_unix_ms), lift.by])
+        .map(drop)
+}

@@ -1,0 +1,170 @@
+//! The demo's result as one object, and what in it falls short of the claim.
+
+use std::time::Duration;
+
+use serde::Serialize;
+
+/// Fewer samples say nothing about a 99th percentile.
+const ENOUGH_SAMPLES: usize = 50;
+
+/// Everything that the demo measured.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Report {
+    /// How the program is attached: `native` or `generic`.
+    pub xdp_mode: String,
+    /// The abuser's messages that broke the limit.
+    pub violations: u64,
+    /// Whether the daemon says that the abuser is banned, and enforced.
+    pub banned: bool,
+    /// From the violating event's way into the socket to the first dropped
+    /// packet of its source.
+    pub ban_latency_us: Microseconds,
+    /// The kernel's count of dropped packets between the ban and the lift.
+    pub packets_dropped: u64,
+    /// What the abuser was answered between the ban and the lift.
+    pub abuser_answers_after_ban: u64,
+    /// What the bystander asked for during the whole story.
+    pub bystander_requests: u64,
+    /// What of that was not answered as it should be.
+    pub bystander_failures: u64,
+    /// Of `packets_dropped`, those while the daemon was dead.
+    pub dropped_while_daemon_dead: u64,
+    /// Of `abuser_answers_after_ban`, those while the daemon was dead.
+    pub answers_while_daemon_dead: u64,
+    /// Whether the abuser was answered again after the ban was lifted.
+    pub flows_after_lift: bool,
+}
+
+/// Percentiles in microseconds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Microseconds {
+    /// The median.
+    pub p50: u64,
+    /// The 99th percentile.
+    pub p99: u64,
+    /// The number of samples.
+    pub n: usize,
+}
+
+impl Microseconds {
+    /// Percentiles of samples, by nearest rank.
+    pub fn of(mut samples: Vec<Duration>) -> Self {
+        samples.sort_unstable();
+        let at = |percent| percentile(&samples, percent).map_or(0, microseconds);
+        Self { p50: at(50), p99: at(99), n: samples.len() }
+    }
+}
+
+/// The smallest sample that at least `percent` of all samples do not exceed.
+fn percentile(sorted: &[Duration], percent: usize) -> Option<Duration> {
+    let rank = (sorted.len() * percent).div_ceil(100).max(1);
+    sorted.get(rank - 1).copied()
+}
+
+fn microseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
+}
+
+impl Report {
+    /// What did not come out as claimed; empty if everything did.
+    pub fn shortcomings(&self) -> Vec<String> {
+        let claims = [
+            (self.violations > 0, "the abuser broke no rule".to_owned()),
+            (self.banned, "the abuser was not banned, or the ban not enforced".to_owned()),
+            (
+                self.abuser_answers_after_ban == 0,
+                format!("the banned abuser got {} answers", self.abuser_answers_after_ban),
+            ),
+            (self.packets_dropped > 0, "no packet was dropped".to_owned()),
+            (
+                self.dropped_while_daemon_dead > 0,
+                "no packet was dropped while the daemon was dead".to_owned(),
+            ),
+            (
+                self.answers_while_daemon_dead == 0,
+                format!("{} answers while the daemon was dead", self.answers_while_daemon_dead),
+            ),
+            (self.flows_after_lift, "the abuser got no answer after the lift".to_owned()),
+            (
+                self.ban_latency_us.n >= ENOUGH_SAMPLES,
+                format!("only {} bans were timed", self.ban_latency_us.n),
+            ),
+            (self.bystander_requests > 0, "the bystander asked for nothing".to_owned()),
+            (
+                self.bystander_failures == 0,
+                format!("{} of the bystander's requests failed", self.bystander_failures),
+            ),
+        ];
+        claims.into_iter().filter(|(holds, _)| !holds).map(|(_, claim)| claim).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn success() -> Report {
+        Report {
+            xdp_mode: "native".to_owned(),
+            violations: 20,
+            banned: true,
+            ban_latency_us: Microseconds { p50: 400, p99: 900, n: 50 },
+            packets_dropped: 9,
+            abuser_answers_after_ban: 0,
+            bystander_requests: 300,
+            bystander_failures: 0,
+            dropped_while_daemon_dead: 4,
+            answers_while_daemon_dead: 0,
+            flows_after_lift: true,
+        }
+    }
+
+    #[test]
+    fn percentiles_are_by_nearest_rank() {
+        let samples = (1..=100).rev().map(Duration::from_micros).collect();
+        assert_eq!(Microseconds::of(samples), Microseconds { p50: 50, p99: 99, n: 100 });
+        let one = vec![Duration::from_micros(7)];
+        assert_eq!(Microseconds::of(one), Microseconds { p50: 7, p99: 7, n: 1 });
+        assert_eq!(Microseconds::of(Vec::new()), Microseconds::default());
+    }
+
+    #[test]
+    fn a_story_that_came_out_has_no_shortcomings() {
+        assert_eq!(success().shortcomings(), Vec::<String>::new());
+    }
+
+    #[test]
+    fn each_broken_promise_is_named() {
+        let nothing = Report {
+            violations: 0,
+            banned: false,
+            ban_latency_us: Microseconds::default(),
+            packets_dropped: 0,
+            abuser_answers_after_ban: 1,
+            bystander_requests: 0,
+            bystander_failures: 1,
+            dropped_while_daemon_dead: 0,
+            answers_while_daemon_dead: 1,
+            flows_after_lift: false,
+            ..success()
+        };
+        assert_eq!(nothing.shortcomings().len(), 10);
+        let leak = Report { answers_while_daemon_dead: 2, ..success() };
+        assert_eq!(leak.shortcomings(), ["2 answers while the daemon was dead"]);
+    }
+
+    #[test]
+    fn the_object_has_exactly_the_fields_that_were_promised() {
+        let object = serde_json::to_value(success()).expect("serializable");
+        let expected = json!({
+            "xdp_mode": "native", "violations": 20, "banned": true,
+            "ban_latency_us": { "p50": 400, "p99": 900, "n": 50 },
+            "packets_dropped": 9, "abuser_answers_after_ban": 0,
+            "bystander_requests": 300, "bystander_failures": 0,
+            "dropped_while_daemon_dead": 4, "answers_while_daemon_dead": 0,
+            "flows_after_lift": true,
+        });
+        assert_eq!(object, expected);
+    }
+}

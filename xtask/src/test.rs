@@ -1,0 +1,55 @@
+//! `cargo xtask test`: builds the programs and runs every test of the workspace, none
+//! of which may be skipped for want of a server or of privilege. Needs root.
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+
+use crate::project::Project;
+use crate::{exit_code, setup, step};
+
+#[derive(clap::Args)]
+pub(crate) struct Arguments {
+    /// Also run the tests that take minutes (sets MODERATION_TEST_LONG=1)
+    #[arg(long)]
+    long: bool,
+    /// Run only tests whose name contains one of these
+    filter: Vec<String>,
+}
+
+/// Runs the command.
+pub(crate) fn run(project: &Project, arguments: &Arguments) -> Result<ExitCode> {
+    setup::ensure(project)?;
+    step::heading("test: building the programs that the tests start");
+    let (built, elapsed) = step::timed(|| build_programs(project));
+    if !built? {
+        eprintln!("test: the programs do not build");
+        return Ok(ExitCode::FAILURE);
+    }
+    step::heading(format!("test: built in {}; running the tests", step::spoken(elapsed)));
+    let (passed, elapsed) = step::timed(|| run_tests(project, arguments));
+    let passed = passed?;
+    let verdict = if passed { "passed" } else { "FAILED" };
+    step::heading(format!("test: {verdict} after {}", step::spoken(elapsed)));
+    Ok(exit_code(passed))
+}
+
+/// Builds all programs but the kernel's, which the daemon's build script builds. The
+/// whole workspace, because that gives dependencies the features that they have in the
+/// tests, so that they are compiled once.
+fn build_programs(project: &Project) -> Result<bool> {
+    let mut cargo = project.cargo();
+    step::succeeds(cargo.args(["build", "--workspace", "--exclude", "moderation-ebpf", "--bins"]))
+}
+
+fn run_tests(project: &Project, arguments: &Arguments) -> Result<bool> {
+    let mut cargo = project.cargo();
+    cargo
+        .env("MODERATION_REQUIRE_ALL", "1")
+        .env("MODERATION_BIN_DIR", project.target().join("debug"))
+        .args(["test", "--workspace", "--no-fail-fast"]);
+    if arguments.long {
+        cargo.env("MODERATION_TEST_LONG", "1");
+    }
+    step::succeeds(cargo.arg("--").args(&arguments.filter))
+}
