@@ -25,17 +25,22 @@ pub fn report(program: &str, error: &anyhow::Error) -> ExitCode {
 }
 
 fn code(error: &anyhow::Error) -> u8 {
-    if error.chain().any(|cause| cause.is::<ConfigError>()) {
+    if is_caused_by::<ConfigError>(error) {
         CONFIG
-    } else if error.chain().any(|cause| cause.is::<NeedsRoot>()) {
+    } else if is_caused_by::<NeedsRoot>(error) {
         NO_PERMISSION
-    } else if error.chain().any(|cause| cause.is::<Unreachable>()) {
+    } else if is_caused_by::<Unreachable>(error) {
         UNAVAILABLE
     } else if error.chain().any(is_usage) {
         USAGE
     } else {
         1
     }
+}
+
+/// Whether a cause is of a type, be it wrapped in context or not.
+fn is_caused_by<E: std::error::Error + Send + Sync + 'static>(error: &anyhow::Error) -> bool {
+    error.is::<E>() || error.chain().any(|cause| cause.downcast_ref::<E>().is_some())
 }
 
 fn is_usage(cause: &(dyn std::error::Error + 'static)) -> bool {

@@ -23,8 +23,9 @@ mod program {
     use crate::{bans, counters, rates};
 
     /// The entry: counts the verdict and maps it to an action.
+    #[expect(clippy::needless_pass_by_value, reason = "the signature that the macro calls")]
     #[xdp(frags)]
-    pub fn moderation(ctx: XdpContext) -> u32 {
+    pub(crate) fn moderation(ctx: XdpContext) -> u32 {
         // SAFETY: the kernel keeps data..data_end readable while the program runs.
         #[expect(unsafe_code, reason = "packets are addresses here")]
         let frame = unsafe { Frame::from_raw(ctx.data(), ctx.data_end()) };

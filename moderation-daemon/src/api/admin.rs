@@ -22,7 +22,7 @@ use crate::{
     config::{AttachMode, parse_duration},
     engine::{Address, BanRefusal, LiftTarget, NewBan},
     metrics::Snapshot,
-    network::{Counters, attachments},
+    network::{Counters, Pins, attachments},
     store::{Allowed, BanPage},
 };
 
@@ -247,27 +247,33 @@ async fn disallow(
     Ok(axum::Json(json!({ "removed": prefix })))
 }
 
-async fn status(State(context): State<Context>) -> axum::Json<Value> {
+/// Asking the kernel blocks.
+async fn status(State(context): State<Context>) -> Result<axum::Json<Value>, Problem> {
+    let status = tokio::task::spawn_blocking(move || status_of(&context)).await;
+    status.map(axum::Json).map_err(|_| Problem::Unreadable)
+}
+
+fn status_of(context: &Context) -> Value {
     let board = context.moderator.board();
     let (active, enforced) = board.ban_counts();
     let (length, capacity) = context.moderator.queue();
     let size = board.size();
     let uptime_ms = clock::now().boot_ms.saturating_sub(context.started_at_boot_ms);
-    axum::Json(json!({
+    json!({
         "version": env!("CARGO_PKG_VERSION"),
         "uptime_ms": uptime_ms,
         "bans": { "active": active, "enforced": enforced },
-        "network": network_status(&context),
+        "network": network_status(context),
         "store": { "path": context.config.store.path },
         "queue": { "length": length, "capacity": capacity },
         "memory": { "scores": size.scores, "windows": size.windows, "leases": size.leases },
-    }))
+    })
 }
 
 fn network_status(context: &Context) -> Value {
     let network = &context.config.network;
     let kernel = context.moderator.board().kernel();
-    let ours = context.pins.as_ref().map(|pins| pins.interfaces()).unwrap_or_default();
+    let ours = context.pins.as_ref().map(Pins::interfaces).unwrap_or_default();
     // Without an attachment nothing is dropped, pins or no pins.
     let attached = attachments().unwrap_or_default();
     let attached: Vec<_> =

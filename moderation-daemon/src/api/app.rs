@@ -156,7 +156,10 @@ pub(super) async fn check(
     State(context): State<Context>,
     Query(query): Query<CheckQuery>,
 ) -> Result<axum::Json<Checked>, Problem> {
-    let subject = subject(query.user.as_deref(), query.ip.as_deref())?;
+    // In a query, unlike in a body, an empty value is a value left out.
+    let user = query.user.filter(|user| !user.is_empty());
+    let ip = query.ip.filter(|ip| !ip.is_empty());
+    let subject = subject(user.as_deref(), ip.as_deref())?;
     let ban = context.moderator.check(&subject);
     let ban = ban.map(|ban| BanJson::new(&ban, clock::now()));
     Ok(axum::Json(Checked { banned: ban.is_some(), ban }))

@@ -27,6 +27,8 @@ const MAX_BODY_BYTES: usize = 64 * 1_024;
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a client may take over a request's body.
 const BODY_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a client may leave an answer unread.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What the routes work with.
 #[derive(Clone, Debug)]

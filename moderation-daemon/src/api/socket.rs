@@ -25,8 +25,9 @@ use tokio::{
     net::{UnixListener, UnixStream},
     sync::{OwnedSemaphorePermit, Semaphore},
 };
+use tokio_io_timeout::TimeoutStream;
 
-use super::{HEAD_TIMEOUT, Problem, peer::Peer};
+use super::{HEAD_TIMEOUT, Problem, WRITE_TIMEOUT, peer::Peer};
 use crate::{config, metrics::Metrics};
 
 /// Why a socket could not be bound.
@@ -119,9 +120,8 @@ impl Listener {
             // The send buffer of a new connection has room for this.
             drop(stream.try_write(problem.raw_response().as_bytes()));
         };
-        let peer = match Peer::of(&stream) {
-            Ok(peer) => peer,
-            Err(_) => return refuse(&Problem::ForeignPeer),
+        let Ok(peer) = Peer::of(&stream) else {
+            return refuse(&Problem::ForeignPeer);
         };
         let Peer { uid, gid, pid } = peer;
         tracing::debug!(uid, gid, pid, socket = %self.path.display(), "connection");
@@ -148,11 +148,15 @@ async fn connection(
     builder
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIMEOUT)
+        .half_close(true) // a script may close its side and wait for the answer
         .max_headers(MAX_HEADERS)
         .max_buf_size(MAX_HEAD_BYTES);
-    let mut connection = pin!(Some(
-        builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(routes))
-    ));
+    // A client that does not read its answers must not keep its place.
+    let mut stream = TimeoutStream::new(stream);
+    stream.set_write_timeout(Some(WRITE_TIMEOUT));
+    let io = TokioIo::new(Box::pin(stream));
+    let service = TowerToHyperService::new(routes);
+    let mut connection = pin!(Some(builder.serve_connection(io, service)));
     let served = poll_fn(|context| {
         let connection = connection.as_mut().get_mut().as_mut().expect("taken after this only");
         connection.poll_without_shutdown(context)
@@ -162,6 +166,7 @@ async fn connection(
         return;
     };
     let mut stream = parts.io.into_inner();
+    let stream = stream.as_mut().get_pin_mut().get_mut();
     // hyper closes without a word on a head that does not come to its end. A
     // connection that was merely idle gets none either.
     let slow = result.is_err_and(|error| error.is_timeout()) && !parts.read_buf.is_empty();

@@ -4,7 +4,7 @@ use serde::{Serialize, Serializer};
 
 use crate::{
     clock,
-    engine::{Cause, Count, Lease, Moment, Verdict},
+    engine::{Cause, Count, Lease, Moment, Verdict, ViolationType},
     moderator::{Answer, BanView},
     store::BanRecord,
 };
@@ -128,7 +128,7 @@ impl BanJson {
             user: ban.user.as_ref().map(ToString::to_string),
             address: ban.address.map(|address| address.to_string()),
             reason: ban.reason.clone(),
-            violation: ban.violation.map(|kind| kind.name()),
+            violation: ban.violation.map(ViolationType::name),
             created_at: clock::rfc3339(ban.created_at_unix_ms),
             expires_at: ban.expires_at_unix_ms.map(clock::rfc3339),
             remaining_ms: ban.expires_at_unix_ms.map(|end| end.saturating_sub(now.unix_ms)),

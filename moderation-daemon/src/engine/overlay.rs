@@ -19,6 +19,9 @@ pub struct Overlay<'e> {
     changes: Vec<Change>,
     windows: HashMap<WindowKey, Window>,
     scores: HashMap<ScoreKey, Score>,
+    /// Keys in `scores` that the engine does not have.
+    fresh_scores: usize,
+    /// Keys that the engine has and should no longer have.
     forgotten: HashSet<ScoreKey>,
     bans: BanIndex,
     lifted: HashSet<BanId>,
@@ -48,6 +51,7 @@ impl<'e> Overlay<'e> {
             changes: Vec::new(),
             windows: HashMap::new(),
             scores: HashMap::new(),
+            fresh_scores: 0,
             forgotten: HashSet::new(),
             bans: BanIndex::default(),
             lifted: HashSet::new(),
@@ -72,11 +76,16 @@ impl<'e> Overlay<'e> {
             Change::Count(key, window) => drop(self.windows.insert(key.clone(), *window)),
             Change::Score(key, score) => {
                 self.forgotten.remove(key);
-                self.scores.insert(key.clone(), *score);
+                let known = self.scores.insert(key.clone(), *score).is_some();
+                self.fresh_scores += usize::from(!known && self.engine.scores.get(key).is_none());
             }
             Change::ForgetScore(key) => {
-                self.scores.remove(key);
-                self.forgotten.insert(key.clone());
+                let known = self.scores.remove(key).is_some();
+                if self.engine.scores.get(key).is_some() {
+                    self.forgotten.insert(key.clone());
+                } else {
+                    self.fresh_scores -= usize::from(known);
+                }
             }
             Change::Violation(_) => {}
             Change::Ban(ban) => {
@@ -121,15 +130,18 @@ impl<'e> Overlay<'e> {
 
     /// The score to forget for a new one, if there is no room for both.
     pub(super) fn score_in_the_way(&self) -> Option<ScoreKey> {
-        let fresh = self.scores.keys().filter(|key| self.engine.scores.get(key).is_none()).count();
-        let len = self.engine.scores.len() + fresh - self.forgotten.len();
+        let len = self.engine.scores.len() + self.fresh_scores - self.forgotten.len();
         if len < self.engine.rules.bounds.scores {
             return None;
         }
         let untouched =
             |key: &&ScoreKey| !self.scores.contains_key(*key) && !self.forgotten.contains(*key);
         let old = self.engine.scores.oldest().map(|(_, key)| key).find(untouched);
-        old.or_else(|| self.scores.keys().next()).cloned()
+        let young = || {
+            let by_age = self.scores.iter().map(|(key, score)| (score.updated_at_unix_ms, key));
+            by_age.min().map(|(_, key)| key)
+        };
+        old.or_else(young).cloned()
     }
 
     pub(super) fn answer(&self, id: &RequestId) -> Option<&Arc<Outcome>> {

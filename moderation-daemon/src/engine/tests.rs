@@ -1,1 +1,575 @@
+//! The engine by its public face: tables for what is specified, properties
+//! for what must always hold.
 
+use std::{collections::HashMap, net::IpAddr};
+
+use proptest::prelude::*;
+
+use super::*;
+
+const NOW: Moment = Moment { boot_ms: 1_000_000, unix_ms: 1_800_000_000_000 };
+
+fn later(ms: u64) -> Moment {
+    Moment { boot_ms: NOW.boot_ms + ms, unix_ms: NOW.unix_ms + ms }
+}
+
+/// LibreChat's `.env.example`.
+fn rules() -> Rules {
+    crate::config::Config::parse("").expect("the defaults are valid").rules
+}
+
+fn engine_with(rules: Rules) -> Engine {
+    Engine::new(rules, PrefixSet::default(), Restored::default(), NOW)
+}
+
+fn engine() -> Engine {
+    engine_with(rules())
+}
+
+fn subject(user: &str, ip: &str) -> Subject {
+    Subject::new(user.parse().ok(), ip.parse().ok()).expect("a user or an address")
+}
+
+fn request(act: Act, subject: Subject) -> Request {
+    Request { act, subject, id: None }
+}
+
+fn event(kind: EventType, user: &str, ip: &str) -> Request {
+    request(Act::Event { kind, user_agent: None }, subject(user, ip))
+}
+
+fn message(user: &str, ip: &str) -> Request {
+    event(EventType::Message, user, ip)
+}
+
+fn violation(kind: ViolationType, points: Option<f64>, user: &str, ip: &str) -> Request {
+    request(Act::Violation { kind, points }, subject(user, ip))
+}
+
+/// Judges requests in batches, as the moderator does, and returns what each
+/// was told.
+fn judge(engine: &mut Engine, requests: &[Request], batch: usize, now: Moment) -> Vec<Outcome> {
+    let mut outcomes = Vec::new();
+    for batch in requests.chunks(batch) {
+        let mut overlay = engine.overlay();
+        for request in batch {
+            let decision = overlay.decide(request, &overlay.counts(request, now), now);
+            overlay.push(&decision);
+            outcomes.push(decision.outcome);
+        }
+        let changes = overlay.into_changes();
+        engine.apply(changes);
+    }
+    outcomes
+}
+
+fn judge_one(engine: &mut Engine, request: Request, now: Moment) -> Outcome {
+    judge(engine, &[request], 1, now).remove(0)
+}
+
+fn allowed(outcomes: &[Outcome]) -> usize {
+    outcomes.iter().filter(|outcome| outcome.verdict == Verdict::Allow).count()
+}
+
+fn violations(outcomes: &[Outcome]) -> usize {
+    outcomes.iter().filter(|outcome| outcome.violation.is_some()).count()
+}
+
+/// Bans that fell, as opposed to bans that held.
+fn bans(outcomes: &[Outcome]) -> usize {
+    let fell = |outcome: &&Outcome| outcome.ban.is_some() && outcome.violation.is_some();
+    outcomes.iter().filter(fell).count()
+}
+
+const BATCHES: [usize; 8] = [1, 2, 3, 40, 41, 64, 256, 1_000];
+
+#[test]
+fn of_a_thousand_messages_at_once_forty_pass_and_one_ban_falls_at_any_batch_size() {
+    for batch in BATCHES {
+        let mut engine = engine();
+        let requests = vec![message("anna", "192.0.2.7"); 1_000];
+        let outcomes = judge(&mut engine, &requests, batch, NOW);
+        assert_eq!(allowed(&outcomes), 40, "in batches of {batch}");
+        assert_eq!(violations(&outcomes), 20, "in batches of {batch}");
+        assert_eq!(bans(&outcomes), 1, "in batches of {batch}");
+        assert_eq!(engine.bans().len(), 1, "in batches of {batch}");
+        let banned = outcomes.iter().filter(|outcome| outcome.cause == Some(Cause::Banned));
+        assert_eq!(banned.count(), 940, "in batches of {batch}");
+    }
+}
+
+#[test]
+fn without_bans_every_rejected_message_is_a_violation_at_any_batch_size() {
+    for batch in BATCHES {
+        let mut rules = rules();
+        rules.ban.enabled = false;
+        let mut engine = engine_with(rules);
+        let requests = vec![message("anna", "192.0.2.7"); 1_000];
+        let outcomes = judge(&mut engine, &requests, batch, NOW);
+        assert_eq!((allowed(&outcomes), violations(&outcomes)), (40, 960), "{batch}");
+        assert_eq!(engine.bans().len(), 0, "{batch}");
+    }
+}
+
+#[test]
+fn each_crossing_of_the_interval_brings_one_ban_at_any_batch_size() {
+    for batch in BATCHES {
+        let mut engine = engine();
+        let requests =
+            vec![violation(ViolationType::MessageLimit, None, "anna", "192.0.2.7"); 1_000];
+        let outcomes = judge(&mut engine, &requests, batch, NOW);
+        assert_eq!(bans(&outcomes), 50, "in batches of {batch}");
+        let totals = outcomes.iter().filter_map(|outcome| outcome.violation.as_ref());
+        let totals: Vec<_> = totals.map(|violation| violation.total).collect();
+        let want: Vec<_> = (1..=1_000).map(f64::from).collect();
+        assert_eq!(totals, want, "in batches of {batch}");
+    }
+}
+
+#[test]
+fn the_defaults_are_those_of_the_env_example() {
+    let anyone = ("anna", "192.0.2.7");
+    let cases = [
+        (EventType::Login, 7, 5 * 60_000, ViolationType::Logins),
+        (EventType::Registration, 5, 60 * 60_000, ViolationType::Registrations),
+        (EventType::Message, 40, 60_000, ViolationType::MessageLimit),
+    ];
+    for (kind, max, window_ms, violation) in cases {
+        let mut engine = engine();
+        let requests = vec![event(kind, anyone.0, anyone.1); max + 1];
+        let outcomes = judge(&mut engine, &requests, 1, NOW);
+        assert_eq!(allowed(&outcomes), max, "{kind:?}");
+        assert_eq!(outcomes[max].cause, Some(Cause::Violation(violation)), "{kind:?}");
+        let almost = judge_one(&mut engine, requests[0].clone(), later(window_ms - 1));
+        assert_eq!(almost.verdict, Verdict::Deny, "{kind:?}: the window lasts to its end");
+        let next = judge_one(&mut engine, requests[0].clone(), later(window_ms));
+        assert_eq!(next.verdict, Verdict::Allow, "{kind:?}: and no longer");
+    }
+    let rules = rules();
+    let points = ViolationType::ALL.map(|kind| rules.scores.of(kind));
+    assert_eq!(points, [1.0, 1.0, 1.0, 1.0, 20.0, 5.0]);
+    assert_eq!(rules.message_user, None);
+    assert_eq!(rules.concurrency, Some(Concurrency { max: 2, lease_ms: 60_000 }));
+    let ban = BanRule { enabled: true, interval: 20.0, duration_ms: 2 * 60 * 60_000 };
+    assert_eq!(rules.ban, ban);
+}
+
+#[test]
+fn the_limits_by_address_and_by_user_are_asked_in_order_and_the_first_ends_it() {
+    let mut rules = rules();
+    rules.message_ip = Some(Limit { max: 2, window_ms: 1_000 });
+    rules.message_user = Some(Limit { max: 1, window_ms: 1_000 });
+    let mut engine = engine_with(rules);
+    let names = |outcome: &Outcome| {
+        let names = outcome.counts.iter().map(|count| count.key.limiter.name());
+        names.collect::<Vec<_>>()
+    };
+    let first = judge_one(&mut engine, message("anna", "192.0.2.7"), NOW);
+    assert_eq!(
+        (first.verdict, names(&first)),
+        (Verdict::Allow, vec!["message_ip", "message_user"])
+    );
+    let second = judge_one(&mut engine, message("anna", "192.0.2.7"), NOW);
+    let limiter = second.violation.as_ref().and_then(|violation| violation.limiter);
+    assert_eq!(limiter, Some(Limiter::MessageUser));
+    // The address is over its limit: the user's own count must not suffer.
+    let third = judge_one(&mut engine, message("bert", "192.0.2.7"), NOW);
+    assert_eq!((third.verdict, names(&third)), (Verdict::Deny, vec!["message_ip"]));
+    let elsewhere = judge_one(&mut engine, message("bert", "192.0.2.8"), NOW);
+    assert_eq!(elsewhere.verdict, Verdict::Allow);
+}
+
+#[test]
+fn counts_from_elsewhere_decide_as_given() {
+    let engine = engine();
+    let request = message("anna", "192.0.2.7");
+    let overlay = engine.overlay();
+    let mut counts = overlay.counts(&request, NOW);
+    counts[0].window.hits = 41;
+    let decision = overlay.decide(&request, &counts, NOW);
+    assert_eq!(decision.outcome.cause, Some(Cause::Violation(ViolationType::MessageLimit)));
+}
+
+#[test]
+fn a_user_bears_the_score_and_an_anonymous_visitor_s_address_does() {
+    let mut engine = engine();
+    let outcome = judge_one(
+        &mut engine,
+        violation(ViolationType::IllegalModelRequest, None, "anna", "192.0.2.7"),
+        NOW,
+    );
+    let bearer = outcome.violation.expect("one").bearer;
+    assert_eq!(bearer, subject("anna", "").bearer());
+    let outcome =
+        judge_one(&mut engine, violation(ViolationType::Logins, None, "", "192.0.2.7"), NOW);
+    let violation = outcome.violation.expect("one");
+    assert_eq!(violation.bearer, subject("", "192.0.2.7").bearer());
+    assert_eq!(violation.total, 1.0, "the user's points are not the address's");
+}
+
+#[test]
+fn scores_of_different_types_are_never_summed() {
+    let mut engine = engine();
+    for kind in [ViolationType::MessageLimit, ViolationType::Concurrent, ViolationType::Logins] {
+        let requests = vec![violation(kind, None, "anna", "192.0.2.7"); 19];
+        let outcomes = judge(&mut engine, &requests, 5, NOW);
+        assert_eq!(bans(&outcomes), 0, "{kind}");
+    }
+}
+
+#[test]
+fn a_ban_covers_the_user_everywhere_and_the_address_for_everyone() {
+    let mut engine = engine();
+    let script = Act::Event { kind: EventType::Message, user_agent: Some("curl/8.5.0".to_owned()) };
+    let outcome = judge_one(&mut engine, request(script, subject("anna", "192.0.2.7")), NOW);
+    assert_eq!(outcome.cause, Some(Cause::Violation(ViolationType::NonBrowser)));
+    let ban = outcome.ban.expect("20 points are a ban");
+    assert_eq!(ban.expires_at_unix_ms, Some(NOW.unix_ms + 2 * 60 * 60_000));
+    let cases = [
+        ("anna", "192.0.2.7", true),
+        ("anna", "198.51.100.1", true),
+        ("bert", "192.0.2.7", true),
+        ("", "192.0.2.7", true),
+        ("anna", "", true),
+        ("bert", "198.51.100.1", false),
+    ];
+    for (user, ip, banned) in cases {
+        let outcome = judge_one(&mut engine, message(user, ip), NOW);
+        assert_eq!(outcome.cause == Some(Cause::Banned), banned, "{user} {ip}");
+    }
+    let after = later(2 * 60 * 60_000);
+    assert_eq!(judge_one(&mut engine, message("anna", "192.0.2.7"), after).verdict, Verdict::Allow);
+    assert_eq!(engine.expire(after), [ban]);
+}
+
+#[test]
+fn only_messages_are_asked_for_a_browser_and_only_if_the_caller_knows() {
+    let mut engine = engine();
+    let cases = [
+        (EventType::Login, Some("curl/8.5.0"), Verdict::Allow),
+        (EventType::Message, None, Verdict::Allow),
+        (EventType::Message, Some("Mozilla/5.0 Firefox/121.0"), Verdict::Allow),
+        (EventType::Message, Some(""), Verdict::Deny),
+    ];
+    for (kind, user_agent, want) in cases {
+        let act = Act::Event { kind, user_agent: user_agent.map(str::to_owned) };
+        let outcome = judge_one(&mut engine, request(act, subject("anna", "192.0.2.7")), NOW);
+        assert_eq!(outcome.verdict, want, "{kind:?} {user_agent:?}");
+    }
+}
+
+#[test]
+fn the_same_request_id_twice_counts_once_within_a_batch_and_later() {
+    for batch in [1, 3] {
+        let mut engine = engine();
+        let mut once = violation(ViolationType::IllegalModelRequest, None, "anna", "192.0.2.7");
+        once.id = Some("request 1".into());
+        let outcomes = judge(&mut engine, &[once.clone(), once.clone(), once.clone()], batch, NOW);
+        assert_eq!(outcomes[0], outcomes[1]);
+        assert_eq!(outcomes[0], outcomes[2]);
+        let key =
+            ScoreKey { bearer: once.subject.bearer(), kind: ViolationType::IllegalModelRequest };
+        assert_eq!(engine.scores.get(&key).map(|score| score.points), Some(5.0));
+        let after = later(rules().bounds.request_id_ms);
+        engine.expire(after);
+        judge_one(&mut engine, once, after);
+        assert_eq!(engine.scores.get(&key).map(|score| score.points), Some(10.0), "forgotten");
+    }
+}
+
+#[test]
+fn dropping_an_overlay_leaves_no_trace() {
+    let mut engine = engine();
+    judge(&mut engine, &vec![message("anna", "192.0.2.7"); 59], 7, NOW);
+    let before = format!("{:?}", (engine.size(), engine.next_ban, engine.next_lease));
+    let mut overlay = engine.overlay();
+    for _ in 0..10 {
+        let request = message("anna", "192.0.2.7");
+        let decision = overlay.decide(&request, &overlay.counts(&request, NOW), NOW);
+        overlay.push(&decision);
+    }
+    assert_eq!(overlay.ban_count(), 1);
+    drop(overlay);
+    assert_eq!(format!("{:?}", (engine.size(), engine.next_ban, engine.next_lease)), before);
+    let next = judge_one(&mut engine, message("anna", "192.0.2.7"), NOW);
+    assert_eq!(next.violation.map(|violation| violation.total), Some(20.0));
+}
+
+#[test]
+fn a_lease_is_a_place_until_it_is_given_back_or_runs_out() {
+    let mut engine = engine();
+    let acquire = || request(Act::Acquire, subject("anna", "192.0.2.7"));
+    let outcomes = judge(&mut engine, &[acquire(), acquire(), acquire()], 3, NOW);
+    assert_eq!((allowed(&outcomes), violations(&outcomes)), (2, 1));
+    assert_eq!(outcomes[2].cause, Some(Cause::Violation(ViolationType::Concurrent)));
+    let first = outcomes[0].lease.clone().expect("allowed").id;
+    let second = outcomes[1].lease.clone().expect("allowed").id;
+
+    let mut overlay = engine.overlay();
+    assert!(overlay.release(first, NOW));
+    assert!(!overlay.release(first, NOW), "only once");
+    let renewed = overlay.renew(second, later(59_999)).expect("still running");
+    assert_eq!(renewed.ends_at_boot_ms, later(119_999).boot_ms);
+    let changes = overlay.into_changes();
+    engine.apply(changes);
+
+    let outcomes = judge(&mut engine, &[acquire(), acquire()], 1, later(60_000));
+    assert_eq!(allowed(&outcomes), 1, "the renewed one still holds its place");
+    let mut overlay = engine.overlay();
+    assert_eq!(overlay.renew(second, later(119_999)), None, "it has run out");
+    assert_eq!(overlay.renew(4_711, NOW), None);
+}
+
+#[test]
+fn protected_addresses_are_not_banned_but_their_users_are() {
+    let mut engine = engine();
+    engine.set_trust(["192.0.2.0/24".parse().expect("a prefix")].into_iter().collect());
+    let bad = |user, ip| violation(ViolationType::NonBrowser, None, user, ip);
+    let outcome = judge_one(&mut engine, bad("anna", "192.0.2.7"), NOW);
+    let ban = outcome.ban.expect("the user can be banned");
+    assert_eq!((ban.user.as_ref().map(UserId::as_str), ban.address), (Some("anna"), None));
+    let outcome = judge_one(&mut engine, bad("", "192.0.2.7"), NOW);
+    assert_eq!((outcome.ban, outcome.refusal), (None, Some(BanRefusal::Protected)));
+    let new = NewBan {
+        user: None,
+        address: "192.0.2.7".parse().ok(),
+        reason: "test".to_owned(),
+        duration_ms: None,
+    };
+    assert_eq!(engine.overlay().ban(new, NOW), Err(BanRefusal::Protected));
+}
+
+#[test]
+fn an_address_that_becomes_protected_is_no_longer_banned() {
+    let mut engine = engine();
+    judge_one(&mut engine, violation(ViolationType::NonBrowser, None, "", "192.0.2.7"), NOW);
+    let visitor = subject("", "192.0.2.7");
+    assert!(engine.overlay().ban_of(&visitor, NOW).is_some());
+    engine.set_trust(["192.0.2.7/32".parse().expect("a prefix")].into_iter().collect());
+    assert!(engine.overlay().ban_of(&visitor, NOW).is_none());
+}
+
+#[test]
+fn lifting_ends_a_ban_at_once_and_within_the_same_batch() {
+    let mut engine = engine();
+    judge_one(&mut engine, violation(ViolationType::NonBrowser, None, "anna", "192.0.2.7"), NOW);
+    let mut overlay = engine.overlay();
+    let address: Address = "192.0.2.7".parse().expect("an address");
+    let lifted = overlay.lift(&LiftTarget::Address(address), "root", NOW);
+    assert_eq!(lifted.len(), 1);
+    assert_eq!(overlay.lift(&LiftTarget::Ban(lifted[0].id), "root", NOW), []);
+    assert!(overlay.ban_of(&subject("anna", "192.0.2.7"), NOW).is_none());
+    let changes = overlay.into_changes();
+    engine.apply(changes);
+    assert!(engine.bans().is_empty());
+    assert_eq!(judge_one(&mut engine, message("anna", "192.0.2.7"), NOW).verdict, Verdict::Allow);
+}
+
+fn bounded(bounds: Bounds) -> Engine {
+    engine_with(Rules { bounds, ..rules() })
+}
+
+#[test]
+fn when_windows_run_out_newcomers_share_one() {
+    let mut engine = bounded(Bounds { windows: 3, ..Bounds::default() });
+    let outcomes: Vec<_> = (0..100)
+        .map(|i| judge_one(&mut engine, event(EventType::Login, "", &format!("192.0.2.{i}")), NOW))
+        .collect();
+    assert_eq!(allowed(&outcomes), 3 + 7);
+    assert!(engine.size().windows <= 4, "three, and the shared one");
+    // Those who came before are not affected by the crowd.
+    let regular = judge_one(&mut engine, event(EventType::Login, "", "192.0.2.0"), NOW);
+    assert_eq!(regular.verdict, Verdict::Allow);
+    engine.expire(later(5 * 60_000));
+    assert_eq!(engine.size().windows, 0);
+}
+
+#[test]
+fn when_scores_run_out_the_one_that_was_quiet_longest_goes() {
+    let mut engine = bounded(Bounds { scores: 3, ..Bounds::default() });
+    for batch in [1, 5] {
+        for i in 0..10 {
+            let bad = violation(ViolationType::Logins, None, "", &format!("192.0.2.{i}"));
+            judge(&mut engine, &[bad.clone(), bad], batch, later(i));
+        }
+        assert_eq!(engine.size().scores, 3, "in batches of {batch}");
+    }
+    let many: Vec<_> = (0..50)
+        .map(|i| violation(ViolationType::Logins, None, "", &format!("198.51.100.{i}")))
+        .collect();
+    judge(&mut engine, &many, 50, later(100));
+    assert_eq!(engine.size().scores, 3, "within one batch too");
+}
+
+#[test]
+fn when_bans_run_out_none_falls_and_the_caller_is_told() {
+    let mut engine = bounded(Bounds { bans: 2, ..Bounds::default() });
+    let bad: Vec<_> = (0..5)
+        .map(|i| violation(ViolationType::NonBrowser, None, "", &format!("192.0.2.{i}")))
+        .collect();
+    let outcomes = judge(&mut engine, &bad, 5, NOW);
+    assert_eq!(bans(&outcomes), 2);
+    assert_eq!(outcomes[4].refusal, Some(BanRefusal::Full));
+}
+
+#[test]
+fn when_leases_run_out_none_is_given() {
+    let mut engine = bounded(Bounds { leases: 2, ..Bounds::default() });
+    let users = ["anna", "bert", "carl"];
+    let requests = users.map(|user| request(Act::Acquire, subject(user, "")));
+    let outcomes = judge(&mut engine, &requests, 3, NOW);
+    assert_eq!(outcomes[2].cause, Some(Cause::LeasesFull));
+    assert_eq!(violations(&outcomes), 0, "the user did nothing wrong");
+}
+
+#[test]
+fn request_ids_are_bounded() {
+    let mut engine = bounded(Bounds { request_ids: 10, ..Bounds::default() });
+    for i in 0..100 {
+        let mut request = message(&format!("user {i}"), "");
+        request.id = Some(format!("id {i}").into());
+        judge_one(&mut engine, request, NOW);
+    }
+    assert_eq!(engine.answers.len(), 10);
+    assert_eq!(engine.answers.by_id.len(), 10);
+}
+
+/// A world small enough that requests meet.
+fn any_request() -> impl Strategy<Value = Request> {
+    let user = prop::sample::select(vec!["anna", "bert", ""]);
+    let ip = prop::sample::select(vec!["192.0.2.7", "198.51.100.7", "2001:db8:0:1::7"]);
+    let kind = prop::sample::select(vec![EventType::Login, EventType::Message]);
+    let act = prop_oneof![
+        6 => kind.prop_map(|kind| Act::Event { kind, user_agent: None }),
+        2 => prop::sample::select(ViolationType::ALL.to_vec())
+            .prop_map(|kind| Act::Violation { kind, points: None }),
+        2 => Just(Act::Acquire),
+    ];
+    let id = prop::option::weighted(0.2, 0_u8..20);
+    (act, user, ip, id).prop_map(|(act, user, ip, id)| Request {
+        act,
+        subject: subject(user, ip),
+        id: id.map(|id| format!("id {id}").into()),
+    })
+}
+
+/// Low enough that every rule is met.
+fn strict_rules() -> Rules {
+    let mut rules = rules();
+    rules.login.max = 3;
+    rules.message_ip = Some(Limit { max: 5, window_ms: 1_000 });
+    rules.message_user = Some(Limit { max: 4, window_ms: 2_000 });
+    rules.ban = BanRule { enabled: true, interval: 6.0, duration_ms: 1_500 };
+    rules
+}
+
+proptest! {
+    /// The overlay is the engine: it makes no difference where batches end.
+    #[test]
+    fn decisions_do_not_depend_on_how_requests_are_batched(
+        requests in prop::collection::vec(any_request(), 1..120),
+        batch in 2_usize..40,
+    ) {
+        let mut one_by_one = engine_with(strict_rules());
+        let mut batched = engine_with(strict_rules());
+        let want = judge(&mut one_by_one, &requests, 1, NOW);
+        let got = judge(&mut batched, &requests, batch, NOW);
+        prop_assert_eq!(want, got);
+        prop_assert_eq!(one_by_one.size(), batched.size());
+        let ids = |engine: &Engine| engine.bans().iter().cloned().collect::<Vec<_>>();
+        prop_assert_eq!(ids(&one_by_one), ids(&batched));
+    }
+
+    /// No window ever lets more through than its limit.
+    #[test]
+    fn no_window_allows_more_than_its_limit(
+        steps in prop::collection::vec((any_request(), 0_u64..400), 1..200),
+    ) {
+        let mut engine = engine_with(strict_rules());
+        let mut now = NOW;
+        let mut allowed: HashMap<(Limiter, Bearer, u64), u64> = HashMap::new();
+        for (request, wait_ms) in steps {
+            now.boot_ms += wait_ms;
+            now.unix_ms += wait_ms;
+            engine.expire(now);
+            let is_new = request.id.is_none();
+            let outcome = judge_one(&mut engine, request, now);
+            if outcome.verdict == Verdict::Allow && is_new {
+                for count in outcome.counts {
+                    let bearer = count.key.bearer.expect("the bounds are far");
+                    let key = (count.key.limiter, bearer, count.window.ends_at_boot_ms);
+                    let hits = allowed.entry(key).or_default();
+                    *hits += 1;
+                    prop_assert!(*hits <= count.limit.max);
+                }
+            }
+        }
+    }
+
+    /// Whatever happens, a protected address is in no ban.
+    #[test]
+    fn no_sequence_of_requests_bans_a_protected_address(
+        requests in prop::collection::vec(any_request(), 1..200),
+        batch in 1_usize..40,
+    ) {
+        let mut engine = engine_with(strict_rules());
+        let protected: PrefixSet = ["192.0.2.0/24", "2001:db8::/32"]
+            .map(|prefix| prefix.parse().expect("a prefix"))
+            .into_iter()
+            .collect();
+        engine.set_trust(protected.clone());
+        judge(&mut engine, &requests, batch, NOW);
+        for ban in engine.bans().iter() {
+            let is_protected =
+                ban.address.is_some_and(|address| protected.protecting(address).is_some());
+            prop_assert!(!is_protected, "{:?}", ban);
+            prop_assert!(ban.user.is_some() || ban.address.is_some());
+        }
+    }
+
+    /// No interleaving of acquiring, renewing, releasing and time gives a user
+    /// more places than there are.
+    #[test]
+    fn leases_never_exceed_the_cap(steps in prop::collection::vec((0_u8..4, 0_u64..40_000), 1..200)) {
+        let mut rules = rules();
+        rules.ban.enabled = false;
+        let mut engine = engine_with(rules);
+        let mut now = NOW;
+        let mut held: Vec<Lease> = Vec::new();
+        for (step, wait_ms) in steps {
+            now.boot_ms += wait_ms;
+            held.retain(|lease| now.boot_ms < lease.ends_at_boot_ms);
+            match step {
+                0 | 1 => {
+                    let request = request(Act::Acquire, subject("anna", "192.0.2.7"));
+                    let lease = judge_one(&mut engine, request, now).lease;
+                    prop_assert_eq!(lease.is_some(), held.len() < 2);
+                    held.extend(lease);
+                }
+                2 if !held.is_empty() => {
+                    let mut overlay = engine.overlay();
+                    held[0] = overlay.renew(held[0].id, now).expect("it is held");
+                    let changes = overlay.into_changes();
+                    engine.apply(changes);
+                }
+                3 if !held.is_empty() => {
+                    let mut overlay = engine.overlay();
+                    prop_assert!(overlay.release(held.remove(0).id, now));
+                    let changes = overlay.into_changes();
+                    engine.apply(changes);
+                }
+                _ => drop(engine.expire(now)),
+            }
+            prop_assert!(held.len() <= 2);
+        }
+    }
+
+    /// Every address of a /64, and every way to write an IPv4 address, is one.
+    #[test]
+    fn an_ipv6_visitor_is_its_64(host in any::<u64>()) {
+        let ip = ((0x2001_0db8_0000_0001_u128 << 64) | u128::from(host)).to_be_bytes();
+        let subject = Subject::new(None, Some(IpAddr::from(ip))).expect("an address");
+        let want: Address = "2001:db8:0:1::/64".parse().expect("an address");
+        prop_assert_eq!(subject.address(), Some(want));
+    }
+}

@@ -23,6 +23,7 @@ use crate::{
     metrics::Metrics,
     network::MAX_ALLOWED,
     store::{Allowed, Store, StoreError},
+    telemetry::Throttle,
 };
 
 /// Decisions that share a transaction at most.
@@ -31,6 +32,8 @@ const MAX_BATCH: usize = 256;
 const TICK: Duration = Duration::from_secs(1);
 /// How often the store is rid of what is old.
 const PRUNE_EVERY_TICKS: u64 = 600;
+/// And at the latest after so many new violations: strangers cause them.
+const PRUNE_EVERY_VIOLATIONS: u64 = 50_000;
 
 /// A started moderator.
 #[derive(Debug)]
@@ -102,6 +105,8 @@ pub fn start(
         wishes,
         stopped,
         ticks: 0,
+        violations_since_prune: 0,
+        lines: Throttle::default(),
     };
     task.set_allowlist(allowlist);
     task.reconcile();
@@ -124,6 +129,9 @@ struct Task {
     wishes: mpsc::Receiver<Command>,
     stopped: watch::Receiver<bool>,
     ticks: u64,
+    violations_since_prune: u64,
+    /// For lines that strangers can cause.
+    lines: Throttle,
 }
 
 /// A decision whose caller waits for the commit.
@@ -148,7 +156,10 @@ impl Task {
                 _ = self.stopped.changed() => break,
                 Some(wish) = self.wishes.recv() => self.serve(vec![wish]).await,
                 _ = tick.tick() => self.tick().await,
-                _ = self.requests.recv_many(&mut batch, MAX_BATCH) => {
+                taken = self.requests.recv_many(&mut batch, MAX_BATCH) => {
+                    if taken == 0 {
+                        break; // nobody is left to ask anything
+                    }
                     self.serve(mem::take(&mut batch)).await
                 }
             };
@@ -202,8 +213,7 @@ impl Task {
             })
             .await?;
         if let Err(error) = committed {
-            self.metrics.store_failures.inc();
-            tracing::error!(error = &error as &dyn std::error::Error, "nothing was decided");
+            self.store_failed(&error, "nothing was decided");
             pending.into_iter().for_each(Pending::refuse);
             return Ok(());
         }
@@ -221,14 +231,16 @@ impl Task {
 
     /// Shows new bans and lifts on the board; returns the addresses whose
     /// place in the kernel they change.
-    fn publish(&self, changes: &[Change]) -> Vec<Address> {
+    fn publish(&mut self, changes: &[Change]) -> Vec<Address> {
         let mut touched = Vec::new();
         for change in changes {
             match change {
                 Change::Ban(ban) => {
                     self.metrics.bans.inc();
-                    let cause = ban.violation.map_or("operator", |kind| kind.name());
-                    tracing::info!(ban = number(ban.id), cause, "a ban fell");
+                    if let Some(suppressed) = self.lines.permit(clock::now().boot_ms) {
+                        let cause = ban.violation.map_or("operator", |kind| kind.name());
+                        tracing::info!(ban = number(ban.id), cause, suppressed, "a ban fell");
+                    }
                     self.board.insert(Arc::clone(ban));
                     touched.extend(ban.address);
                 }
@@ -237,7 +249,10 @@ impl Task {
                     self.board.remove(&lift.ban);
                     touched.extend(lift.ban.address);
                 }
-                Change::Violation(violation) => self.metrics.violated(violation.kind),
+                Change::Violation(violation) => {
+                    self.violations_since_prune += 1;
+                    self.metrics.violated(violation.kind);
+                }
                 _ => {}
             }
         }
@@ -293,11 +308,7 @@ impl Task {
                 Ok(())
             }
             Err(error) => {
-                self.metrics.store_failures.inc();
-                tracing::error!(
-                    error = &error as &dyn std::error::Error,
-                    "the allowlist was not changed"
-                );
+                self.store_failed(&error, "the allowlist was not changed");
                 Err(Unavailable::Store)
             }
         }
@@ -313,7 +324,7 @@ impl Task {
     async fn tick(&mut self) -> Result<(), StoreLost> {
         self.ticks += 1;
         for ban in self.engine.expire(clock::now()) {
-            tracing::info!(ban = number(ban.id), "a ban ran out");
+            tracing::debug!(ban = number(ban.id), "a ban ran out");
             self.board.remove(&ban);
             if let Some(address) = ban.address {
                 self.enforcer.project(&self.engine, address);
@@ -324,7 +335,8 @@ impl Task {
         if self.enforcer.is_stale() || self.ticks.is_multiple_of(every) {
             self.reconcile();
         }
-        if self.ticks.is_multiple_of(PRUNE_EVERY_TICKS) {
+        let many = self.violations_since_prune >= PRUNE_EVERY_VIOLATIONS;
+        if many || self.ticks.is_multiple_of(PRUNE_EVERY_TICKS) {
             self.prune().await?;
         }
         Ok(())
@@ -334,14 +346,19 @@ impl Task {
         let (retention, most) = (self.setup.retention, self.setup.max_violations);
         let now = clock::now().unix_ms;
         let pruned = self.with_store(move |store| store.prune(now, retention, most)).await?;
+        self.violations_since_prune = 0;
         if let Err(error) = pruned {
-            self.metrics.store_failures.inc();
-            tracing::warn!(
-                error = &error as &dyn std::error::Error,
-                "old records were not removed"
-            );
+            self.store_failed(&error, "old records were not removed");
         }
         Ok(())
+    }
+
+    fn store_failed(&mut self, error: &StoreError, consequence: &str) {
+        self.metrics.store_failures.inc();
+        if let Some(suppressed) = self.lines.permit(clock::now().boot_ms) {
+            let error = error as &dyn std::error::Error;
+            tracing::error!(error, suppressed, "{consequence}");
+        }
     }
 
     /// The kernel's operator allowlist holds the configured prefixes too: a

@@ -90,7 +90,7 @@ impl Syns {
     /// If the map cannot be read.
     pub fn busiest(&self, most: usize, since_ns: u64) -> Result<Vec<SynCount>, NetworkError> {
         let mut counts = Vec::new();
-        for item in self.0.iter() {
+        for item in &self.0 {
             let (key, [window_start_ns, syns]) = item.map_err(NetworkError::map("read", SYNS))?;
             if window_start_ns >= since_ns {
                 counts.push(SynCount { source: source(key), syns });

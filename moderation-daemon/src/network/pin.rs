@@ -80,6 +80,11 @@ impl Pins {
         DirBuilder::new().recursive(true).mode(0o755).create(self.links()).map_err(|source| {
             NetworkError::PinFolder { operation: "create", path: self.links(), source }
         })?;
+        // Whatever the umask: the daemon's user must see which links there are.
+        for path in [self.folder(), self.links()] {
+            fs::set_permissions(&path, Permissions::from_mode(0o755))
+                .map_err(|source| NetworkError::PinFolder { operation: "open", path, source })?;
+        }
         for folder in [self.root.clone(), self.folder(), self.links()] {
             require_own(&folder)?;
         }

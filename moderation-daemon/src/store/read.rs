@@ -119,7 +119,8 @@ fn active_bans(connection: &Connection, now_ms: u64) -> Result<Vec<Ban>, StoreEr
         .prepare(
             "SELECT id, user, address, reason, violation, score, created_at_ms, expires_at_ms
              FROM bans
-             WHERE lifted_at_ms IS NULL AND (expires_at_ms IS NULL OR expires_at_ms > ?1)",
+             WHERE lifted_at_ms IS NULL AND (expires_at_ms IS NULL OR expires_at_ms > ?1)
+             ORDER BY id",
         )
         .map_err(read)?;
     let mut rows = query.query([sql_ms(now_ms)]).map_err(read)?;

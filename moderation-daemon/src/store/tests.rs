@@ -1,1 +1,181 @@
+//! The store by its public face, on real files.
 
+use std::{os::unix::fs::PermissionsExt as _, sync::Arc, time::Duration};
+
+use tempfile::TempDir;
+
+use super::*;
+use crate::engine::{
+    Ban, BanId, Bearer, Cause, Change, Lift, Outcome, Score, ScoreKey, Subject, Violation,
+    ViolationType,
+};
+
+fn folder() -> TempDir {
+    tempfile::tempdir().expect("a temporary folder")
+}
+
+fn open(folder: &TempDir) -> Store {
+    Store::open(&folder.path().join("moderation.db")).expect("a new store")
+}
+
+fn ban(id: BanId, expires_at_unix_ms: Option<u64>) -> Ban {
+    Ban {
+        id,
+        user: "anna".parse().ok(),
+        address: "2001:db8:0:1::/64".parse().ok(),
+        reason: "it's a \"test\"".to_owned(),
+        violation: Some(ViolationType::MessageLimit),
+        score: Some(20.5),
+        created_at_unix_ms: 1_000,
+        expires_at_unix_ms,
+    }
+}
+
+fn score(user: &str, points: f64, updated_at_unix_ms: u64) -> Change {
+    let bearer = Bearer::User(user.parse().expect("an id"));
+    let key = ScoreKey { bearer, kind: ViolationType::Logins };
+    Change::Score(key, Score { points, updated_at_unix_ms })
+}
+
+fn violation(request: Option<&str>, at_unix_ms: u64) -> Change {
+    let subject = Subject::new(None, "192.0.2.7".parse().ok()).expect("an address");
+    Change::Violation(Box::new(Violation {
+        kind: ViolationType::Logins,
+        user: None,
+        ip: subject.ip(),
+        bearer: subject.bearer(),
+        points: 1.0,
+        previous: 0.0,
+        total: 1.0,
+        limiter: None,
+        at_unix_ms,
+        request: request.map(Into::into),
+    }))
+}
+
+fn listed(store: &Store, folder: &TempDir, page: BanPage) -> Vec<BanId> {
+    let reader = store.reader(&folder.path().join("moderation.db")).expect("the same file");
+    reader.bans(page).expect("readable").into_iter().map(|record| record.ban.id).collect()
+}
+
+#[test]
+fn what_was_committed_is_there_after_opening_again() {
+    let folder = folder();
+    let bans = [ban(1, Some(9_000)), ban(2, None)];
+    let mut store = open(&folder);
+    let mut changes: Vec<_> = bans.iter().cloned().map(|ban| Change::Ban(Arc::new(ban))).collect();
+    changes.extend([score("anna", 1.0, 10), score("anna", 2.5, 20), score("bert", 7.0, 30)]);
+    changes.push(violation(Some("request 1"), 500));
+    store.commit(&changes).expect("a healthy disk");
+    drop(store);
+
+    let restored = open(&folder).restore(1_000, 600).expect("readable");
+    assert_eq!(restored.bans, bans);
+    assert_eq!(restored.last_ban, 2);
+    let points: Vec<_> = restored.scores.iter().map(|(_, score)| score.points).collect();
+    assert_eq!(points, [2.5, 7.0]);
+    let denied = Outcome::deny(Cause::Violation(ViolationType::Logins));
+    assert_eq!(restored.answers, [("request 1".into(), denied)]);
+}
+
+#[test]
+fn a_batch_is_written_whole_or_not_at_all() {
+    let folder = folder();
+    let mut store = open(&folder);
+    let one = Change::Ban(Arc::new(ban(1, None)));
+    // The same number twice cannot be: the whole batch must go.
+    let batch = [score("anna", 1.0, 10), one.clone(), one];
+    assert!(matches!(store.commit(&batch), Err(StoreError::Commit(_))));
+    let restored = store.restore(0, 0).expect("readable");
+    assert_eq!((restored.bans.len(), restored.scores.len()), (0, 0));
+}
+
+#[test]
+fn lapsed_and_lifted_bans_are_not_restored_but_stay_listed() {
+    let folder = folder();
+    let mut store = open(&folder);
+    let lifted = Arc::new(ban(2, None));
+    store
+        .commit(&[
+            Change::Ban(Arc::new(ban(1, Some(5_000)))),
+            Change::Ban(Arc::clone(&lifted)),
+            Change::Ban(Arc::new(ban(3, Some(9_000)))),
+            Change::Lift(Lift { ban: lifted, at_unix_ms: 4_000, by: "root".to_owned() }),
+        ])
+        .expect("a healthy disk");
+    let restored = store.restore(5_000, 0).expect("readable");
+    assert_eq!(restored.bans, [ban(3, Some(9_000))]);
+    let page = BanPage { all: false, limit: 10, after: 0, now_ms: 5_000 };
+    assert_eq!(listed(&store, &folder, page), [3]);
+    assert_eq!(listed(&store, &folder, BanPage { all: true, ..page }), [1, 2, 3]);
+    assert_eq!(listed(&store, &folder, BanPage { all: true, limit: 1, after: 1, ..page }), [2]);
+}
+
+#[test]
+fn pruning_forgets_the_old_and_keeps_what_holds() {
+    let folder = folder();
+    let mut store = open(&folder);
+    let mut changes = vec![
+        Change::Ban(Arc::new(ban(1, Some(1_000)))),
+        Change::Ban(Arc::new(ban(2, None))),
+        score("anna", 1.0, 1_000),
+        score("bert", 1.0, 90_000),
+    ];
+    changes.extend((0..10).map(|i| violation(Some(&format!("request {i}")), 95_000)));
+    changes.push(violation(Some("old"), 1_000));
+    store.commit(&changes).expect("a healthy disk");
+    store.prune(100_000, Duration::from_secs(50), 4).expect("a healthy disk");
+    let restored = store.restore(100_000, 100_000).expect("readable");
+    assert_eq!(restored.bans, [ban(2, None)]);
+    assert_eq!(restored.scores.len(), 1);
+    assert!(restored.answers.len() <= 4, "{}", restored.answers.len());
+    assert_eq!(restored.last_ban, 2, "numbers are not used again");
+}
+
+#[test]
+fn the_number_of_a_pruned_ban_is_not_given_again() {
+    let folder = folder();
+    let mut store = open(&folder);
+    store.commit(&[Change::Ban(Arc::new(ban(7, Some(1_000))))]).expect("a healthy disk");
+    store.prune(100_000, Duration::from_secs(1), 10).expect("a healthy disk");
+    assert_eq!(store.restore(0, 0).expect("readable").last_ban, 7);
+}
+
+#[test]
+fn the_allowlist_is_a_set_of_prefixes() {
+    let folder = folder();
+    let mut store = open(&folder);
+    let prefix = "192.0.2.0/24".parse().expect("a prefix");
+    let note = Some("office".to_owned());
+    let allowed = Allowed { prefix, note };
+    for _ in 0..2 {
+        store.allow(&allowed, "root", 1).expect("a healthy disk");
+    }
+    assert_eq!(store.allowlist().expect("readable"), [allowed]);
+    assert!(store.disallow(prefix).expect("a healthy disk"));
+    assert!(!store.disallow(prefix).expect("a healthy disk"));
+}
+
+#[test]
+fn a_row_that_makes_no_sense_is_named() {
+    let folder = folder();
+    let store = open(&folder);
+    let sql = "INSERT INTO scores VALUES ('address', 'nonsense', 'logins', 1, 1)";
+    store.connection.execute(sql, []).expect("valid SQL");
+    let error = store.restore(0, 0).expect_err("nonsense is no address");
+    assert_eq!(error.to_string(), "scores nonsense: no address");
+}
+
+#[test]
+fn only_the_owner_can_read_the_file() {
+    let folder = folder();
+    drop(open(&folder));
+    let metadata = std::fs::metadata(folder.path().join("moderation.db")).expect("it exists");
+    assert_eq!(metadata.permissions().mode() & 0o777, 0o600);
+}
+
+#[test]
+fn a_folder_that_does_not_exist_is_named() {
+    let error = Store::open("/nonexistent/moderation.db".as_ref()).expect_err("no such folder");
+    assert!(error.to_string().contains("/nonexistent/moderation.db"), "{error}");
+}

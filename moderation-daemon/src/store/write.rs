@@ -6,7 +6,9 @@ use ipnet::IpNet;
 use rusqlite::{Connection, Error, Transaction, params};
 
 use super::{Allowed, Store, StoreError, sql_ms};
-use crate::engine::{Ban, Bearer, Change, Lift, Score, ScoreKey, Violation};
+use crate::engine::{
+    Ban, Bearer, Change, Lift, Limiter, Score, ScoreKey, Violation, ViolationType,
+};
 
 impl Store {
     /// Makes the durable ones among `changes` durable, all or none. When it
@@ -162,7 +164,7 @@ fn write_violation(to: &Transaction<'_>, violation: &Violation) -> Result<(), Er
         violation.points,
         violation.previous,
         violation.total,
-        violation.limiter.map(|limiter| limiter.name()),
+        violation.limiter.map(Limiter::name),
         violation.request.as_deref(),
         sql_ms(violation.at_unix_ms),
     ])
@@ -180,7 +182,7 @@ fn write_ban(to: &Transaction<'_>, ban: &Ban) -> Result<(), Error> {
         ban.user.as_ref().map(ToString::to_string),
         ban.address.map(|address| address.to_string()),
         ban.reason,
-        ban.violation.map(|kind| kind.name()),
+        ban.violation.map(ViolationType::name),
         ban.score,
         sql_ms(ban.created_at_unix_ms),
         ban.expires_at_unix_ms.map(sql_ms),
