@@ -170,7 +170,8 @@ pub(super) async fn healthz() -> &'static str {
     "ok\n"
 }
 
-/// The store is open and the engine restored: this socket is only bound then.
+/// The store is open and the engine restored: connections are only accepted
+/// then.
 pub(super) async fn readyz() -> &'static str {
     "ready\n"
 }

@@ -22,7 +22,7 @@ use crate::{
     },
     metrics::Metrics,
     network::MAX_ALLOWED,
-    store::{Allowed, Store, StoreError},
+    store::{self, Allowed, Store, StoreError},
     telemetry::Throttle,
 };
 
@@ -206,17 +206,14 @@ impl Task {
         let pending: Vec<_> =
             batch.into_iter().map(|command| decide(&mut overlay, command, now)).collect();
         let changes = overlay.into_changes();
-        let (committed, changes) = self
-            .with_store(move |store| {
-                let committed = store.commit(&changes);
-                (committed, changes)
-            })
-            .await?;
-        if let Err(error) = committed {
-            self.store_failed(&error, "nothing was decided");
-            pending.into_iter().for_each(Pending::refuse);
-            return Ok(());
-        }
+        let changes = match self.commit(changes).await? {
+            Ok(changes) => changes,
+            Err(error) => {
+                self.store_failed(&error, "nothing was decided");
+                pending.into_iter().for_each(Pending::refuse);
+                return Ok(());
+            }
+        };
         let touched = self.publish(&changes);
         self.engine.apply(changes);
         for address in touched {
@@ -227,6 +224,18 @@ impl Task {
             pending.answer(&self.board, &self.metrics);
         }
         Ok(())
+    }
+
+    /// Most batches break no rule: they do not wait for a disk, nor for the
+    /// thread that does.
+    async fn commit(
+        &mut self,
+        changes: Vec<Change>,
+    ) -> Result<Result<Vec<Change>, StoreError>, StoreLost> {
+        if !changes.iter().any(store::is_durable) {
+            return Ok(Ok(changes));
+        }
+        self.with_store(move |store| store.commit(&changes).map(|()| changes)).await
     }
 
     /// Shows new bans and lifts on the board; returns the addresses whose

@@ -18,6 +18,7 @@ use ipnet::IpNet;
 use rusqlite::{Connection, OpenFlags};
 
 pub use read::{BanPage, BanRecord, Reader};
+pub use write::is_durable;
 
 /// What failed, and on what.
 #[derive(Debug, thiserror::Error)]

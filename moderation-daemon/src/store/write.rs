@@ -102,7 +102,8 @@ impl Store {
     }
 }
 
-const fn is_durable(change: &Change) -> bool {
+/// Whether a change has to be written down; the others live in memory.
+pub const fn is_durable(change: &Change) -> bool {
     match change {
         Change::Score(..)
         | Change::ForgetScore(_)
