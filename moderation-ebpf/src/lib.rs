@@ -3,4 +3,7 @@
 
 #![no_std]
 
+#[cfg(test)]
+extern crate std;
+
 pub mod parse;

@@ -7,6 +7,9 @@
 //! walk extension headers and look at TCP. So a fragment, an unknown protocol
 //! or a mangled L4 header cannot slip past a ban.
 
+#[cfg(test)]
+mod tests;
+
 use core::marker::PhantomData;
 
 use moderation_common::Source;

@@ -10,6 +10,7 @@
 pub mod lab;
 pub mod namespace;
 
+pub mod caller;
 pub mod chat;
 pub mod daemon;
 pub mod visitor;
@@ -17,10 +18,16 @@ pub mod visitor;
 pub mod counter;
 pub mod demo;
 
+pub mod frame;
+pub mod kernel;
+pub mod outsider;
+
 pub mod interrupt;
 pub mod need;
 pub mod process;
+pub mod random;
 pub mod wait;
+pub mod wire;
 
 mod bpffs;
 mod config;

@@ -99,6 +99,11 @@ async fn ban(
     Json(body): Json<BanBody>,
 ) -> Result<(StatusCode, axum::Json<Value>), Problem> {
     let address = body.ip.as_deref().map(str::parse::<Address>).transpose()?;
+    // Whoever names one address of a /64 means that one first of all.
+    let ip = body.ip.as_deref().and_then(|ip| ip.parse().ok());
+    if ip.is_some_and(|ip| context.moderator.board().is_protected(ip)) {
+        return Err(refused(BanRefusal::Protected, address));
+    }
     let new = NewBan {
         user: body.user.as_deref().map(str::parse).transpose()?,
         address,

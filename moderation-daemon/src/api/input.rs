@@ -37,6 +37,10 @@ async fn read(body: Body) -> Result<Vec<u8>, Problem> {
 }
 
 fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
+    // serde would take an array for the fields in their order.
+    if bytes.trim_ascii_start().starts_with(b"[") {
+        return Err(Problem::InvalidField("the body is an array, not an object".to_owned()));
+    }
     let mut json = serde_json::Deserializer::from_slice(bytes);
     let value = serde_path_to_error::deserialize(&mut json).map_err(|error| {
         let place = error.path().to_string();
@@ -75,7 +79,8 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Query<T> {
                 let text = rejection.body_text();
                 let text =
                     text.strip_prefix("Failed to deserialize query string: ").unwrap_or(&text);
-                field_problem(".", text)
+                let (place, text) = text.split_once(": ").unwrap_or((".", text));
+                field_problem(place, text)
             })
     }
 }

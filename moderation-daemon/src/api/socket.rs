@@ -8,6 +8,7 @@ use std::{
     path::{Path, PathBuf},
     pin::pin,
     sync::Arc,
+    time::Duration,
 };
 
 use axum::{Extension, Router};
@@ -21,9 +22,10 @@ use nix::{
     unistd::{Gid, Group},
 };
 use tokio::{
-    io::AsyncWriteExt as _,
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{UnixListener, UnixStream},
     sync::{OwnedSemaphorePermit, Semaphore},
+    time::timeout,
 };
 use tokio_io_timeout::TimeoutStream;
 
@@ -64,11 +66,16 @@ pub struct Listener {
     path: PathBuf,
     group: Option<Gid>,
     connections: Arc<Semaphore>,
+    refusals: Arc<Semaphore>,
 }
 
 /// More than this many headers, or bytes of them, is no API client.
 const MAX_HEADERS: usize = 64;
 const MAX_HEAD_BYTES: usize = 32 * 1_024;
+/// Connections that wait to be told that they are not served.
+const MAX_REFUSALS: usize = 64;
+/// How long they wait for the client to ask something.
+const REFUSAL_TIMEOUT: Duration = Duration::from_secs(1);
 
 impl Listener {
     /// Binds a socket that only the daemon's user and the configured group can
@@ -96,7 +103,8 @@ impl Listener {
                 .map_err(failed("give its group access to"))?;
         }
         let connections = Arc::new(Semaphore::new(config.max_connections));
-        Ok(Self { socket, path: path.clone(), group, connections })
+        let refusals = Arc::new(Semaphore::new(MAX_REFUSALS));
+        Ok(Self { socket, path: path.clone(), group, connections, refusals })
     }
 
     /// Serves until the future is dropped.
@@ -107,7 +115,7 @@ impl Listener {
                 Err(error) => {
                     // Out of file descriptors, most likely: let some close.
                     tracing::warn!(%error, socket = %self.path.display(), "cannot accept");
-                    tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+                    tokio::time::sleep(Duration::from_millis(50)).await;
                 }
             }
         }
@@ -115,26 +123,42 @@ impl Listener {
 
     /// Starts serving a connection, or refuses it; never waits.
     fn admit(&self, stream: UnixStream, routes: &Router, metrics: &Arc<Metrics>) {
-        let refuse = |problem: &Problem| {
+        let refuse = |stream, problem: &'static Problem| {
             metrics.problem(problem.name());
-            // The send buffer of a new connection has room for this.
-            drop(stream.try_write(problem.raw_response().as_bytes()));
+            // Beyond, they see the connection close.
+            if let Ok(place) = Arc::clone(&self.refusals).try_acquire_owned() {
+                tokio::spawn(refuse(stream, problem, place));
+            }
         };
         let Ok(peer) = Peer::of(&stream) else {
-            return refuse(&Problem::ForeignPeer);
+            return refuse(stream, &Problem::ForeignPeer);
         };
         let Peer { uid, gid, pid } = peer;
         tracing::debug!(uid, gid, pid, socket = %self.path.display(), "connection");
         if !peer.is_admitted(self.group) {
             tracing::debug!(uid, gid, pid, "refused a peer outside the socket's group");
-            return refuse(&Problem::ForeignPeer);
+            return refuse(stream, &Problem::ForeignPeer);
         }
         let Ok(place) = Arc::clone(&self.connections).try_acquire_owned() else {
-            return refuse(&Problem::TooManyConnections);
+            return refuse(stream, &Problem::TooManyConnections);
         };
         let routes = routes.clone().layer(Extension(peer));
         tokio::spawn(connection(stream, routes, Arc::clone(metrics), place));
     }
+}
+
+/// Answers once the client has asked: clients take an answer to nothing for a
+/// broken connection.
+async fn refuse(mut stream: UnixStream, problem: &Problem, _place: OwnedSemaphorePermit) {
+    let answer = async {
+        let mut request = vec![0; MAX_HEAD_BYTES];
+        if stream.read(&mut request).await? == 0 {
+            return Ok(());
+        }
+        stream.write_all(problem.raw_response().as_bytes()).await
+    };
+    // Whoever asks nothing in that time gets no answer.
+    drop(timeout(REFUSAL_TIMEOUT, answer).await);
 }
 
 /// Serves one connection to its end.

@@ -4,6 +4,7 @@
 
 use std::{
     collections::HashSet,
+    net::IpAddr,
     sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
 };
 
@@ -88,6 +89,11 @@ impl Board {
         let state = self.read();
         let enforced = state.bans.iter().filter(|ban| state.is_enforced(ban)).count();
         (state.bans.len(), enforced)
+    }
+
+    /// Whether exactly this address is protected, if not all of its /64.
+    pub fn is_protected(&self, ip: IpAddr) -> bool {
+        self.read().trust.contains(ip)
     }
 
     /// The operator's allowlist, without the configured one.

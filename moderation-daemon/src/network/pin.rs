@@ -22,6 +22,11 @@ use super::NetworkError;
 /// new loader never mistakes old maps for its own.
 const SCHEMA: &str = "v1";
 
+/// Stands for the dot of `eth0.7` in a link's pin: bpffs refuses dots in names
+/// (kernel: `bpf_lookup`), and interfaces have no percent sign in theirs
+/// (kernel: `dev_get_valid_name`).
+const DOT: &str = "%";
+
 /// The pins of one instance.
 #[derive(Clone, Debug)]
 pub struct Pins {
@@ -59,7 +64,7 @@ impl Pins {
 
     /// Pin of the link that keeps the program on `interface`.
     pub fn link(&self, interface: &str) -> PathBuf {
-        self.links().join(interface)
+        self.links().join(interface.replace('.', DOT))
     }
 
     /// The interfaces that have a pinned link, sorted.
@@ -67,8 +72,8 @@ impl Pins {
         let Ok(entries) = fs::read_dir(self.links()) else {
             return Vec::new(); // nothing was ever attached
         };
-        let mut names: Vec<_> =
-            entries.flatten().filter_map(|entry| entry.file_name().into_string().ok()).collect();
+        let names = entries.flatten().filter_map(|entry| entry.file_name().into_string().ok());
+        let mut names: Vec<_> = names.map(|name| name.replace(DOT, ".")).collect();
         names.sort();
         names
     }
@@ -77,16 +82,24 @@ impl Pins {
     /// if there is none.
     pub(super) fn create(&self) -> Result<(), NetworkError> {
         ensure_bpffs(&self.root)?;
-        DirBuilder::new().recursive(true).mode(0o755).create(self.links()).map_err(|source| {
-            NetworkError::PinFolder { operation: "create", path: self.links(), source }
-        })?;
+        let mut above: Vec<_> = self.root.ancestors().skip(1).collect();
+        above.reverse();
+        // From the top down, each looked at before anything is done inside: a
+        // symbolic link planted in a stranger's folder could lead anywhere.
+        for folder in above {
+            make(folder)?;
+            if is_bpffs(folder) {
+                require_kept(folder)?;
+            }
+        }
+        for folder in [self.root.clone(), self.folder(), self.links()] {
+            make(&folder)?;
+            require_own(&folder)?;
+        }
         // Whatever the umask: the daemon's user must see which links there are.
         for path in [self.folder(), self.links()] {
             fs::set_permissions(&path, Permissions::from_mode(0o755))
                 .map_err(|source| NetworkError::PinFolder { operation: "open", path, source })?;
-        }
-        for folder in [self.root.clone(), self.folder(), self.links()] {
-            require_own(&folder)?;
         }
         Ok(())
     }
@@ -165,16 +178,40 @@ impl Pins {
     }
 }
 
+/// Makes one folder, unless something of that name is there.
+fn make(folder: &Path) -> Result<(), NetworkError> {
+    match DirBuilder::new().mode(0o755).create(folder) {
+        Err(source) if !folder.exists() => {
+            Err(NetworkError::PinFolder { operation: "create", path: folder.to_owned(), source })
+        }
+        _ => Ok(()),
+    }
+}
+
 /// Whoever can write the folder can unpin the link, and with it detach the
 /// program, without any capability.
 fn require_own(folder: &Path) -> Result<(), NetworkError> {
-    let metadata = fs::metadata(folder).map_err(|source| NetworkError::PinFolder {
+    require(folder, |mode| mode & WRITABLE_BY_OTHERS == 0)
+}
+
+/// Whoever can rename what is in the folder can put another in the place of
+/// ours. In a sticky one, as bpffs itself is by default, only the owner can.
+fn require_kept(folder: &Path) -> Result<(), NetworkError> {
+    require(folder, |mode| mode & WRITABLE_BY_OTHERS == 0 || mode & STICKY != 0)
+}
+
+const WRITABLE_BY_OTHERS: u32 = 0o022;
+const STICKY: u32 = 0o1000;
+
+/// A symbolic link is not followed: all may write one, by its mode (symlink(7)).
+fn require(folder: &Path, is_safe: impl Fn(u32) -> bool) -> Result<(), NetworkError> {
+    let metadata = fs::symlink_metadata(folder).map_err(|source| NetworkError::PinFolder {
         operation: "look at",
         path: folder.to_owned(),
         source,
     })?;
     let (uid, mode) = (metadata.uid(), metadata.mode() & 0o7777);
-    if uid == Uid::effective().as_raw() && mode & 0o022 == 0 {
+    if uid == Uid::effective().as_raw() && is_safe(mode) {
         return Ok(());
     }
     Err(NetworkError::ForeignFolder { path: folder.to_owned(), uid, mode })

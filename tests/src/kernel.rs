@@ -1,0 +1,125 @@
+//! The program and its maps without an interface, for judging frames one by
+//! one through the kernel's `BPF_PROG_TEST_RUN`.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use ipnet::IpNet;
+use moderation_common::{BanEntry, Counter, Reason};
+use moderation_daemon::config::AttachMode;
+use moderation_daemon::engine::Address;
+use moderation_daemon::network::{AttachOptions, Network, Pins, TestProgram, attach};
+use nix::unistd::Uid;
+
+use crate::bpffs::PinFolder;
+use crate::{name, sweep};
+
+/// A folder in bpffs that nothing else uses, for pins.
+#[derive(Debug)]
+pub struct Pinboard {
+    folder: PinFolder,
+    pins: Pins,
+}
+
+impl Pinboard {
+    /// Reserves the folder; makes nothing.
+    pub fn reserve() -> Result<Self> {
+        sweep::sweep()?;
+        let folder = PinFolder::reserve(&name::fresh()?)?;
+        let pins = Pins::new(folder.path());
+        Ok(Self { folder, pins })
+    }
+
+    /// The pins in it.
+    pub fn pins(&self) -> &Pins {
+        &self.pins
+    }
+
+    /// The folder.
+    pub fn path(&self) -> &std::path::Path {
+        self.folder.path()
+    }
+}
+
+/// Options that attach nothing and make small maps that are root's.
+pub fn detached() -> AttachOptions {
+    AttachOptions {
+        interface: String::new(),
+        mode: AttachMode::Off,
+        owner: Uid::effective(),
+        guards: Vec::new(),
+        max_bans: 4_096,
+        syn_window: Duration::from_secs(3600),
+    }
+}
+
+/// A loaded program with maps of its own.
+#[derive(Debug)]
+pub struct Kernel {
+    /// The daemon's hands on the maps.
+    pub network: Network,
+    program: TestProgram,
+    board: Pinboard,
+}
+
+impl Kernel {
+    /// Loads it with [`detached`] options.
+    pub fn new() -> Result<Self> {
+        Self::with(&detached())
+    }
+
+    /// Loads it.
+    pub fn with(options: &AttachOptions) -> Result<Self> {
+        let board = Pinboard::reserve()?;
+        let attached = attach(board.pins(), options)?;
+        ensure!(attached.is_none(), "something was attached: {attached:?}");
+        let network = Network::open(board.pins())?;
+        let program = TestProgram::open(board.pins())?;
+        Ok(Self { network, program, board })
+    }
+
+    /// Its pins.
+    pub fn pins(&self) -> &Pins {
+        self.board.pins()
+    }
+
+    /// Blocks an address for good.
+    pub fn ban(&mut self, ip: impl Into<IpAddr>) -> Result<()> {
+        self.ban_until(ip, BanEntry::NEVER)
+    }
+
+    /// Blocks an address until then, by `CLOCK_BOOTTIME`.
+    pub fn ban_until(&mut self, ip: impl Into<IpAddr>, expires_at_ns: u64) -> Result<()> {
+        Ok(self.network.block(Address::from(ip.into()), BanEntry { expires_at_ns })?)
+    }
+
+    /// Makes this the operator's allowlist.
+    pub fn allow(&mut self, prefixes: &[IpNet]) -> Result<()> {
+        self.network.reconcile_allowlist(prefixes)?;
+        Ok(())
+    }
+
+    /// Runs the program on a frame and says what it counted the frame as. An
+    /// error if it was not counted exactly once, with all its bytes, or if the
+    /// action is not the one that belongs to the reason.
+    pub fn judge(&self, frame: &[u8]) -> Result<Reason> {
+        let before = self.network.counters().all()?;
+        let drops = self.program.drops(frame)?;
+        let after = self.network.counters().all()?;
+        let mut counted = before.into_iter().zip(after).filter(|(before, after)| before != after);
+        let ((reason, before), (_, after)) = counted.next().context("the frame was not counted")?;
+        ensure!(counted.next().is_none(), "the frame was counted under two reasons");
+        let bytes = before.bytes + u64::try_from(frame.len())?;
+        let expected = Counter { packets: before.packets + 1, bytes };
+        ensure!(after == expected, "{reason:?} went from {before:?} to {after:?}");
+        ensure!(drops == reason.drops(), "{reason:?}, but dropped: {drops}");
+        Ok(reason)
+    }
+
+    /// Connection attempts counted for a source, an address or a /64.
+    pub fn syns_of(&self, source: &str) -> Result<u64> {
+        let counts = self.network.syns().busiest(usize::MAX, 0)?;
+        Ok(counts.iter().find(|count| count.source == source).map_or(0, |count| count.syns))
+    }
+}

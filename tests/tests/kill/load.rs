@@ -1,0 +1,153 @@
+//! One caller's load: violations, events, bans and lifts as fast as the daemon
+//! answers, and a ledger of every answer. Ends when the daemon is gone.
+
+use std::collections::BTreeSet;
+
+use anyhow::{Result, ensure};
+use moderation_daemon::api::client::{Client, ClientError};
+use moderation_tests::daemon::Daemon;
+use moderation_tests::random::Random;
+use serde_json::{Value, json};
+
+/// What the daemon acknowledged, and what it was asked last.
+#[derive(Debug, Default)]
+pub(crate) struct Ledger {
+    /// Bans as they were answered.
+    pub(crate) bans: Vec<Value>,
+    /// Numbers of bans whose lift was answered.
+    pub(crate) lifted: BTreeSet<u64>,
+    /// Numbers of bans whose lift was asked for, answered or not.
+    pub(crate) lifting: BTreeSet<u64>,
+    /// User, type and total of each violation that was answered.
+    pub(crate) scores: Vec<(String, String, f64)>,
+}
+
+/// See the module.
+pub(crate) struct Load {
+    app: Client,
+    operator: Client,
+    random: Random,
+    /// Makes names and addresses that no other caller uses.
+    prefix: [u8; 2],
+    made: u16,
+    ledger: Ledger,
+}
+
+impl Load {
+    pub(crate) fn new(daemon: &Daemon, round: u64, caller: u64, random: Random) -> Self {
+        let [.., round] = round.to_be_bytes();
+        let [.., caller] = caller.to_be_bytes();
+        let (app, operator) = (daemon.api(), daemon.admin());
+        let ledger = Ledger::default();
+        Self { app, operator, random, prefix: [round, caller], made: 0, ledger }
+    }
+
+    /// Until the connection breaks. An answer that is no success is a failure.
+    pub(crate) fn run(mut self) -> Result<Ledger> {
+        loop {
+            let outcome = match self.random.below(8) {
+                0..=2 => self.ban_by_violation(),
+                3 => self.ban_by_operator(),
+                4 | 5 => self.score(),
+                6 => self.message(),
+                _ => self.lift(),
+            };
+            match outcome {
+                Ok(()) => {}
+                Err(error) if error.is::<ClientError>() => return Ok(self.ledger),
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// A user and an address that nobody had before.
+    fn newcomer(&mut self) -> Value {
+        self.made += 1;
+        let ([round, caller], [high, low]) = (self.prefix, self.made.to_be_bytes());
+        let ip = match self.random.below(2) {
+            0 => format!("{}.{round}.{high}.{low}", 20 + caller),
+            _ => format!("2001:db8:{round:x}{caller:02x}:{:x}::1", self.made),
+        };
+        let user = format!("{round} {caller} {}", self.made);
+        match self.random.below(4) {
+            0 => json!({ "user": user }),
+            1 => json!({ "ip": ip }),
+            _ => json!({ "user": user, "ip": ip }),
+        }
+    }
+
+    fn ask(&mut self, path: &str, body: &Value) -> Result<Value> {
+        let is_operators = path == "/v1/bans";
+        let client = if is_operators { &mut self.operator } else { &mut self.app };
+        let response = client.post(path, body)?;
+        ensure!(response.is_success(), "{path} {body}: {} {}", response.status, response.body);
+        Ok(response.body)
+    }
+
+    /// Enough points for a ban at once.
+    fn ban_by_violation(&mut self) -> Result<()> {
+        let mut body = self.newcomer();
+        body["type"] = json!("non_browser");
+        let answer = self.ask("/v1/violations", &body)?;
+        ensure!(answer["ban"].is_object(), "20 points are a ban: {answer}");
+        self.record(&body, &answer);
+        Ok(())
+    }
+
+    fn ban_by_operator(&mut self) -> Result<()> {
+        let mut body = self.newcomer();
+        let duration = self.random.pick(&["30m", "2h", "permanent"]);
+        body["duration"] = json!(duration);
+        let answer = self.ask("/v1/bans", &body)?;
+        ensure!(answer["ban"].is_object(), "{answer}");
+        self.record(&body, &answer);
+        Ok(())
+    }
+
+    /// Points for one of a few users whom all callers report.
+    fn score(&mut self) -> Result<()> {
+        let user = format!("regular {}", self.random.below(5));
+        let kind = self.random.pick(&["logins", "concurrent", "illegal_model_request"]);
+        let body = json!({ "type": kind, "user": user, "score": self.random.below(8) });
+        let answer = self.ask("/v1/violations", &body)?;
+        self.record(&body, &answer);
+        Ok(())
+    }
+
+    /// Messages from one place: after forty each is a violation, until the ban.
+    fn message(&mut self) -> Result<()> {
+        let [round, caller] = self.prefix;
+        let (user, ip) = (format!("chatter {round} {caller}"), format!("19.{round}.{caller}.1"));
+        let body = json!({ "type": "message", "user": user, "ip": ip });
+        let answer = self.ask("/v1/events", &body)?;
+        if answer["violation"].is_object() {
+            self.record(&body, &answer);
+        }
+        Ok(())
+    }
+
+    fn record(&mut self, asked: &Value, answer: &Value) {
+        if let (Some(user), Some(total)) = (asked["user"].as_str(), answer["score"].as_f64()) {
+            let kind = answer["violation"]["type"].as_str().unwrap_or_default();
+            self.ledger.scores.push((user.to_owned(), kind.to_owned(), total));
+        }
+        if answer["ban"].is_object() {
+            self.ledger.bans.push(answer["ban"].clone());
+        }
+    }
+
+    /// Lifts one of the own bans.
+    fn lift(&mut self) -> Result<()> {
+        let ids = self.ledger.bans.iter().filter_map(|ban| ban["id"].as_u64());
+        let ids: Vec<_> = ids.filter(|id| !self.ledger.lifting.contains(id)).collect();
+        if ids.is_empty() {
+            return Ok(());
+        }
+        let id = self.random.pick(&ids);
+        self.ledger.lifting.insert(id);
+        let response = self.operator.delete(&format!("/v1/bans?id={id}"))?;
+        ensure!(response.is_success(), "ban {id}: {} {}", response.status, response.body);
+        self.ledger.lifted.insert(id);
+        Ok(())
+    }
+}

@@ -1,0 +1,268 @@
+//! The maps as the daemon writes them: capacity, and reconciling by
+//! difference.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::path::Path;
+
+use anyhow::Result;
+use aya::maps::{LpmTrie, Map, MapData};
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use moderation_common::map::{ALLOW_V4, ALLOW_V6};
+use moderation_common::{BanEntry, Reason};
+use moderation_daemon::engine::Address;
+use moderation_daemon::network::{
+    AllowMaps, AttachOptions, Changes, MAX_ALLOWED, Network, NetworkError, attach,
+};
+use moderation_tests::frame::{Frame, SOURCE_V4};
+use moderation_tests::kernel::{Kernel, Pinboard, detached};
+use moderation_tests::need;
+use proptest::collection::{btree_set, hash_map};
+use proptest::prelude::{Just, Strategy, any, prop_oneof};
+use proptest::prop_assert_eq;
+use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
+
+use crate::kernel;
+
+type Bans = HashMap<Address, BanEntry>;
+
+fn v4(last: u8) -> Address {
+    IpAddr::from([198, 51, 100, last]).into()
+}
+
+fn v6(last: u16) -> Address {
+    IpAddr::from(Ipv6Addr::new(0x2001, 0xdb8, 0, last, 0, 0, 0, 0)).into()
+}
+
+const FOR_EVER: BanEntry = BanEntry { expires_at_ns: BanEntry::NEVER };
+
+#[test]
+fn a_ban_beyond_the_capacity_is_refused_as_full_and_the_others_stay() {
+    if !need::root() {
+        return;
+    }
+    let options = AttachOptions { max_bans: 4, ..detached() };
+    let mut kernel = Kernel::with(&options).expect("the program loads");
+    for last in 1..=4 {
+        kernel.network.block(v4(last), FOR_EVER).expect("there is room");
+        kernel.network.block(v6(last.into()), FOR_EVER).expect("each family has its own");
+    }
+    for address in [v4(5), v6(5)] {
+        let error = kernel.network.block(address, FOR_EVER).expect_err("no room");
+        assert!(matches!(error, NetworkError::Full { capacity: 4 }), "{error:?}");
+        assert!(error.to_string().contains("network.max_bans"), "{error}");
+    }
+    assert_eq!(kernel.network.bans().all().expect("read").len(), 8);
+    // One that is there already can be prolonged, and room can be made.
+    kernel.network.block(v4(1), BanEntry { expires_at_ns: 7 }).expect("no new entry");
+    kernel.network.unblock(v4(2)).expect("unblocked");
+    kernel.network.block(v4(5), FOR_EVER).expect("there is room again");
+}
+
+#[test]
+fn reconciling_makes_room_before_it_fills_it() {
+    if !need::root() {
+        return;
+    }
+    let options = AttachOptions { max_bans: 4, ..detached() };
+    let mut kernel = Kernel::with(&options).expect("the program loads");
+    let bans = |range: std::ops::Range<u8>| -> Bans {
+        range.flat_map(|last| [(v4(last), FOR_EVER), (v6(last.into()), FOR_EVER)]).collect()
+    };
+    kernel.network.reconcile(&bans(0..4), &[]).expect("they fit");
+    let changes = kernel.network.reconcile(&bans(2..6), &[]).expect("they fit, too");
+    assert_eq!(changes, Changes { added: 4, updated: 0, removed: 4 });
+    assert_eq!(kernel.network.bans().all().expect("read"), bans(2..6));
+    let error = kernel.network.reconcile(&bans(0..5), &[]).expect_err("one too many");
+    assert!(matches!(error, NetworkError::Full { capacity: 4 }), "{error:?}");
+}
+
+#[test]
+fn an_expiry_that_only_jitters_is_left_alone_and_another_is_written() {
+    let Some(mut kernel) = kernel() else { return };
+    let entry = |expires_at_ns| BanEntry { expires_at_ns };
+    let second = 1_000_000_000;
+    kernel.network.block(v4(1), entry(100 * second)).expect("banned");
+    let mut reconciled_to = |expires_at_ns| {
+        let wanted = Bans::from([(v4(1), entry(expires_at_ns))]);
+        let changes = kernel.network.reconcile(&wanted, &[]).expect("reconciled");
+        let kept = kernel.network.bans().get(v4(1)).expect("read").expect("it is banned");
+        (changes.updated, kept.expires_at_ns / second)
+    };
+    assert_eq!(reconciled_to(100 * second + second / 2), (0, 100));
+    assert_eq!(reconciled_to(99 * second + second / 2), (0, 100));
+    assert_eq!(reconciled_to(101 * second), (1, 101));
+    assert_eq!(reconciled_to(100 * second), (1, 100));
+    assert_eq!(reconciled_to(BanEntry::NEVER), (1, BanEntry::NEVER / second));
+}
+
+#[test]
+fn an_allowlist_that_does_not_fit_is_refused_before_anything_is_changed() {
+    let Some(mut kernel) = kernel() else { return };
+    let kept = prefix([198, 51, 100, 0].into(), 24);
+    kernel.allow(&[kept]).expect("allowed");
+    let many = |count: usize| -> Vec<IpNet> {
+        let first = u32::from(Ipv4Addr::new(20, 0, 0, 0));
+        let addresses = (first..).map(|address| prefix(Ipv4Addr::from(address).into(), 32));
+        addresses.take(count).collect()
+    };
+    let error = kernel.allow(&many(MAX_ALLOWED + 1)).expect_err("too many");
+    assert!(error.to_string().contains("4097"), "{error}");
+    kernel.ban(SOURCE_V4).expect("banned");
+    let judged = kernel.judge(&Frame::default().bytes()).expect("judged");
+    assert_eq!(judged, Reason::AllowOverride);
+    kernel.allow(&many(MAX_ALLOWED)).expect("as many as fit");
+}
+
+#[test]
+fn prefixes_with_host_bits_are_their_network_and_double_ones_count_once() {
+    let Some(mut kernel) = kernel() else { return };
+    let texts = ["198.51.100.77/24", "198.51.100.0/24", "2001:db8::9/32", "2001:db8::/32"];
+    let prefixes = texts.map(|text| text.parse().expect("a prefix"));
+    let changes = kernel.network.reconcile_allowlist(&prefixes).expect("reconciled");
+    assert_eq!(changes, Changes { added: 2, updated: 0, removed: 0 });
+    let again = kernel.network.reconcile_allowlist(&prefixes).expect("reconciled");
+    assert_eq!(again, Changes::default());
+}
+
+#[test]
+fn a_second_loader_adopts_the_maps_and_renews_the_guards() {
+    if !need::root() {
+        return;
+    }
+    let board = Pinboard::reserve().expect("a folder");
+    let load = |guards: &[&str]| {
+        let guards = guards.iter().map(|text| text.parse().expect("a prefix")).collect();
+        attach(board.pins(), &AttachOptions { guards, ..detached() }).expect("loaded");
+    };
+    load(&["10.0.0.0/8"]);
+    let mut network = Network::open(board.pins()).expect("open");
+    network.block(v4(1), FOR_EVER).expect("banned");
+    let identity = board.pins().identity();
+    load(&["172.16.0.0/12"]);
+    assert_eq!(board.pins().identity(), identity, "the same maps");
+    let reopened = Network::open(board.pins()).expect("open");
+    assert_eq!(reopened.bans().get(v4(1)).expect("read"), Some(FOR_EVER));
+    // Not even the first opener was cut off.
+    network.block(v4(2), FOR_EVER).expect("banned");
+    assert_eq!(reopened.bans().get(v4(2)).expect("read"), Some(FOR_EVER));
+    drop(AllowMaps::open_guards(board.pins()).expect("the guards are there"));
+    let guards = v4_prefixes(&board.pins().map("GUARD_V4")).expect("read");
+    assert_eq!(guards, [prefix([172, 16, 0, 0].into(), 12)]);
+}
+
+fn prefix(ip: IpAddr, length: u8) -> IpNet {
+    IpNet::new(ip, length).expect("lengths fit")
+}
+
+/// Few values, so that one set's members are often in the next one, too.
+fn any_address() -> impl Strategy<Value = Address> {
+    prop_oneof![
+        (0..12_u8).prop_map(v4),
+        (0..12_u16).prop_map(v6),
+        any::<u32>().prop_map(|bits| IpAddr::from(Ipv4Addr::from(bits)).into()),
+        // An IPv4-mapped address is an IPv4 address.
+        any::<u128>().prop_map(|bits| IpAddr::from(Ipv6Addr::from(bits)).into()),
+    ]
+}
+
+fn any_entry() -> impl Strategy<Value = BanEntry> {
+    let seconds = (0..5_u64).prop_map(|seconds| seconds * 1_000_000_000);
+    prop_oneof![seconds, Just(BanEntry::NEVER), any::<u64>()]
+        .prop_map(|expires_at_ns| BanEntry { expires_at_ns })
+}
+
+fn any_prefix() -> impl Strategy<Value = IpNet> {
+    let v4 = (prop_oneof![Just(0xc633_6400_u32), any::<u32>()], 0..=32_u8)
+        .prop_map(|(bits, length)| IpNet::V4(Ipv4Net::new_assert(bits.into(), length).trunc()));
+    let v6 = (prop_oneof![Just(0x2001_0db8_u128 << 96), any::<u128>()], 0..=128_u8)
+        .prop_map(|(bits, length)| IpNet::V6(Ipv6Net::new_assert(bits.into(), length).trunc()));
+    prop_oneof![v4, v6]
+}
+
+fn runner(cases: u32) -> TestRunner {
+    let config = Config { cases, failure_persistence: None, ..Config::default() };
+    TestRunner::new_with_rng(config, TestRng::deterministic_rng(RngAlgorithm::ChaCha))
+}
+
+#[test]
+fn reconciling_makes_the_kernel_hold_what_is_wanted_and_touches_nothing_else() {
+    let Some(kernel) = kernel() else { return };
+    let (kernel, seen) = (RefCell::new(kernel), RefCell::new(Changes::default()));
+    let sets = (hash_map(any_address(), any_entry(), 0..40), btree_set(any_prefix(), 0..20));
+    runner(300)
+        .run(&sets, |(wanted, allowed)| {
+            let mut kernel = kernel.borrow_mut();
+            let before = kernel.network.bans().all().expect("read");
+            let allowed: Vec<_> = allowed.into_iter().collect();
+            let missing = allowed_prefixes(&kernel, &allowed).expect("read");
+            let changes = kernel.network.reconcile(&wanted, &allowed).expect("reconciled");
+            let after = kernel.network.bans().all().expect("read");
+            prop_assert_eq!(changes, difference(&before, &wanted) + missing);
+            prop_assert_eq!(&after, &settled(&before, &wanted));
+            prop_assert_eq!(allowed_prefixes(&kernel, &allowed).expect("read"), Changes::default());
+            let again = kernel.network.reconcile(&wanted, &allowed).expect("reconciled");
+            prop_assert_eq!(again, Changes::default());
+            let total = *seen.borrow();
+            *seen.borrow_mut() = total + changes;
+            Ok(())
+        })
+        .expect("the property holds");
+    let Changes { added, updated, removed } = seen.into_inner();
+    assert!(added > 0 && updated > 0 && removed > 0, "the sets did overlap");
+}
+
+const TOLERANCE_NS: u64 = 500_000_000;
+
+fn is_settled(old: BanEntry, new: BanEntry) -> bool {
+    old.expires_at_ns.abs_diff(new.expires_at_ns) <= TOLERANCE_NS
+}
+
+fn difference(before: &Bans, wanted: &Bans) -> Changes {
+    let updated = |(address, entry): &(&Address, &BanEntry)| {
+        before.get(*address).is_some_and(|old| !is_settled(*old, **entry))
+    };
+    Changes {
+        added: wanted.keys().filter(|address| !before.contains_key(*address)).count(),
+        updated: wanted.iter().filter(updated).count(),
+        removed: before.keys().filter(|address| !wanted.contains_key(*address)).count(),
+    }
+}
+
+/// What is wanted, but with the old expiry where that is near enough: such an
+/// entry must not have been written.
+fn settled(before: &Bans, wanted: &Bans) -> Bans {
+    let settle = |(address, entry): (&Address, &BanEntry)| {
+        let old = before.get(address).copied().filter(|old| is_settled(*old, *entry));
+        (*address, old.unwrap_or(*entry))
+    };
+    wanted.iter().map(settle).collect()
+}
+
+/// How far the kernel's allowlist is from `wanted`.
+fn allowed_prefixes(kernel: &Kernel, wanted: &[IpNet]) -> Result<Changes> {
+    let mut present = v4_prefixes(&kernel.pins().map(ALLOW_V4))?;
+    present.extend(v6_prefixes(&kernel.pins().map(ALLOW_V6))?);
+    let added = wanted.iter().filter(|prefix| !present.contains(prefix)).count();
+    let removed = present.iter().filter(|prefix| !wanted.contains(prefix)).count();
+    Ok(Changes { added, updated: 0, removed })
+}
+
+fn v4_prefixes(pin: &Path) -> Result<Vec<IpNet>> {
+    let trie = LpmTrie::<_, [u8; 4], u32>::try_from(Map::LpmTrie(MapData::from_pin(pin)?))?;
+    let prefixes = trie.keys().map(|key| {
+        let key = key?;
+        Ok(prefix(key.data().into(), u8::try_from(key.prefix_len())?))
+    });
+    prefixes.collect()
+}
+
+fn v6_prefixes(pin: &Path) -> Result<Vec<IpNet>> {
+    let trie = LpmTrie::<_, [u8; 16], u32>::try_from(Map::LpmTrie(MapData::from_pin(pin)?))?;
+    let prefixes = trie.keys().map(|key| {
+        let key = key?;
+        Ok(prefix(key.data().into(), u8::try_from(key.prefix_len())?))
+    });
+    prefixes.collect()
+}

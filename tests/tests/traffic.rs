@@ -1,0 +1,527 @@
+//! Real TCP through veth, in native and in generic mode: what a ban does to
+//! connections, and what becomes of it when the daemon, the program or the
+//! interface goes and comes back.
+
+use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use moderation_daemon::clock;
+use moderation_daemon::config::AttachMode;
+use moderation_daemon::engine::Address;
+use moderation_daemon::network::{AttachOptions, BanMaps, NetworkError, Pins, attach};
+use moderation_tests::chat::{self, Chat};
+use moderation_tests::counter::KernelCounters;
+use moderation_tests::daemon::{Daemon, Setup};
+use moderation_tests::kernel::{Pinboard, detached};
+use moderation_tests::lab::{CLIENT_V4, CLIENT_V6, HOST_V4, HOST_V6, INTERFACE, Pair};
+use moderation_tests::visitor::{Outcome, Visitor};
+use moderation_tests::{need, wait};
+use serde_json::{Value, json};
+
+/// Far longer than an answer takes, and than the first retransmission (200 ms,
+/// or 1 s for a SYN; RFC 6298).
+const PATIENCE: Duration = Duration::from_millis(1_300);
+/// For what happens sooner or later.
+const LONG: Duration = Duration::from_secs(20);
+
+/// Two namespaces with a chat and, prepared or started, a daemon.
+struct Scene {
+    v4: Visitor,
+    v6: Visitor,
+    daemon: Daemon,
+    _chat: Chat,
+    pair: Pair,
+}
+
+impl Scene {
+    fn prepare(setup: impl FnOnce(Setup) -> Setup) -> Result<Self> {
+        let pair = Pair::new()?;
+        let daemon = setup(Setup::new().inside(&pair.host)).prepare()?;
+        let chat = Chat::open(&pair.host, &daemon.api_socket())?;
+        let visitor = |source: IpAddr, host: IpAddr| {
+            let server = SocketAddr::new(host, chat::PORT);
+            Visitor::new(&pair.client, source, server, "anna").patience(PATIENCE)
+        };
+        let v4 = visitor(CLIENT_V4.into(), HOST_V4.into());
+        let v6 = visitor(CLIENT_V6.into(), HOST_V6.into());
+        Ok(Self { v4, v6, daemon, _chat: chat, pair })
+    }
+
+    fn guarded() -> Result<Self> {
+        let mut scene = Self::prepare(|setup| setup.interface(INTERFACE))?;
+        scene.daemon.start()?;
+        Ok(scene)
+    }
+
+    fn pins(&self) -> Pins {
+        Pins::new(self.daemon.pin_root())
+    }
+
+    fn ban(&self, ip: impl Into<IpAddr>, duration: &str) -> Result<()> {
+        let ip: IpAddr = ip.into();
+        let body = json!({ "ip": ip, "duration": duration });
+        let response = self.daemon.admin().post("/v1/bans", &body)?;
+        ensure!(response.status == 201, "{response:?}");
+        ensure!(response.body["ban"]["enforced"] == true, "{response:?}");
+        Ok(())
+    }
+
+    fn lift(&self, ip: impl Into<IpAddr>) -> Result<()> {
+        let response = self.daemon.admin().delete(&format!("/v1/bans?ip={}", ip.into()))?;
+        ensure!(response.status == 200, "{response:?}");
+        Ok(())
+    }
+
+    fn is_blocked(&self, ip: impl Into<IpAddr>) -> Result<bool> {
+        Ok(BanMaps::open(&self.pins())?.get(Address::from(ip.into()))?.is_some())
+    }
+
+    fn xdp(&self, arguments: &[&str]) -> Result<Value> {
+        let arguments = [&["--json", "xdp"], arguments].concat();
+        Ok(serde_json::from_str(&self.daemon.ctl(&arguments)?.success()?)?)
+    }
+}
+
+fn assert_answers(visitor: &Visitor) {
+    let outcome = visitor.look();
+    assert!(outcome.is_status(200), "{outcome:?}");
+}
+
+fn assert_silence(visitor: &Visitor) {
+    assert_eq!(visitor.look(), Outcome::Timeout);
+}
+
+/// After a ban the neighbour cache may need a moment.
+fn await_answers(visitor: &Visitor) -> Result<()> {
+    wait::until("an answer", LONG, || Ok(visitor.look().is_answer().then_some(())))
+}
+
+/// The whole story, for the visitor's family; `bystander` has the other one.
+fn cut_off_and_let_back(mode: &str) -> Result<()> {
+    let overrides = json!({ "network": { "mode": mode } });
+    let mut scene = Scene::prepare(|setup| setup.interface(INTERFACE).overrides(overrides))?;
+    scene.daemon.start()?;
+    assert_eq!(scene.daemon.status()?["network"]["mode"], mode);
+    for (visitor, bystander) in [(&scene.v4, &scene.v6), (&scene.v6, &scene.v4)] {
+        let mut established = visitor.connect()?;
+        assert!(established.look().is_status(200));
+        let counters = KernelCounters::open(scene.daemon.pin_root())?;
+        let dropped_before = counters.banned()?;
+
+        scene.ban(visitor.source(), "1h")?;
+
+        assert_eq!(established.look(), Outcome::Timeout, "an established connection");
+        assert_silence(visitor);
+        assert!(counters.banned()? > dropped_before, "dropped by our program");
+        assert_answers(bystander);
+
+        scene.lift(visitor.source())?;
+        await_answers(visitor)?;
+    }
+    Ok(())
+}
+
+#[test]
+fn a_ban_cuts_a_source_off_in_native_mode_and_lifting_it_lets_it_back() -> Result<()> {
+    if !need::root() {
+        return Ok(());
+    }
+    cut_off_and_let_back("native")
+}
+
+#[test]
+fn a_ban_cuts_a_source_off_in_generic_mode_and_lifting_it_lets_it_back() -> Result<()> {
+    if !need::root() {
+        return Ok(());
+    }
+    cut_off_and_let_back("generic")
+}
+
+#[test]
+fn a_ban_ends_on_time_though_the_daemon_is_dead() -> Result<()> {
+    if !need::root() {
+        return Ok(());
+    }
+    let mut scene = Scene::guarded()?;
+    let visitors = [scene.v4.clone(), scene.v6.clone()];
+    // The bans are younger than this moment, so that they end after it; bar
+    // the millisecond to which ends are rounded.
+    let still_banned_until_ns = clock::boot_ns() + 3_990_000_000;
+    for visitor in &visitors {
+        scene.ban(visitor.source(), "4s")?;
+    }
+    scene.daemon.kill()?;
+    let counters = KernelCounters::open(scene.daemon.pin_root())?;
+    let before = counters.banned()?;
+    let silent = visitors[0].look() == Outcome::Timeout;
+    ensure!(clock::boot_ns() < still_banned_until_ns, "this machine is too slow for this test");
+    assert!(silent && counters.banned()? > before, "banned while the daemon is dead");
+    for visitor in &visitors {
+        await_answers(visitor)?;
+        assert!(clock::boot_ns() >= still_banned_until_ns, "not before its time");
+        assert!(scene.is_blocked(visitor.source())?, "nobody removed the entry");
+    }
+    assert_eq!(scene.daemon.pid(), None, "the daemon is still dead");
+    Ok(())
+}
+
+#[test]
+fn where_the_driver_has_no_native_xdp_auto_is_generic_and_says_so() -> Result<()> {
+    if !need::root() {
+        return Ok(());
+    }
+    // Loopback has none in any kernel.
+    let mut scene = Scene::prepare(|setup| setup.interface("lo"))?;
+    scene.daemon.start()?;
+    let status = scene.daemon.status()?;
+    assert_eq!(status["network"]["mode"], "generic", "{status}");
+    let log = scene.daemon.log();
+    let warning = log.lines().find(|line| line.contains("WARN") && line.contains("generic"));
+    assert!(warning.is_some_and(|line| line.contains("lo")), "{log}");
+    Ok(())
+}
+
+#[test]
+fn where_the_driver_has_no_native_xdp_native_is_an_error() -> Result<()> {
+    if !need::root() {
+        return Ok(());
+    }
+    let scene = Scene::prepare(|setup| setup)?;
+    let finished = scene.daemon.ctl(&["xdp", "attach", "--interface", "lo", "--mode", "native"])?;
+    assert!(!finished.status.success());
+    assert!(finished.stderr.contains("cannot attach to lo"), "{}", finished.stderr);
+    assert_eq!(scene.xdp(&["status"])?["attached"], json!([]));
+    Ok(())
+}
+
+#[test]
+fn an_interface_that_is_not_there_is_named() -> Result<()> {
+    if !need::root() {
+        return Ok(());
+    }
+    let scene = Scene::prepare(|setup| setup)?;
+    let finished = scene.daemon.ctl(&["xdp", "attach", "--interface", "eth7"])?;
+    assert_eq!(finished.status.code(), Some(64));
+    assert!(finished.stderr.contains("eth7"), "{}", finished.stderr);
+    Ok(())
+}
+
+fn on_interface(mode: AttachMode) -> AttachOptions {
+    AttachOptions { interface: INTERFACE.to_owned(), mode, ..detached() }
+}
+
+#[test]
+fn an_interface_with_a_foreign_program_is_refused_and_keeps_it() -> Result<()> {
+    if !need::root() {
+        return Ok(());
+    }
+    let pair = Pair::new()?;
+    let (theirs, ours) = (Pinboard::reserve()?, Pinboard::reserve()?);
+    let attach =
+        |board: &Pinboard, mode| pair.host.run(|| Ok(attach(board.pins(), &on_interface(mode))));
+    let foreign = attach(&theirs, AttachMode::Native)??.context("it is attached")?;
+    for mode in [AttachMode::Auto, AttachMode::Native, AttachMode::Generic] {
+        let error = attach(&ours, mode)?.expect_err("the interface is taken");
+        let named = matches!(&error, NetworkError::Busy { program_id, .. }
+            if *program_id == foreign.program_id);
+        assert!(named, "{error:?}");
+        let text = error.to_string();
+        let parts = [INTERFACE, "native", &foreign.program_id.to_string()];
+        assert!(parts.iter().all(|part| text.contains(part)), "{text}");
+        assert_eq!(ours.pins().interfaces(), Vec::<String>::new());
+    }
+    let attached = pair.host.run(|| Ok(moderation_daemon::network::attachments()?))?;
+    assert_eq!(attached, [foreign]);
+    Ok(())
+}
+
+#[test]
+fn another_mode_than_the_attached_one_is_refused_and_nothing_changes() -> Result<()> {
+    if !need::root() {
+        return Ok(());
+    }
+    let pair = Pair::new()?;
+    let board = Pinboard::reserve()?;
+    let attach = |mode| pair.host.run(|| Ok(attach(board.pins(), &on_interface(mode))));
+    attach(AttachMode::Generic)??;
+    let error = attach(AttachMode::Native)?.expect_err("it is generic");
+    assert!(matches!(error, NetworkError::ModeDiffers { .. }), "{error:?}");
+    assert!(error.to_string().contains("moderationctl xdp detach"), "{error}");
+    let again = attach(AttachMode::Auto)??.context("any mode is fine")?;
+    assert_eq!(again.mode.to_string(), "generic");
+    Ok(())
+}
+
+#[test]
+fn detaching_keeps_the_bans_and_attaching_again_enforces_them() -> Result<()> {
+    if !need::root() {
+        return Ok(());
+    }
+    let scene = Scene::guarded()?;
+    scene.ban(CLIENT_V4, "permanent")?;
+    assert_silence(&scene.v4);
+
+    let detached = scene.xdp(&["detach", "--interface", INTERFACE])?;
+    assert_eq!(detached["detached"], true);
+    await_answers(&scene.v4)?;
+    assert!(scene.is_blocked(CLIENT_V4)?);
+    assert_eq!(scene.xdp(&["status"])?["attached"], json!([]));
+    let again = scene.xdp(&["detach", "--interface", INTERFACE])?;
+    assert_eq!(again["detached"], false);
+
+    let attached = scene.xdp(&["attach", "--interface", INTERFACE])?;
+    assert_eq!(attached["attached"]["interface"], INTERFACE);
+    assert_silence(&scene.v4);
+    assert_answers(&scene.v6);
+    Ok(())
+}
+
+#[test]
+fn status_shows_what_is_attached_blocked_and_counted() -> Result<()> {
+    if !need::root() {
+        return Ok(());
+    }
+    let scene = Scene::prepare(|setup| setup)?;
+    let before = scene.xdp(&["status"])?;
+    assert_eq!(
+        before,
+        json!({ "pin_root": scene.daemon.pin_root(), "loaded": false, "attached": [] })
+    );
+
+    scene.xdp(&["attach", "--interface", INTERFACE, "--mode", "generic"])?;
+    let mut scene = scene;
+    scene.daemon.start()?;
+    scene.ban(CLIENT_V4, "1h")?;
+    assert_silence(&scene.v4);
+    assert_answers(&scene.v6);
+
+    let status = scene.xdp(&["status"])?;
+    assert_eq!(status["loaded"], true);
+    assert_eq!(status["blocked"], 1);
+    let attached = &status["attached"][0];
+    assert_eq!(
+        (&attached["interface"], &attached["mode"], &attached["ours"]),
+        (&json!(INTERFACE), &json!("generic"), &json!(true))
+    );
+    assert!(status["counters"]["ban_v4"]["packets"].as_u64() > Some(0), "{status}");
+    assert_eq!(status["counters"]["ban_v6"]["packets"], 0);
+    assert!(status["busiest"].to_string().contains("2001:db8:0:1::/64"), "{status}");
+    Ok(())
+}
+
+#[test]
+fn off_drops_nothing_any_more_and_leaves_no_pin() -> Result<()> {
+    if !need::root() {
+        return Ok(());
+    }
+    let scene = Scene::guarded()?;
+    scene.ban(CLIENT_V4, "permanent")?;
+    assert_silence(&scene.v4);
+    let off = scene.xdp(&["off"])?;
+    assert_eq!(off["detached"], json!([INTERFACE]));
+    await_answers(&scene.v4)?;
+    assert!(!scene.daemon.pin_root().exists());
+    let status = scene.xdp(&["status"])?;
+    assert_eq!((&status["loaded"], &status["attached"]), (&json!(false), &json!([])));
+    assert_eq!(scene.xdp(&["off"])?["detached"], json!([]), "off twice is no error");
+    Ok(())
+}
+
+/// Counts datagrams that reach the host from a client that never stops sending.
+struct Stream {
+    received: Arc<AtomicU64>,
+    sent: Arc<AtomicU64>,
+    stop: Arc<AtomicBool>,
+    threads: Vec<thread::JoinHandle<()>>,
+}
+
+impl Stream {
+    fn start(pair: &Pair) -> Result<Self> {
+        let receiver = pair.host.run(|| Ok(UdpSocket::bind((HOST_V4, 0))?))?;
+        let sender = pair.client.run(|| Ok(UdpSocket::bind((CLIENT_V4, 0))?))?;
+        sender.connect(receiver.local_addr()?)?;
+        receiver.set_read_timeout(Some(Duration::from_millis(50)))?;
+        let [received, sent] = [(); 2].map(|()| Arc::new(AtomicU64::new(0)));
+        let stop = Arc::new(AtomicBool::new(false));
+        let receive = {
+            let (received, stop) = (Arc::clone(&received), Arc::clone(&stop));
+            move || {
+                while !stop.load(Ordering::Relaxed) {
+                    if receiver.recv(&mut [0; 16]).is_ok() {
+                        received.fetch_add(1, Ordering::Relaxed);
+                    }
+                }
+            }
+        };
+        let send = {
+            let (sent, stop) = (Arc::clone(&sent), Arc::clone(&stop));
+            move || {
+                while !stop.load(Ordering::Relaxed) {
+                    // A full queue or a downed interface loses a datagram.
+                    if sender.send(b"x").is_ok() {
+                        sent.fetch_add(1, Ordering::Relaxed);
+                    }
+                    thread::sleep(Duration::from_micros(200)); // paces: some thousand a second
+                }
+            }
+        };
+        let threads = vec![thread::spawn(receive), thread::spawn(send)];
+        Ok(Self { received, sent, stop, threads })
+    }
+
+    fn received(&self) -> u64 {
+        self.received.load(Ordering::Relaxed)
+    }
+
+    fn sent(&self) -> u64 {
+        self.sent.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        for thread in self.threads.drain(..) {
+            assert!(thread.join().is_ok() || thread::panicking(), "a thread panicked");
+        }
+    }
+}
+
+fn inode(path: &Path) -> Result<u64> {
+    Ok(path.metadata().with_context(|| format!("cannot look at {}", path.display()))?.ino())
+}
+
+#[test]
+fn not_one_packet_of_a_banned_source_passes_while_the_daemon_restarts() -> Result<()> {
+    if !need::root() {
+        return Ok(());
+    }
+    let mut scene = Scene::guarded()?;
+    let stream = Stream::start(&scene.pair)?;
+    wait::until("datagrams to flow", LONG, || Ok((stream.received() > 100).then_some(())))?;
+    scene.ban(CLIENT_V4, "1h")?;
+    // What was queued before the ban is read now.
+    let quiet = || {
+        let (received, sent) = (stream.received(), stream.sent());
+        wait::until("more datagrams", LONG, || Ok((stream.sent() > sent + 500).then_some(())))?;
+        Ok((stream.received() == received).then_some(received))
+    };
+    let received = wait::until("the ban to take effect", LONG, quiet)?;
+    let (link, program_id) = (inode(&scene.pins().link(INTERFACE))?, program_id(&scene)?);
+    let sent = stream.sent();
+    for restart in 0..4 {
+        if restart % 2 == 0 {
+            scene.daemon.kill()?;
+            scene.daemon.start()?;
+        } else {
+            scene.daemon.restart()?;
+        }
+    }
+    let sent_meanwhile = stream.sent() - sent;
+    assert!(sent_meanwhile > 100, "only {sent_meanwhile} datagrams met a restart");
+    assert_eq!(stream.received(), received, "of {sent_meanwhile} datagrams");
+    assert_ne!(program_id, self::program_id(&scene)?, "the program is a new one");
+    assert_eq!(inode(&scene.pins().link(INTERFACE))?, link, "on the same link");
+
+    scene.lift(CLIENT_V4)?;
+    wait::until(
+        "datagrams to flow again",
+        LONG,
+        || Ok((stream.received() > received).then_some(())),
+    )
+}
+
+fn program_id(scene: &Scene) -> Result<u64> {
+    let status = scene.daemon.status()?;
+    let id = status["network"]["attachments"][0]["program_id"].as_u64();
+    id.with_context(|| format!("no attachment in {status}"))
+}
+
+#[test]
+fn an_interface_that_goes_and_comes_back_is_attached_again_with_all_bans() -> Result<()> {
+    if !need::root() {
+        return Ok(());
+    }
+    let mut scene = Scene::guarded()?;
+    scene.ban(CLIENT_V4, "1h")?;
+    assert_silence(&scene.v4);
+    let client = scene.pair.client.name();
+    scene.pair.host.configure(&[
+        format!("link delete {INTERFACE}"),
+        format!("link add name {INTERFACE} type veth peer name {INTERFACE} netns {client}"),
+    ])?;
+    address(&scene)?;
+    assert!(scene.pins().link(INTERFACE).exists(), "the pin of the old link is stale");
+    await_answers(&scene.v4)?; // nothing is attached to the new interface
+
+    scene.daemon.restart()?;
+    assert_silence(&scene.v4);
+    await_answers(&scene.v6)?;
+    // And the new link is one that lasts.
+    scene.daemon.restart()?;
+    assert_silence(&scene.v4);
+    Ok(())
+}
+
+fn address(scene: &Scene) -> Result<()> {
+    let ends = [
+        (&scene.pair.host, IpAddr::from(HOST_V4), IpAddr::from(HOST_V6)),
+        (&scene.pair.client, CLIENT_V4.into(), CLIENT_V6.into()),
+    ];
+    for (end, v4, v6) in ends {
+        end.configure(&[
+            format!("link set {INTERFACE} up"),
+            format!("address add {v4}/24 dev {INTERFACE}"),
+            format!("address add {v6}/64 dev {INTERFACE} nodad"),
+        ])?;
+    }
+    Ok(())
+}
+
+#[test]
+fn bans_fallen_while_detached_hold_from_the_first_packet_after_attaching() -> Result<()> {
+    if !need::root() {
+        return Ok(());
+    }
+    // mode off pins and attaches nothing; the daemon works on the pins.
+    let mut scene = Scene::prepare(|setup| setup)?;
+    scene.xdp(&["attach", "--interface", INTERFACE, "--mode", "off"])?;
+    scene.daemon.start()?;
+    scene.ban(CLIENT_V4, "1h")?;
+    assert_answers(&scene.v4);
+    assert_eq!(scene.daemon.status()?["network"]["state"], "detached");
+    scene.xdp(&["attach", "--interface", INTERFACE])?;
+    assert_silence(&scene.v4);
+    Ok(())
+}
+
+#[test]
+fn an_interface_whose_name_has_a_dot_is_attached_and_detached_like_any_other() -> Result<()> {
+    if !need::root() {
+        return Ok(());
+    }
+    // As VLAN interfaces are named; bpffs has no dots in names.
+    let scene = Scene::prepare(|setup| setup)?;
+    let names = ["eth1.7", "a.b.c"];
+    for name in names {
+        scene.pair.host.configure(&[format!("link add name {name} type veth")])?;
+        let attached = scene.xdp(&["attach", "--interface", name])?;
+        assert_eq!(attached["attached"]["interface"], name);
+    }
+    let status = scene.xdp(&["status"])?;
+    let attached = status["attached"].as_array().cloned().unwrap_or_default();
+    assert_eq!(attached.len(), names.len(), "{status}");
+    assert!(attached.iter().all(|attached| attached["ours"] == true), "{status}");
+    for name in names {
+        assert_eq!(scene.xdp(&["attach", "--interface", name])?["attached"]["interface"], name);
+        assert_eq!(scene.xdp(&["detach", "--interface", name])?["detached"], true);
+    }
+    assert_eq!(scene.xdp(&["status"])?["attached"], json!([]));
+    Ok(())
+}
