@@ -8,21 +8,17 @@ use std::{
     env,
     ffi::OsString,
     path::{Path, PathBuf},
-    process::{Command, ExitCode},
+    process::Command,
 };
 
 const SETUP: &str = "run `cargo xtask setup` first";
 
-fn main() -> ExitCode {
+fn main() {
     match build() {
-        Ok(object) => {
-            println!("cargo::rustc-env=KERNEL_OBJECT={}", object.display());
-            ExitCode::SUCCESS
-        }
-        Err(problem) => {
-            println!("cargo::error={problem}");
-            ExitCode::FAILURE
-        }
+        Ok(object) => println!("cargo::rustc-env=KERNEL_OBJECT={}", object.display()),
+        // This fails the build, and says only this; a failing exit code would
+        // have cargo print everything that the script did.
+        Err(problem) => println!("cargo::error={problem}"),
     }
 }
 
@@ -45,7 +41,8 @@ fn build() -> Result<PathBuf, String> {
 }
 
 fn watch(root: &Path) {
-    for path in ["moderation-ebpf", "moderation-common", ".tools/bin/bpf-linker"] {
+    let sources = ["moderation-ebpf", "moderation-common", "Cargo.toml", "Cargo.lock"];
+    for path in sources.into_iter().chain([".tools/bin/bpf-linker"]) {
         println!("cargo::rerun-if-changed={}", root.join(path).display());
     }
 }

@@ -27,3 +27,7 @@ pub const ROOT_MAPS: [&str; 2] = [GUARD_V4, GUARD_V6];
 pub const PROGRAM: &str = "moderation";
 /// Read-only global: length of the window in which `SYNS` counts, in nanoseconds.
 pub const SYN_WINDOW_NS: &str = "SYN_WINDOW_NS";
+
+/// Prefixes of each family in each allowlist: offices, monitors, guards. Not a
+/// place for whole countries; a trie's cost grows with its size.
+pub const MAX_ALLOWED: u32 = 4_096;

@@ -5,7 +5,6 @@ use std::{path::PathBuf, process::ExitCode, sync::Arc};
 
 use anyhow::Context as _;
 use clap::Parser;
-use nix::unistd::Uid;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::{
@@ -66,20 +65,22 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
         return Ok(());
     }
     config.network.interface = arguments.interface.or(config.network.interface);
+    if let Some(interface) = interface_to_attach(&config) {
+        NeedsRoot::check().with_context(|| format!("cannot attach to {interface}"))?;
+    }
     telemetry::start(&config.log)?;
-    attach(&config)?;
     tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(serve(config))
+}
+
+fn interface_to_attach(config: &Config) -> Option<&str> {
+    config.network.interface.as_deref().filter(|_| config.network.mode != AttachMode::Off)
 }
 
 /// The quick start: what `moderationctl xdp attach` does, by ourselves.
 fn attach(config: &Config) -> anyhow::Result<()> {
     let network = &config.network;
-    let Some(interface) = network.interface.clone().filter(|_| network.mode != AttachMode::Off)
-    else {
-        return Ok(());
-    };
-    NeedsRoot::check().with_context(|| format!("cannot attach to {interface}"))?;
-    let options = AttachOptions::new(network, interface, Uid::effective());
+    let Some(interface) = interface_to_attach(config) else { return Ok(()) };
+    let options = AttachOptions::new(network, interface.to_owned(), None);
     if let Some(attached) = network::attach(&Pins::new(&network.pin_root), &options)? {
         tracing::info!(interface = attached.interface, mode = %attached.mode, "attached");
     }
@@ -90,9 +91,10 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     let started_at_boot_ms = clock::now().boot_ms;
     let store = Store::open(&config.store.path)?;
     let reader = store.reader(&config.store.path)?;
-    // Bound before the store is restored, so that a second daemon ends here.
     let api_socket = Listener::bind(&config.api)?;
     let admin_socket = Listener::bind(&config.admin)?;
+    // A second daemon has ended by now, before it touched the kernel.
+    attach(&config)?;
     let pins =
         (config.network.mode != AttachMode::Off).then(|| Pins::new(&config.network.pin_root));
     let kernel = pins.clone().map_or(Kernel::Off, Kernel::Pinned);
@@ -127,7 +129,7 @@ fn setup(config: &Config) -> Setup {
         protected: guards.chain(config.allowlist.iter().copied()).collect(),
         reconcile_interval: config.network.reconcile_interval,
         retention: config.store.retention,
-        max_violations: config.store.max_violations,
+        max_records: config.store.max_records,
     }
 }
 

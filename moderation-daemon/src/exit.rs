@@ -49,7 +49,7 @@ fn is_usage(cause: &(dyn std::error::Error + 'static)) -> bool {
 
 /// What was asked takes capabilities.
 #[derive(Clone, Copy, Debug, thiserror::Error)]
-#[error("only root can do this (it takes CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON)")]
+#[error("only root can do this")]
 pub struct NeedsRoot;
 
 impl NeedsRoot {

@@ -40,6 +40,37 @@ struct ReasonLabels {
     reason: &'static str,
 }
 
+/// A table with a bound.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Table {
+    /// Limiter windows.
+    Windows,
+    /// Scores.
+    Scores,
+    /// Leases.
+    Leases,
+    /// Remembered request ids.
+    RequestIds,
+}
+
+impl Table {
+    const fn labels(self) -> TableLabels {
+        let table = match self {
+            Self::Windows => "windows",
+            Self::Scores => "scores",
+            Self::Leases => "leases",
+            Self::RequestIds => "request_ids",
+        };
+        TableLabels { table }
+    }
+}
+
+/// Labels of `moderation_overflows_total`.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct TableLabels {
+    table: &'static str,
+}
+
 /// Every metric. Its label sets are closed: no stranger can add a series.
 #[derive(Debug, Default)]
 pub struct Metrics {
@@ -57,6 +88,7 @@ pub struct Metrics {
     pub enforcement_failures: Counter,
     drift: Counter,
     problems: Family<ReasonLabels, Counter>,
+    overflows: Family<TableLabels, Counter>,
     packets: Family<PacketLabels, Counter>,
     packet_bytes: Family<PacketLabels, Counter>,
     bans_active: Gauge,
@@ -66,6 +98,7 @@ pub struct Metrics {
     leases: Gauge,
     queue_length: Gauge,
     kernel_open: Gauge,
+    kernel_attached: Gauge,
 }
 
 /// What is looked up only when somebody asks.
@@ -79,6 +112,8 @@ pub struct Snapshot {
     pub queue_length: usize,
     /// Whether the kernel's maps are open.
     pub kernel_open: bool,
+    /// Whether an interface runs the program.
+    pub kernel_attached: bool,
     /// The kernel's packet counters.
     pub packets: Vec<(Reason, PacketCounter)>,
 }
@@ -106,6 +141,8 @@ impl Metrics {
         registry.register("enforcement_failures", "Times that the kernel refused", self.enforcement_failures.clone());
         registry.register("kernel_drift", "Entries in which kernel and store were found apart", self.drift.clone());
         registry.register("kernel_open", "1 if the kernel's maps are open", self.kernel_open.clone());
+        registry.register("kernel_attached", "1 if an interface runs the program", self.kernel_attached.clone());
+        registry.register("overflows", "Times that a table in memory was full, by table", self.overflows.clone());
         registry.register("api_problems", "Requests that were answered with a problem, by its name", self.problems.clone());
         registry.register("packets", "Packets seen by the XDP program, by action and reason", self.packets.clone());
         registry.register("packet_bytes", "Their bytes", self.packet_bytes.clone());
@@ -148,6 +185,11 @@ impl Metrics {
         self.drift.inc_by(changes.drift() as u64);
     }
 
+    /// Counts that a table was full.
+    pub fn overflow(&self, table: Table) {
+        self.overflows.get_or_create(&table.labels()).inc();
+    }
+
     /// Counts an answer that was a problem.
     pub fn problem(&self, name: &'static str) {
         self.problems.get_or_create(&ReasonLabels { reason: name }).inc();
@@ -169,6 +211,11 @@ impl Metrics {
         self.leases.set(gauge(snapshot.size.leases));
         self.queue_length.set(gauge(snapshot.queue_length));
         self.kernel_open.set(i64::from(snapshot.kernel_open));
+        self.kernel_attached.set(i64::from(snapshot.kernel_attached));
+        self.overflows
+            .get_or_create(&Table::RequestIds.labels())
+            .inner()
+            .store(snapshot.size.forgotten_ids, Ordering::Relaxed);
         for (reason, counter) in &snapshot.packets {
             let action = if reason.drops() { "drop" } else { "pass" };
             let labels = PacketLabels { action, reason: reason.name() };

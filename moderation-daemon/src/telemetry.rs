@@ -19,7 +19,8 @@ use crate::config::{Log, LogFormat};
 ///
 /// If the level is no filter, or logging has been started before.
 pub fn start(log: &Log) -> anyhow::Result<()> {
-    let filter = EnvFilter::try_from_default_env().or_else(|_| EnvFilter::try_new(&log.level))?;
+    let filter =
+        EnvFilter::try_from_default_env().or_else(|_| EnvFilter::try_new(log.level.name()))?;
     let lines = fmt::layer().with_writer(io::stderr).with_target(false);
     let registry = tracing_subscriber::registry().with(filter);
     match log.format {

@@ -7,14 +7,11 @@ use aya_ebpf::{
     macros::map,
     maps::{HashMap, LpmTrie, lpm_trie::Key},
 };
-use moderation_common::{BanEntry, Reason, Source};
+use moderation_common::{BanEntry, Reason, Source, map::MAX_ALLOWED};
 use moderation_ebpf::parse::Packet;
 
 /// How many bans each family holds unless the loader says otherwise.
 const MAX_BANS: u32 = 1_000_000;
-/// Prefixes in each allowlist: offices, monitors, guards. Not a place for
-/// whole countries; a trie's cost grows with its size.
-const MAX_ALLOWED: u32 = 4_096;
 
 // Not preallocated: a million empty entries would take 80 MB instead of 17,
 // and only user space inserts. Never an LRU: whoever caused many bans would

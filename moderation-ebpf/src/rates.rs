@@ -36,7 +36,8 @@ fn add(entry: *mut SynEntry, now_ns: u64) {
     // is a miscount of this window.
     #[expect(unsafe_code, reason = "map values are reached by pointer")]
     unsafe {
-        if now_ns - (*entry).window_start_ns >= SYN_WINDOW_NS.load() {
+        // Another CPU may have begun a window a moment later than now.
+        if now_ns.saturating_sub((*entry).window_start_ns) >= SYN_WINDOW_NS.load() {
             (*entry).window_start_ns = now_ns;
             (*entry).syns = 1;
         } else {

@@ -278,8 +278,7 @@ impl Daemon {
     fn copy(&self, program: &Path) -> Result<PathBuf> {
         let copy = self.file("moderationd");
         if !copy.exists() {
-            fs::copy(program, &copy)
-                .with_context(|| format!("cannot copy {}", program.display()))?;
+            process::copy_program(program, &copy)?;
         }
         Ok(copy)
     }

@@ -47,7 +47,7 @@ pub fn detached() -> AttachOptions {
     AttachOptions {
         interface: String::new(),
         mode: AttachMode::Off,
-        owner: Uid::effective(),
+        owner: Some(Uid::effective()),
         guards: Vec::new(),
         max_bans: 4_096,
         syn_window: Duration::from_secs(3600),

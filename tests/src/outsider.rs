@@ -76,7 +76,7 @@ impl Outsider {
         let name = program.file_name().context("a program has a name")?;
         let copy = self.programs.path().join(name);
         if !copy.exists() {
-            fs::copy(program, &copy)?;
+            process::copy_program(program, &copy)?;
         }
         Ok(copy)
     }

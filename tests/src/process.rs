@@ -4,6 +4,7 @@
 use std::ffi::OsStr;
 use std::io;
 use std::os::unix::process::CommandExt;
+use std::path::Path;
 use std::process::{Child, Command, ExitStatus};
 use std::sync::OnceLock;
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -33,6 +34,15 @@ pub fn unprivileged(program: impl AsRef<OsStr>, uid: u32, gid: u32) -> Command {
     // Changing the user cleared the wish to die with the parent (prctl(2)).
     command.args(["--pdeathsig", "KILL", "--"]).arg(program);
     command
+}
+
+/// Copies a program that is to be run. Not by `fs::copy`: a child forked by
+/// another thread meanwhile would hold the copy open for writing, and until it
+/// executes nobody can run it (execve(2), ETXTBSY).
+pub(crate) fn copy_program(program: &Path, copy: &Path) -> Result<()> {
+    let what = || format!("cannot copy {}", program.display());
+    let status = Command::new("cp").arg("--").arg(program).arg(copy).status().with_context(what)?;
+    if status.success() { Ok(()) } else { Err(anyhow!("cp: {status}").context(what())) }
 }
 
 /// A running child.

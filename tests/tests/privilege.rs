@@ -321,7 +321,10 @@ fn a_bpffs_that_only_root_may_enter_is_opened_just_enough() -> Result<()> {
         let root = Path::new(BPFFS).join("moderation");
         let daemon = Outsider::new(DAEMON_UID, NO_GROUP)?;
         let load = |owner| {
-            attach(&Pins::new(&root), &AttachOptions { owner: Uid::from_raw(owner), ..detached() })
+            attach(
+                &Pins::new(&root),
+                &AttachOptions { owner: Some(Uid::from_raw(owner)), ..detached() },
+            )
         };
         load(0)?;
         assert_eq!(mode_of(BPFFS)?, 0o1700, "root needs no way");

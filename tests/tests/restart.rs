@@ -202,7 +202,8 @@ fn without_pins_it_serves_and_says_so_and_enforces_once_they_are_there() -> Resu
     assert!(state["problem"].is_string(), "{state}");
 
     daemon.ctl(&PIN)?.success()?;
-    let of = |ban: &Value| format!("/v1/bans?limit=1&after={}", ban["id"].as_u64().unwrap_or(1) - 1);
+    let of =
+        |ban: &Value| format!("/v1/bans?limit=1&after={}", ban["id"].as_u64().unwrap_or(1) - 1);
     wait::until("the ban to be enforced", SOON, || {
         Ok((operator.get(&of(&ban))?["bans"][0]["enforced"] == true).then_some(()))
     })?;

@@ -9,20 +9,21 @@ use axum::{
 };
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use super::{
     Context, Problem,
     input::{Json, Query, ip},
     peer::Peer,
-    view::BanJson,
+    view::{BanJson, packets_by_reason},
 };
 use crate::{
     clock,
     config::{AttachMode, parse_duration},
     engine::{Address, BanRefusal, LiftTarget, NewBan},
     metrics::Snapshot,
-    network::{Counters, Pins, attachments},
+    moderator::AllowlistFull,
+    network::Counters,
     store::{Allowed, BanPage},
 };
 
@@ -221,8 +222,9 @@ async fn allow(
     let shown = allowed.prefix;
     let by = peer.name();
     tracing::info!(prefix = %shown, by, "an operator allows a prefix");
-    context.moderator.allow(allowed, by).await?.map_err(|_| Problem::Full("prefix"))?;
-    Ok((StatusCode::CREATED, axum::Json(json!({ "prefix": shown }))))
+    let allowed = context.moderator.allow(allowed, by).await?;
+    let enforced = allowed.map_err(|AllowlistFull| Problem::Full("prefix"))?;
+    Ok((StatusCode::CREATED, axum::Json(json!({ "prefix": shown, "enforced": enforced }))))
 }
 
 /// A prefix, or an address as the prefix of one.
@@ -278,11 +280,9 @@ fn status_of(context: &Context) -> Value {
 fn network_status(context: &Context) -> Value {
     let network = &context.config.network;
     let kernel = context.moderator.board().kernel();
-    let ours = context.pins.as_ref().map(Pins::interfaces).unwrap_or_default();
     // Without an attachment nothing is dropped, pins or no pins.
-    let attached = attachments().unwrap_or_default();
-    let attached: Vec<_> =
-        attached.into_iter().filter(|attached| ours.contains(&attached.interface)).collect();
+    let attached = context.pins.as_ref().and_then(|pins| pins.attachments().ok());
+    let attached = attached.unwrap_or_default();
     let state = match (network.mode, kernel.open, attached.is_empty()) {
         (AttachMode::Off, ..) => "off",
         (_, false, _) => "unavailable",
@@ -298,18 +298,8 @@ fn network_status(context: &Context) -> Value {
         "pin_root": network.pin_root,
         "problem": kernel.problem,
         "last_drift": kernel.last_drift,
-        "counters": counters(context),
+        "counters": packets_by_reason(&packets(context)),
     })
-}
-
-fn counters(context: &Context) -> Map<String, Value> {
-    packets(context)
-        .into_iter()
-        .map(|(reason, counter)| {
-            let counts = json!({ "packets": counter.packets, "bytes": counter.bytes });
-            (reason.name().to_owned(), counts)
-        })
-        .collect()
 }
 
 /// The kernel's counters; none if they cannot be read, which the status and
@@ -319,15 +309,23 @@ fn packets(context: &Context) -> Vec<(moderation_common::Reason, moderation_comm
     counters.and_then(Result::ok).unwrap_or_default()
 }
 
-async fn metrics(State(context): State<Context>) -> impl IntoResponse {
+/// Asking the kernel blocks.
+async fn metrics(State(context): State<Context>) -> Result<impl IntoResponse, Problem> {
+    let text = tokio::task::spawn_blocking(move || metrics_of(&context)).await;
+    let content_type = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+    let text = text.map_err(|_| Problem::Unreadable)?;
+    Ok(([(header::CONTENT_TYPE, content_type)], text))
+}
+
+fn metrics_of(context: &Context) -> String {
     let board = context.moderator.board();
     let snapshot = Snapshot {
         size: board.size(),
         bans_enforced: board.ban_counts().1,
         queue_length: context.moderator.queue().0,
         kernel_open: board.kernel().open,
-        packets: packets(&context),
+        kernel_attached: board.kernel().attached,
+        packets: packets(context),
     };
-    let content_type = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-    ([(header::CONTENT_TYPE, content_type)], context.metrics.render(&snapshot))
+    context.metrics.render(&snapshot)
 }

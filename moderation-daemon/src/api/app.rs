@@ -2,7 +2,7 @@
 
 use axum::{
     Router,
-    extract::{Path, State},
+    extract::{Path, State, rejection::PathRejection},
     http::StatusCode,
     routing::{post, put},
 };
@@ -44,11 +44,10 @@ struct EventBody {
 }
 
 async fn event(State(context): State<Context>, Json(body): Json<EventBody>) -> Answered {
-    let request = Request {
-        act: Act::Event { kind: event_type(&body.r#type)?, user_agent: body.user_agent },
-        subject: subject(body.user.as_deref(), body.ip.as_deref())?,
-        id: request_id(body.id)?,
-    };
+    let kind = event_type(&body.r#type)?;
+    let subject = subject(body.user.as_deref(), body.ip.as_deref())?;
+    let id = request_id(kind.name(), &subject, body.id)?;
+    let request = Request { act: Act::Event { kind, user_agent: body.user_agent }, subject, id };
     answer(&context, request).await
 }
 
@@ -76,11 +75,10 @@ async fn violation(State(context): State<Context>, Json(body): Json<ViolationBod
         let names: Vec<_> = ViolationType::ALL.iter().map(|kind| kind.name()).collect();
         Problem::UnknownType(format!("type: one of {}", names.join(", ")))
     })?;
-    let request = Request {
-        act: Act::Violation { kind, points: body.score.map(points).transpose()? },
-        subject: subject(body.user.as_deref(), body.ip.as_deref())?,
-        id: request_id(body.id)?,
-    };
+    let points = body.score.map(points).transpose()?;
+    let subject = subject(body.user.as_deref(), body.ip.as_deref())?;
+    let id = request_id(kind.name(), &subject, body.id)?;
+    let request = Request { act: Act::Violation { kind, points }, subject, id };
     answer(&context, request).await
 }
 
@@ -103,11 +101,9 @@ struct LeaseBody {
 }
 
 async fn acquire(State(context): State<Context>, Json(body): Json<LeaseBody>) -> Answered {
-    let request = Request {
-        act: Act::Acquire,
-        subject: subject(body.user.as_deref(), body.ip.as_deref())?,
-        id: request_id(body.id)?,
-    };
+    let subject = subject(body.user.as_deref(), body.ip.as_deref())?;
+    let id = request_id("lease", &subject, body.id)?;
+    let request = Request { act: Act::Acquire, subject, id };
     answer(&context, request).await
 }
 
@@ -118,24 +114,25 @@ struct Renewed {
 
 async fn renew(
     State(context): State<Context>,
-    Path(id): Path<String>,
+    id: Result<Path<String>, PathRejection>,
 ) -> Result<axum::Json<Renewed>, Problem> {
-    let lease = context.moderator.renew(lease_id(&id)?).await?;
+    let lease = context.moderator.renew(lease_id(id)?).await?;
     let lease = lease.ok_or(Problem::NoSuch("lease"))?;
     Ok(axum::Json(Renewed { lease: LeaseView::new(&lease, clock::now()) }))
 }
 
 async fn release(
     State(context): State<Context>,
-    Path(id): Path<String>,
+    id: Result<Path<String>, PathRejection>,
 ) -> Result<StatusCode, Problem> {
-    let known = context.moderator.release(lease_id(&id)?).await?;
+    let known = context.moderator.release(lease_id(id)?).await?;
     if known { Ok(StatusCode::NO_CONTENT) } else { Err(Problem::NoSuch("lease")) }
 }
 
 /// Whatever is no number is no lease either.
-fn lease_id(text: &str) -> Result<LeaseId, Problem> {
-    text.parse().map_err(|_| Problem::NoSuch("lease"))
+fn lease_id(id: Result<Path<String>, PathRejection>) -> Result<LeaseId, Problem> {
+    let id = id.ok().and_then(|Path(text)| text.parse().ok());
+    id.ok_or(Problem::NoSuch("lease"))
 }
 
 #[derive(Debug, Deserialize)]

@@ -13,7 +13,7 @@ use serde::de::DeserializeOwned;
 use tokio::time::timeout;
 
 use super::{BODY_TIMEOUT, MAX_BODY_BYTES, Problem};
-use crate::engine::{RequestId, Subject, UserId};
+use crate::engine::{Bearer, RequestId, Subject, UserId};
 
 /// A JSON body.
 pub(super) struct Json<T>(pub(super) T);
@@ -103,13 +103,26 @@ pub(super) fn subject(user: Option<&str>, from: Option<&str>) -> Result<Subject,
 /// Longer ids are no ids.
 const MAX_REQUEST_ID_BYTES: usize = 128;
 
-/// The caller's name for a request.
-pub(super) fn request_id(id: Option<String>) -> Result<Option<RequestId>, Problem> {
+/// The caller's name for a request. It is told apart by what was asked about
+/// whom: one id may well name a message, its event and its lease, and nobody
+/// is answered what somebody else was by naming a request like theirs.
+pub(super) fn request_id(
+    asked: &str,
+    about: &Subject,
+    id: Option<String>,
+) -> Result<Option<RequestId>, Problem> {
     match id {
         Some(id) if id.is_empty() || id.len() > MAX_REQUEST_ID_BYTES => {
             let detail = format!("id: has 1 to {MAX_REQUEST_ID_BYTES} bytes");
             Err(Problem::InvalidField(detail))
         }
-        id => Ok(id.map(Into::into)),
+        None => Ok(None),
+        Some(id) => {
+            let bearer = match about.bearer() {
+                Bearer::User(user) => format!("user {user}"),
+                Bearer::Address(address) => format!("address {address}"),
+            };
+            Ok(Some(format!("{asked} of {bearer}: {id}").into()))
+        }
     }
 }

@@ -9,7 +9,7 @@ mod input;
 mod peer;
 mod problem;
 mod socket;
-mod view;
+pub(crate) mod view;
 
 use std::{sync::Arc, time::Duration};
 

@@ -2,9 +2,11 @@
 //! long each may take, who may connect.
 
 use std::{
+    collections::HashSet,
+    fs::DirBuilder,
     future::poll_fn,
     io,
-    os::unix::fs::{FileTypeExt as _, PermissionsExt as _, chown},
+    os::unix::fs::{DirBuilderExt as _, FileTypeExt as _, PermissionsExt as _, chown},
     path::{Path, PathBuf},
     pin::pin,
     sync::Arc,
@@ -30,7 +32,7 @@ use tokio::{
 use tokio_io_timeout::TimeoutStream;
 
 use super::{HEAD_TIMEOUT, Problem, WRITE_TIMEOUT, peer::Peer};
-use crate::{config, metrics::Metrics};
+use crate::{clock, config, metrics::Metrics, telemetry::Throttle};
 
 /// Why a socket could not be bound.
 #[derive(Debug, thiserror::Error)]
@@ -67,11 +69,17 @@ pub struct Listener {
     group: Option<Gid>,
     connections: Arc<Semaphore>,
     refusals: Arc<Semaphore>,
+    /// Peers, by uid and gid, that have been logged.
+    known: HashSet<(u32, u32)>,
+    /// For lines that peers can cause.
+    lines: Throttle,
 }
 
 /// More than this many headers, or bytes of them, is no API client.
 const MAX_HEADERS: usize = 64;
 const MAX_HEAD_BYTES: usize = 32 * 1_024;
+/// Peers that are remembered as logged; a host has a handful.
+const MAX_KNOWN: usize = 1_024;
 /// Connections that wait to be told that they are not served.
 const MAX_REFUSALS: usize = 64;
 /// How long they wait for the client to ask something.
@@ -86,9 +94,13 @@ impl Listener {
     /// See [`ListenError`].
     pub fn bind(config: &config::Socket) -> Result<Self, ListenError> {
         let path = &config.path;
-        remove_stale(path)?;
         let failed =
             |operation| move |source| ListenError::Io { operation, path: path.clone(), source };
+        if let Some(folder) = path.parent() {
+            let mut make = DirBuilder::new();
+            make.recursive(true).mode(0o755).create(folder).map_err(failed("make a folder for"))?;
+        }
+        remove_stale(path)?;
         // Closed from the first moment on, and opened to the group afterwards.
         let before = umask(Mode::from_bits_truncate(0o177));
         let bound = UnixListener::bind(path);
@@ -104,17 +116,21 @@ impl Listener {
         }
         let connections = Arc::new(Semaphore::new(config.max_connections));
         let refusals = Arc::new(Semaphore::new(MAX_REFUSALS));
-        Ok(Self { socket, path: path.clone(), group, connections, refusals })
+        let (known, lines) = (HashSet::new(), Throttle::default());
+        Ok(Self { socket, path: path.clone(), group, connections, refusals, known, lines })
     }
 
     /// Serves until the future is dropped.
-    pub async fn serve(self, routes: Router, metrics: Arc<Metrics>) {
+    pub async fn serve(mut self, routes: Router, metrics: Arc<Metrics>) {
         loop {
             match self.socket.accept().await {
                 Ok((stream, _)) => self.admit(stream, &routes, &metrics),
                 Err(error) => {
                     // Out of file descriptors, most likely: let some close.
-                    tracing::warn!(%error, socket = %self.path.display(), "cannot accept");
+                    if let Some(suppressed) = self.lines.permit(clock::now().boot_ms) {
+                        let socket = self.path.display();
+                        tracing::warn!(%error, %socket, suppressed, "cannot accept");
+                    }
                     tokio::time::sleep(Duration::from_millis(50)).await;
                 }
             }
@@ -122,28 +138,42 @@ impl Listener {
     }
 
     /// Starts serving a connection, or refuses it; never waits.
-    fn admit(&self, stream: UnixStream, routes: &Router, metrics: &Arc<Metrics>) {
-        let refuse = |stream, problem: &'static Problem| {
-            metrics.problem(problem.name());
-            // Beyond, they see the connection close.
-            if let Ok(place) = Arc::clone(&self.refusals).try_acquire_owned() {
-                tokio::spawn(refuse(stream, problem, place));
-            }
-        };
+    fn admit(&mut self, stream: UnixStream, routes: &Router, metrics: &Arc<Metrics>) {
         let Ok(peer) = Peer::of(&stream) else {
-            return refuse(stream, &Problem::ForeignPeer);
+            return self.refuse(stream, &Problem::ForeignPeer, metrics);
         };
-        let Peer { uid, gid, pid } = peer;
-        tracing::debug!(uid, gid, pid, socket = %self.path.display(), "connection");
-        if !peer.is_admitted(self.group) {
-            tracing::debug!(uid, gid, pid, "refused a peer outside the socket's group");
-            return refuse(stream, &Problem::ForeignPeer);
+        let is_admitted = peer.is_admitted(self.group);
+        self.log(peer, is_admitted);
+        if !is_admitted {
+            return self.refuse(stream, &Problem::ForeignPeer, metrics);
         }
         let Ok(place) = Arc::clone(&self.connections).try_acquire_owned() else {
-            return refuse(stream, &Problem::TooManyConnections);
+            return self.refuse(stream, &Problem::TooManyConnections, metrics);
         };
         let routes = routes.clone().layer(Extension(peer));
         tokio::spawn(connection(stream, routes, Arc::clone(metrics), place));
+    }
+
+    fn refuse(&self, stream: UnixStream, problem: &'static Problem, metrics: &Metrics) {
+        metrics.problem(problem.name());
+        // Beyond, they see the connection close.
+        if let Ok(place) = Arc::clone(&self.refusals).try_acquire_owned() {
+            tokio::spawn(refuse(stream, problem, place));
+        }
+    }
+
+    /// Says once who uses the socket, and again and again who may not.
+    fn log(&mut self, Peer { uid, gid, pid }: Peer, is_admitted: bool) {
+        let socket = self.path.display();
+        if !is_admitted {
+            if let Some(suppressed) = self.lines.permit(clock::now().boot_ms) {
+                tracing::warn!(uid, gid, pid, %socket, suppressed, "refused a foreign peer");
+            }
+        } else if self.known.len() < MAX_KNOWN && self.known.insert((uid, gid)) {
+            tracing::info!(uid, gid, pid, %socket, "first connection of this peer");
+        } else {
+            tracing::debug!(uid, gid, pid, %socket, "connection");
+        }
     }
 }
 
@@ -160,6 +190,9 @@ async fn refuse(mut stream: UnixStream, problem: &Problem, _place: OwnedSemaphor
     // Whoever asks nothing in that time gets no answer.
     drop(timeout(REFUSAL_TIMEOUT, answer).await);
 }
+
+/// The name under which heads are counted that are no HTTP, or too long.
+const MALFORMED_HTTP: &str = "malformed-http";
 
 /// Serves one connection to its end.
 async fn connection(
@@ -193,7 +226,10 @@ async fn connection(
     let stream = stream.as_mut().get_pin_mut().get_mut();
     // hyper closes without a word on a head that does not come to its end. A
     // connection that was merely idle gets none either.
-    let slow = result.is_err_and(|error| error.is_timeout()) && !parts.read_buf.is_empty();
+    let slow = result.as_ref().is_err_and(hyper::Error::is_timeout) && !parts.read_buf.is_empty();
+    if result.is_err_and(|error| error.is_parse()) {
+        metrics.problem(MALFORMED_HTTP); // hyper has answered, without a body
+    }
     if slow {
         metrics.problem(Problem::SlowClient.name());
         drop(stream.try_write(Problem::SlowClient.raw_response().as_bytes()));

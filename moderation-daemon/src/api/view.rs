@@ -1,6 +1,8 @@
 //! The JSON that callers read.
 
+use moderation_common::{Counter, Reason};
 use serde::{Serialize, Serializer};
+use serde_json::{Value, json};
 
 use crate::{
     clock,
@@ -87,6 +89,7 @@ impl AnswerView {
                 Cause::Banned => "banned",
                 Cause::Violation(kind) => kind.name(),
                 Cause::LeasesFull => "leases_full",
+                Cause::WindowsFull => "windows_full",
             }),
             limits,
             violation: outcome.violation.as_ref().map(|violation| ViolationView {
@@ -170,4 +173,13 @@ fn points_if_any<S: Serializer>(value: &Option<f64>, to: S) -> Result<S::Ok, S::
         Some(value) => points(value, to),
         None => to.serialize_none(),
     }
+}
+
+/// The kernel's packet counters, by reason.
+pub(crate) fn packets_by_reason(counters: &[(Reason, Counter)]) -> Value {
+    let counters = counters.iter().map(|(reason, counter)| {
+        let counts = json!({ "packets": counter.packets, "bytes": counter.bytes });
+        (reason.name().to_owned(), counts)
+    });
+    Value::Object(counters.collect())
 }

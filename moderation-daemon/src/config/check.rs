@@ -87,15 +87,14 @@ pub(super) fn check(file: File) -> Result<Config, ConfigError> {
     if file.network.protect_private {
         guards.extend(private());
     }
-    check_prefixes("network.guards", &guards)?;
-    check_prefixes("allowlist", &file.allowlist)?;
+    check_prefixes(&guards, &file.allowlist)?;
     Ok(Config {
         api: socket("api", file.api.socket, file.api.group, file.api.max_connections)?,
         admin: socket("admin", file.admin.socket, file.admin.group, file.admin.max_connections)?,
         store: Store {
             path: file.store.path,
             retention: file.store.retention,
-            max_violations: file.store.max_violations,
+            max_records: file.store.max_records,
         },
         network: Network {
             interface: file.network.interface,
@@ -138,9 +137,9 @@ fn socket(
     group: Option<String>,
     max_connections: usize,
 ) -> Result<Socket, ConfigError> {
-    if max_connections == 0 {
+    if !(1..=MAX_CONNECTIONS).contains(&max_connections) {
         let key = format!("{name}.max_connections");
-        return Err(ConfigError::value(key, "with no connections nobody can reach the daemon"));
+        return Err(ConfigError::value(key, format!("between 1 and {MAX_CONNECTIONS}")));
     }
     let path = absolute(&format!("{name}.socket"), path)?;
     // sockaddr_un.sun_path has 108 bytes with the final zero (unix(7)).
@@ -158,10 +157,16 @@ fn absolute(key: &str, path: PathBuf) -> Result<PathBuf, ConfigError> {
     Err(ConfigError::value(key, format!("{} is not an absolute path", path.display())))
 }
 
-fn check_prefixes(key: &str, prefixes: &[IpNet]) -> Result<(), ConfigError> {
-    if prefixes.len() > crate::network::MAX_ALLOWED {
-        let most = crate::network::MAX_ALLOWED;
-        return Err(ConfigError::value(key, format!("at most {most} prefixes")));
+/// More than this is more than the usual limit of file descriptors.
+const MAX_CONNECTIONS: usize = 65_536;
+
+/// Both lists go into one map of the kernel, together with what operators add
+/// while the daemon runs: they may fill half of it.
+fn check_prefixes(guards: &[IpNet], allowlist: &[IpNet]) -> Result<(), ConfigError> {
+    let most = crate::network::MAX_ALLOWED / 2;
+    if guards.len() + allowlist.len() > most {
+        let problem = format!("network.guards and allowlist have more than {most} prefixes");
+        return Err(ConfigError::value("allowlist", problem));
     }
     Ok(())
 }

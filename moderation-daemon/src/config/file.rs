@@ -99,8 +99,9 @@ pub(super) struct Store {
     #[serde(with = "friendly")]
     #[schemars(with = "String")]
     pub(super) retention: Duration,
-    /// How many violations are kept at most; the oldest go first.
-    pub(super) max_violations: u64,
+    /// How many violations, and how many past bans, are kept at most; the
+    /// oldest go first.
+    pub(super) max_records: u64,
 }
 
 impl Default for Store {
@@ -108,7 +109,7 @@ impl Default for Store {
         Self {
             path: "/var/lib/moderation/moderation.db".into(),
             retention: days(30),
-            max_violations: 1_000_000,
+            max_records: 1_000_000,
         }
     }
 }
@@ -293,14 +294,43 @@ impl Default for Bans {
 #[serde(deny_unknown_fields, default)]
 pub struct Log {
     /// error, warn, info, debug or trace.
-    pub level: String,
+    pub level: LogLevel,
     /// text or json.
     pub format: LogFormat,
 }
 
 impl Default for Log {
     fn default() -> Self {
-        Self { level: "info".to_owned(), format: LogFormat::Text }
+        Self { level: LogLevel::Info, format: LogFormat::Text }
+    }
+}
+
+/// How much the daemon says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum LogLevel {
+    /// Act now.
+    Error,
+    /// Look soon.
+    Warn,
+    /// What you asked for happened.
+    Info,
+    /// For those who look for a fault.
+    Debug,
+    /// Everything.
+    Trace,
+}
+
+impl LogLevel {
+    /// As `tracing` names it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Error => "error",
+            Self::Warn => "warn",
+            Self::Info => "info",
+            Self::Debug => "debug",
+            Self::Trace => "trace",
+        }
     }
 }
 

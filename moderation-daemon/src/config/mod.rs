@@ -13,11 +13,11 @@ use std::{
 
 use ipnet::IpNet;
 
-use crate::engine::{PrefixSet, Rules};
+use crate::engine::Rules;
 
 pub use check::{ConfigError, duration as parse_duration};
 pub use document::default_file;
-pub use file::{AttachMode, Log, LogFormat};
+pub use file::{AttachMode, Log, LogFormat, LogLevel};
 
 /// Where the configuration is unless the command line says otherwise.
 pub const DEFAULT_PATH: &str = "/etc/moderation/moderation.yaml";
@@ -59,8 +59,8 @@ pub struct Store {
     pub path: PathBuf,
     /// How long violations, scores and past bans are kept.
     pub retention: Duration,
-    /// How many violations are kept at most.
-    pub max_violations: u64,
+    /// How many violations, and how many past bans, are kept at most.
+    pub max_records: u64,
 }
 
 /// The kernel.
@@ -105,11 +105,5 @@ impl Config {
     /// See [`ConfigError`].
     pub fn parse(yaml: &str) -> Result<Self, ConfigError> {
         check::check(file::parse(yaml)?)
-    }
-
-    /// Everything that is never blocked, whoever asks.
-    pub fn trust(&self, operator: impl IntoIterator<Item = IpNet>) -> PrefixSet {
-        let guards = self.network.guards.iter().copied();
-        guards.chain(self.allowlist.iter().copied()).chain(operator).collect()
     }
 }

@@ -121,7 +121,7 @@ pub(super) enum Xdp {
         #[arg(long)]
         mode: Option<AttachMode>,
         /// Who runs the daemon and so gets its maps: a name or a uid
-        /// [default: root]
+        /// [default: who has them already, else root]
         #[arg(long, value_name = "USER")]
         owner: Option<String>,
     },

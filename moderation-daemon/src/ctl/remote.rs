@@ -92,8 +92,7 @@ impl Remote {
     }
 
     fn check(&mut self, subject: &str) -> anyhow::Result<()> {
-        let name = if subject.parse::<std::net::IpAddr>().is_ok() { "ip" } else { "user" };
-        let response = self.client.get(&format!("/v1/check?{name}={}", encoded(subject)));
+        let response = self.client.get(&format!("/v1/check?{}", check_query(subject)));
         let answer = self.success(response)?;
         Ok(self.output.show(&answer, |answer| {
             if answer["banned"] == true {
@@ -165,6 +164,19 @@ fn object<const N: usize>(fields: [(&str, Option<String>); N]) -> Value {
     Value::Object(given.map(|(name, value)| (name, Value::String(value))).collect::<Map<_, _>>())
 }
 
+/// An address as people or [`bans`] write it, or else a user, with or without
+/// `user:`.
+fn check_query(subject: &str) -> String {
+    match subject.parse::<Address>() {
+        // Of an IPv6 address the whole counts: one of a /64 may be allowed.
+        Ok(address) => {
+            let ip = subject.parse().unwrap_or_else(|_| address.prefix().addr());
+            format!("ip={}", encoded(&ip.to_string()))
+        }
+        Err(_) => format!("user={}", encoded(subject.strip_prefix("user:").unwrap_or(subject))),
+    }
+}
+
 /// A number is a ban, `user:…` a user, an address an address.
 fn lift_query(target: &str) -> anyhow::Result<String> {
     if let Some(user) = target.strip_prefix("user:") {
@@ -198,6 +210,10 @@ fn status_text(status: &Value) -> String {
         .iter()
         .filter_map(|reason| counters[reason]["packets"].as_u64())
         .sum::<u64>();
+    let packets = match counters["pass"]["packets"].as_u64() {
+        Some(passed) => format!("{dropped} dropped, {passed} passed"),
+        None => "not counted".to_owned(),
+    };
     let up = status["uptime_ms"].as_u64().unwrap_or(0) / 1_000;
     let attached = match network["interface"].as_str() {
         Some(interface) => {
@@ -210,7 +226,7 @@ fn status_text(status: &Value) -> String {
         ("daemon", format!("{}, up {up} s", field(&status["version"]))),
         ("kernel", attached),
         ("bans", format!("{} active, {} enforced", bans["active"], bans["enforced"])),
-        ("packets", format!("{dropped} dropped, {} passed", counters["pass"]["packets"])),
+        ("packets", packets),
         ("queue", format!("{} of {}", queue["length"], queue["capacity"])),
         ("store", field(&status["store"]["path"])),
         ("pins", field(&network["pin_root"])),
@@ -232,6 +248,20 @@ fn allowlist_text(allowlist: &Value) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_subject_of_a_check_is_an_address_as_it_is_listed_or_a_user() {
+        let cases = [
+            ("192.0.2.7", "ip=192.0.2.7"),
+            ("2001:db8::9", "ip=2001%3Adb8%3A%3A9"),
+            ("2001:db8:0:1::/64", "ip=2001%3Adb8%3A0%3A1%3A%3A"),
+            ("anna", "user=anna"),
+            ("user:anna", "user=anna"),
+        ];
+        for (subject, want) in cases {
+            assert_eq!(check_query(subject), want, "{subject}");
+        }
+    }
 
     #[test]
     fn a_target_of_a_lift_is_a_number_an_address_or_a_user() {

@@ -3,13 +3,14 @@
 
 use anyhow::{Context as _, anyhow};
 use nix::unistd::{Uid, User};
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use super::{
     command::{PinRoot, Xdp},
     output::{Output, field, list, table},
 };
 use crate::{
+    api::view::packets_by_reason,
     clock,
     config::{AttachMode, Config},
     exit::NeedsRoot,
@@ -23,7 +24,7 @@ pub(super) fn run(command: Xdp, config: &Config, output: Output) -> anyhow::Resu
     };
     match command {
         Xdp::Attach { pins: given, interface, mode, owner } => {
-            let owner = owner.as_deref().map_or(Ok(Uid::effective()), find_user)?;
+            let owner = owner.as_deref().map(find_user).transpose()?;
             let mut options = AttachOptions::new(&config.network, interface, owner);
             options.mode = mode.unwrap_or(options.mode);
             attach(&pins(given), &options, output)
@@ -44,8 +45,9 @@ fn find_user(name: &str) -> anyhow::Result<Uid> {
 
 fn attach(pins: &Pins, options: &AttachOptions, output: Output) -> anyhow::Result<()> {
     let attached = network::attach(pins, options)?;
-    let owner = options.owner.as_raw();
+    let owner = pins.owner().map(Uid::as_raw);
     let result = json!({ "attached": attached, "pin_root": pins.root(), "owner": owner });
+    let owner = owner.unwrap_or_default();
     Ok(output.show(&result, |_| match &attached {
         Some(attached) => format!(
             "attached to {} in {} mode; pins in {}, the daemon's for uid {owner}",
@@ -102,17 +104,10 @@ fn status(pins: &Pins, config: &Config, output: Output) -> anyhow::Result<()> {
         json!({ "pin_root": pins.root(), "loaded": pins.exist(), "attached": attached });
     if pins.exist() {
         let counters = Counters::open(pins)?.all()?;
-        let counters: Map<_, _> = counters
-            .into_iter()
-            .map(|(reason, counter)| {
-                let counts = json!({ "packets": counter.packets, "bytes": counter.bytes });
-                (reason.name().to_owned(), counts)
-            })
-            .collect();
         let window_ns = u64::try_from(config.network.syn_window.as_nanos()).unwrap_or(u64::MAX);
         let since_ns = clock::boot_ns().saturating_sub(window_ns);
         status["blocked"] = json!(BanMaps::open(pins)?.all()?.len());
-        status["counters"] = Value::Object(counters);
+        status["counters"] = packets_by_reason(&counters);
         status["busiest"] = json!(Syns::open(pins)?.busiest(BUSIEST, since_ns)?);
     }
     Ok(output.show(&status, status_text)?)

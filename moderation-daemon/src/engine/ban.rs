@@ -48,19 +48,23 @@ impl Ban {
 #[derive(Debug, Default)]
 pub struct BanIndex {
     by_id: BTreeMap<BanId, Arc<Ban>>,
-    by_user: HashMap<UserId, Vec<BanId>>,
-    by_address: HashMap<Address, Vec<BanId>>,
-    by_expiry: BTreeSet<(u64, BanId)>,
+    by_user: HashMap<UserId, ByExpiry>,
+    by_address: HashMap<Address, ByExpiry>,
+    by_expiry: ByExpiry,
 }
+
+/// Bans in the order in which they end, so that however many there are for one
+/// subject, the last one is found at once.
+type ByExpiry = BTreeSet<(u64, BanId)>;
 
 impl BanIndex {
     /// Adds one.
     pub fn insert(&mut self, ban: Arc<Ban>) {
         if let Some(user) = &ban.user {
-            self.by_user.entry(user.clone()).or_default().push(ban.id);
+            self.by_user.entry(user.clone()).or_default().insert((ban.ends(), ban.id));
         }
         if let Some(address) = ban.address {
-            self.by_address.entry(address).or_default().push(ban.id);
+            self.by_address.entry(address).or_default().insert((ban.ends(), ban.id));
         }
         self.by_expiry.insert((ban.ends(), ban.id));
         self.by_id.insert(ban.id, ban);
@@ -71,10 +75,10 @@ impl BanIndex {
         let ban = self.by_id.remove(&id)?;
         self.by_expiry.remove(&(ban.ends(), id));
         if let Some(user) = &ban.user {
-            forget(&mut self.by_user, user, id);
+            forget(&mut self.by_user, user, &ban);
         }
         if let Some(address) = &ban.address {
-            forget(&mut self.by_address, address, id);
+            forget(&mut self.by_address, address, &ban);
         }
         Some(ban)
     }
@@ -110,21 +114,21 @@ impl BanIndex {
         self.by_id.is_empty()
     }
 
-    /// Those that name the user.
+    /// Those that name the user; the last to end comes first.
     pub fn of_user<'a>(&'a self, user: &UserId) -> impl Iterator<Item = &'a Arc<Ban>> + use<'a> {
         self.of(self.by_user.get(user))
     }
 
-    /// Those that name the address.
+    /// Those that name the address; the last to end comes first.
     pub fn of_address(&self, address: Address) -> impl Iterator<Item = &Arc<Ban>> {
         self.of(self.by_address.get(&address))
     }
 
     fn of<'a>(
         &'a self,
-        ids: Option<&'a Vec<BanId>>,
+        bans: Option<&'a ByExpiry>,
     ) -> impl Iterator<Item = &'a Arc<Ban>> + use<'a> {
-        ids.into_iter().flatten().filter_map(|id| self.by_id.get(id))
+        bans.into_iter().flat_map(|bans| bans.iter().rev()).filter_map(|(_, id)| self.by_id.get(id))
     }
 
     /// Every banned address, with the moment at which its last ban runs out;
@@ -133,17 +137,31 @@ impl BanIndex {
         self.by_address.keys().map(|address| (*address, self.address_until(*address).flatten()))
     }
 
+    /// How many addresses are banned.
+    pub fn address_count(&self) -> usize {
+        self.by_address.len()
+    }
+
     /// When the last ban of an address runs out: `Some(None)` for never,
     /// `None` if there is no ban.
     pub fn address_until(&self, address: Address) -> Option<Option<u64>> {
-        self.of_address(address).max_by_key(|ban| ban.ends()).map(|ban| ban.expires_at_unix_ms)
+        self.of_address(address).next().map(|ban| ban.expires_at_unix_ms)
     }
 }
 
-fn forget<K: Eq + Hash>(index: &mut HashMap<K, Vec<BanId>>, key: &K, id: BanId) {
-    if let Some(ids) = index.get_mut(key) {
-        ids.retain(|other| *other != id);
-        if ids.is_empty() {
+/// The one among several bans that holds longest, if any holds at all.
+pub(crate) fn longest<'a>(
+    candidates: impl IntoIterator<Item = Option<&'a Arc<Ban>>>,
+    now_unix_ms: u64,
+) -> Option<&'a Arc<Ban>> {
+    let holding = candidates.into_iter().flatten().filter(|ban| ban.holds_at(now_unix_ms));
+    holding.max_by_key(|ban| ban.ends())
+}
+
+fn forget<K: Eq + Hash>(index: &mut HashMap<K, ByExpiry>, key: &K, ban: &Ban) {
+    if let Some(bans) = index.get_mut(key) {
+        bans.remove(&(ban.ends(), ban.id));
+        if bans.is_empty() {
             index.remove(key);
         }
     }

@@ -86,6 +86,9 @@ impl Overlay<'_> {
         let asked = exceeded.map_or(counts, |index| &counts[..=index]);
         let mut decision = match exceeded {
             None => Decision { outcome: Outcome::allow(), changes: Vec::new() },
+            Some(index) if counts[index].key.bearer.is_none() => {
+                Decision { outcome: Outcome::deny(Cause::WindowsFull), changes: Vec::new() }
+            }
             Some(index) => {
                 let limiter = counts[index].key.limiter;
                 self.violate(request, limiter.violation(), None, Some(limiter), now)

@@ -34,6 +34,9 @@ pub enum Cause {
     Violation(ViolationType),
     /// There is no room to remember another lease.
     LeasesFull,
+    /// There is no room to count this one apart, and those who are counted
+    /// together have used up their limit. Nobody's fault: no violation.
+    WindowsFull,
 }
 
 /// What the caller is told.

@@ -31,6 +31,7 @@ use lease::Leases;
 use score::ScoreBook;
 use window::Windows;
 
+pub(crate) use ban::longest;
 pub use ban::{Ban, BanId, BanIndex};
 pub use decision::{BanRefusal, Cause, Change, Decision, Lift, Outcome, Verdict, Violation};
 pub use event::{Act, EventType, Request, RequestId, ViolationType};
@@ -91,6 +92,8 @@ pub struct Size {
     pub windows: usize,
     /// Leases.
     pub leases: usize,
+    /// Request ids that had to be forgotten before their time.
+    pub forgotten_ids: u64,
 }
 
 impl Engine {
@@ -105,7 +108,9 @@ impl Engine {
             leases: Leases::default(),
             answers: Answers::default(),
             next_ban: restored.last_ban + 1,
-            next_lease: 1,
+            // Never a number of an earlier life, whose holders may still renew
+            // it; below 2^53, which JavaScript can count to.
+            next_lease: now.unix_ms.saturating_mul(1_000) + 1,
         };
         for ban in restored.bans {
             engine.bans.insert(Arc::new(ban));
@@ -133,6 +138,7 @@ impl Engine {
         }
         while self.answers.len() > self.rules.bounds.request_ids {
             self.answers.forget_oldest();
+            self.answers.forgotten_early += 1;
         }
     }
 
@@ -154,6 +160,12 @@ impl Engine {
             Change::Release(id) => self.leases.remove(id),
             Change::Answer(id, outcome, until) => self.answers.put(id, outcome, until),
         }
+    }
+
+    /// Forgets scores that have been quiet since before a moment, in
+    /// milliseconds since 1970.
+    pub fn forget_scores(&mut self, before_unix_ms: u64) {
+        self.scores.expire(before_unix_ms);
     }
 
     /// Forgets what is over, and returns the bans that have run out.
@@ -186,6 +198,7 @@ impl Engine {
             scores: self.scores.len(),
             windows: self.windows.len(),
             leases: self.leases.len(),
+            forgotten_ids: self.answers.forgotten_early,
         }
     }
 }
@@ -195,6 +208,7 @@ impl Engine {
 struct Answers {
     by_id: HashMap<RequestId, Arc<Outcome>>,
     by_age: VecDeque<(u64, RequestId)>,
+    forgotten_early: u64,
 }
 
 impl Answers {

@@ -10,6 +10,7 @@ use std::{
 use super::{
     Address, Ban, BanId, BanIndex, BanRefusal, Bearer, Change, Decision, Engine, Lease, LeaseId,
     Lift, Moment, Outcome, RequestId, Score, ScoreKey, Subject, UserId, Window, WindowKey,
+    ban::longest,
 };
 
 /// See the module.
@@ -24,6 +25,7 @@ pub struct Overlay<'e> {
     /// Keys that the engine has and should no longer have.
     forgotten: HashSet<ScoreKey>,
     bans: BanIndex,
+    /// Bans that the engine has and should no longer have.
     lifted: HashSet<BanId>,
     leases: HashMap<LeaseId, Option<Lease>>,
     answers: HashMap<RequestId, Arc<Outcome>>,
@@ -93,8 +95,9 @@ impl<'e> Overlay<'e> {
                 self.bans.insert(Arc::clone(ban));
             }
             Change::Lift(lift) => {
-                self.bans.remove(lift.ban.id);
-                self.lifted.insert(lift.ban.id);
+                if self.bans.remove(lift.ban.id).is_none() {
+                    self.lifted.insert(lift.ban.id);
+                }
             }
             Change::Lease(lease) => {
                 self.next_lease = self.next_lease.max(lease.id + 1);
@@ -152,7 +155,7 @@ impl<'e> Overlay<'e> {
         self.engine.bans.len() + self.bans.len() - self.lifted.len()
     }
 
-    /// Active bans of a user, in no order.
+    /// Active bans of a user: those of the engine, then those of the batch.
     fn bans_of_user<'a>(
         &'a self,
         user: &UserId,
@@ -161,7 +164,7 @@ impl<'e> Overlay<'e> {
         standing.chain(self.bans.of_user(user))
     }
 
-    /// Active bans of an address, in no order.
+    /// Active bans of an address: those of the engine, then those of the batch.
     fn bans_of_address(&self, address: Address) -> impl Iterator<Item = &Arc<Ban>> {
         let standing = self.engine.bans.of_address(address);
         standing.filter(|ban| !self.lifted.contains(&ban.id)).chain(self.bans.of_address(address))
@@ -170,13 +173,18 @@ impl<'e> Overlay<'e> {
     /// The ban that holds for a subject longest. A protected address is not
     /// banned, whatever the index says.
     pub fn ban_of(&self, subject: &Subject, now: Moment) -> Option<&Arc<Ban>> {
-        let of_user = subject.user().into_iter().flat_map(|user| self.bans_of_user(user));
+        let (standing, fresh) = (&self.engine.bans, &self.bans);
+        let stands = |ban: &&Arc<Ban>| !self.lifted.contains(&ban.id);
+        let user = subject.user();
         let ip = subject.ip().filter(|ip| !self.engine.trust.contains(*ip));
-        let of_address = ip.into_iter().flat_map(|ip| self.bans_of_address(Address::from(ip)));
-        of_user
-            .chain(of_address)
-            .filter(|ban| ban.holds_at(now.unix_ms))
-            .max_by_key(|ban| ban.ends())
+        let address = ip.map(Address::from);
+        let candidates = [
+            user.and_then(|user| standing.of_user(user).find(stands)),
+            user.and_then(|user| fresh.of_user(user).next()),
+            address.and_then(|address| standing.of_address(address).find(stands)),
+            address.and_then(|address| fresh.of_address(address).next()),
+        ];
+        longest(candidates, now.unix_ms)
     }
 
     pub(super) fn leases_of(&self, bearer: &Bearer, now: Moment) -> usize {
@@ -243,9 +251,9 @@ impl<'e> Overlay<'e> {
         Ok(ban)
     }
 
-    /// Lifts every active ban that `target` names; returns them.
+    /// Lifts every active ban that `target` names; returns them, oldest first.
     pub fn lift(&mut self, target: &LiftTarget, by: &str, now: Moment) -> Vec<Arc<Ban>> {
-        let bans: Vec<Arc<Ban>> = match target {
+        let mut bans: Vec<Arc<Ban>> = match target {
             LiftTarget::Ban(id) => {
                 let standing = self.engine.bans.get(*id).filter(|_| !self.lifted.contains(id));
                 standing.or_else(|| self.bans.get(*id)).cloned().into_iter().collect()
@@ -253,6 +261,7 @@ impl<'e> Overlay<'e> {
             LiftTarget::User(user) => self.bans_of_user(user).cloned().collect(),
             LiftTarget::Address(address) => self.bans_of_address(*address).cloned().collect(),
         };
+        bans.sort_by_key(|ban| ban.id);
         for ban in &bans {
             let (ban, by) = (Arc::clone(ban), by.to_owned());
             self.record(Change::Lift(Lift { ban, at_unix_ms: now.unix_ms, by }));

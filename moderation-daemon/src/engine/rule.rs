@@ -98,7 +98,8 @@ impl BanRule {
 /// How much may be remembered, whatever strangers do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Bounds {
-    /// Limiter windows. Beyond, newcomers share one window per limiter.
+    /// Limiter windows. Beyond, newcomers share one window per limiter, and
+    /// are refused, not punished, when that is used up.
     pub windows: usize,
     /// Scores. Beyond, the one that has been quiet longest is forgotten.
     pub scores: usize,

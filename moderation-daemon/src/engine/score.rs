@@ -53,6 +53,15 @@ impl ScoreBook {
         self.scores.len()
     }
 
+    pub(super) fn expire(&mut self, before_unix_ms: u64) {
+        while let Some((updated, key)) = self.by_age.first()
+            && *updated < before_unix_ms
+        {
+            self.scores.remove(key);
+            self.by_age.pop_first();
+        }
+    }
+
     /// Those that have been quiet longest, first.
     pub(super) fn oldest(&self) -> impl Iterator<Item = &(u64, ScoreKey)> {
         self.by_age.iter()

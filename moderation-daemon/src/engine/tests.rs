@@ -376,6 +376,8 @@ fn when_windows_run_out_newcomers_share_one() {
         .map(|i| judge_one(&mut engine, event(EventType::Login, "", &format!("192.0.2.{i}")), NOW))
         .collect();
     assert_eq!(allowed(&outcomes), 3 + 7);
+    assert_eq!(violations(&outcomes), 0, "the newcomers did nothing wrong");
+    assert_eq!(outcomes[99].cause, Some(Cause::WindowsFull));
     assert!(engine.size().windows <= 4, "three, and the shared one");
     // Those who came before are not affected by the crowd.
     let regular = judge_one(&mut engine, event(EventType::Login, "", "192.0.2.0"), NOW);
@@ -399,6 +401,47 @@ fn when_scores_run_out_the_one_that_was_quiet_longest_goes() {
         .collect();
     judge(&mut engine, &many, 50, later(100));
     assert_eq!(engine.size().scores, 3, "within one batch too");
+}
+
+#[test]
+fn scores_that_were_quiet_too_long_are_forgotten() {
+    let mut engine = engine();
+    let bad = |user| violation(ViolationType::Logins, None, user, "");
+    judge_one(&mut engine, bad("anna"), NOW);
+    judge_one(&mut engine, bad("bert"), later(10));
+    engine.forget_scores(later(5).unix_ms);
+    let total = |outcome: Outcome| outcome.violation.map(|violation| violation.total);
+    assert_eq!(total(judge_one(&mut engine, bad("anna"), later(10))), Some(1.0));
+    assert_eq!(total(judge_one(&mut engine, bad("bert"), later(10))), Some(2.0));
+}
+
+#[test]
+fn a_ban_that_is_lifted_in_its_own_batch_leaves_no_trace() {
+    let mut engine = engine();
+    let mut overlay = engine.overlay();
+    let new = NewBan {
+        user: "anna".parse().ok(),
+        address: None,
+        reason: "test".to_owned(),
+        duration_ms: None,
+    };
+    let ban = overlay.ban(new, NOW).expect("there is room");
+    assert_eq!(overlay.lift(&LiftTarget::Ban(ban.id), "root", NOW), [ban]);
+    assert_eq!(overlay.ban_count(), 0);
+    assert!(overlay.ban_of(&subject("anna", ""), NOW).is_none());
+    let changes = overlay.into_changes();
+    engine.apply(changes);
+    assert!(engine.bans().is_empty());
+}
+
+#[test]
+fn lease_numbers_of_an_earlier_life_are_not_given_again() {
+    let acquire = || request(Act::Acquire, subject("anna", "192.0.2.7"));
+    let first = judge_one(&mut engine(), acquire(), NOW).lease.expect("there is room");
+    let mut restarted = Engine::new(rules(), PrefixSet::default(), Restored::default(), later(1));
+    assert!(
+        judge_one(&mut restarted, acquire(), later(1)).lease.expect("there is room").id > first.id
+    );
 }
 
 #[test]

@@ -11,7 +11,7 @@ use std::{
 use serde::Serialize;
 
 use crate::{
-    engine::{Address, Ban, BanIndex, Moment, PrefixSet, Size, Subject},
+    engine::{Address, Ban, BanIndex, Moment, PrefixSet, Size, Subject, longest},
     network::Changes,
     store::Allowed,
 };
@@ -31,6 +31,8 @@ pub struct BanView {
 pub struct KernelStatus {
     /// Whether the kernel's maps are open.
     pub open: bool,
+    /// Whether the program was on an interface when that was last looked at.
+    pub attached: bool,
     /// Why not, or what failed last.
     pub problem: Option<String>,
     /// What the last comparison of kernel and store found and mended.
@@ -64,14 +66,12 @@ impl Board {
     /// The ban that holds for a subject longest.
     pub fn check(&self, subject: &Subject, now: Moment) -> Option<BanView> {
         let state = self.read();
-        let of_user = subject.user().into_iter().flat_map(|user| state.bans.of_user(user));
         let ip = subject.ip().filter(|ip| !state.trust.contains(*ip));
-        let of_address = ip.into_iter().flat_map(|ip| state.bans.of_address(Address::from(ip)));
-        of_user
-            .chain(of_address)
-            .filter(|ban| ban.holds_at(now.unix_ms))
-            .max_by_key(|ban| ban.ends())
-            .map(|ban| state.view(ban))
+        let candidates = [
+            subject.user().and_then(|user| state.bans.of_user(user).next()),
+            ip.and_then(|ip| state.bans.of_address(Address::from(ip)).next()),
+        ];
+        longest(candidates, now.unix_ms).map(|ban| state.view(ban))
     }
 
     /// A ban with whether it is in force.
@@ -87,8 +87,12 @@ impl Board {
     /// The number of active bans, and of those that are in force.
     pub fn ban_counts(&self) -> (usize, usize) {
         let state = self.read();
-        let enforced = state.bans.iter().filter(|ban| state.is_enforced(ban)).count();
-        (state.bans.len(), enforced)
+        let active = state.bans.len();
+        // As long as all is well there is nothing to count.
+        if state.blocked.len() == state.bans.address_count() {
+            return (active, active);
+        }
+        (active, state.bans.iter().filter(|ban| state.is_enforced(ban)).count())
     }
 
     /// Whether exactly this address is protected, if not all of its /64.

@@ -32,15 +32,41 @@ pub enum Kernel {
 #[derive(Debug)]
 pub(super) struct Enforcer {
     pins: Option<Pins>,
-    network: Option<(Network, PinIdentity)>,
+    network: Option<Network>,
+    /// Which pins were tried last; others at the same place are news.
+    tried: PinIdentity,
     board: Arc<Board>,
     metrics: Arc<Metrics>,
-    /// Something failed: compare as a whole as soon as possible.
+    /// Something failed: compare as a whole soon.
     stale: bool,
+    retry: Backoff,
 }
 
 /// Tells pins apart that were removed and made anew.
 type PinIdentity = Option<u64>;
+
+/// Ticks between attempts that fail: 1, 2, 4, up to a minute's worth.
+#[derive(Debug, Default)]
+struct Backoff {
+    failures: u32,
+    ticks_left: u32,
+}
+
+impl Backoff {
+    const MOST_TICKS: u32 = 60;
+
+    const fn fail(&mut self) {
+        self.failures = if self.failures < 6 { self.failures + 1 } else { 6 };
+        let ticks = 1 << self.failures;
+        self.ticks_left = if ticks < Self::MOST_TICKS { ticks } else { Self::MOST_TICKS };
+    }
+
+    /// Whether it is time; called once a tick.
+    const fn tick(&mut self) -> bool {
+        self.ticks_left = self.ticks_left.saturating_sub(1);
+        self.ticks_left == 0
+    }
+}
 
 impl Enforcer {
     pub(super) fn new(kernel: Kernel, board: Arc<Board>, metrics: Arc<Metrics>) -> Self {
@@ -48,27 +74,47 @@ impl Enforcer {
             Kernel::Off => None,
             Kernel::Pinned(pins) => Some(pins),
         };
-        Self { pins, network: None, board, metrics, stale: true }
+        let retry = Backoff::default();
+        Self { pins, network: None, tried: None, board, metrics, stale: true, retry }
     }
 
-    /// Whether [`Enforcer::reconcile`] should not wait for its turn.
-    pub(super) fn is_stale(&self) -> bool {
-        self.pins.is_some() && (self.stale || self.network.is_none() || self.pins_changed())
+    /// Whether [`Enforcer::reconcile`] should not wait for its turn; called
+    /// once a tick.
+    pub(super) fn is_due(&mut self) -> bool {
+        self.pins.is_some() && (self.pins_changed() || self.stale && self.retry.tick())
+    }
+
+    /// Whether the kernel holds all that it should, for all that is known.
+    pub(super) const fn is_in_step(&self) -> bool {
+        self.network.is_some() && !self.stale
     }
 
     /// Whether somebody removed the pins, or made them anew.
     fn pins_changed(&self) -> bool {
-        let current = self.pins.as_ref().and_then(Pins::identity);
-        self.network.as_ref().is_some_and(|(_, opened)| *opened != current)
+        self.pins.as_ref().and_then(Pins::identity) != self.tried
     }
 
-    /// Makes the kernel agree about one address.
-    pub(super) fn project(&mut self, engine: &Engine, address: Address) {
+    /// Makes the kernel agree about some addresses.
+    pub(super) fn project(
+        &mut self,
+        engine: &Engine,
+        addresses: impl IntoIterator<Item = Address>,
+    ) {
+        let mut addresses = addresses.into_iter().peekable();
+        if addresses.peek().is_some() && self.pins_changed() {
+            // What was open is nobody's any more.
+            self.network = None;
+            self.stale = true;
+            self.board.replace_blocked(HashSet::new());
+        }
+        for address in addresses {
+            self.project_one(engine, address);
+        }
+    }
+
+    fn project_one(&mut self, engine: &Engine, address: Address) {
         let wanted = wanted(engine, address);
-        let Some((network, _)) = &mut self.network else {
-            self.board.set_unblocked(address);
-            return;
-        };
+        let Some(network) = &mut self.network else { return };
         let result = match wanted {
             Some(entry) => network.block(address, entry),
             None => network.unblock(address),
@@ -76,33 +122,29 @@ impl Enforcer {
         match (result, wanted) {
             (Ok(()), Some(_)) => self.board.set_blocked(address),
             (Ok(()), None) => self.board.set_unblocked(address),
-            (Err(error), _) => {
-                self.board.set_unblocked(address);
-                self.failed(&error);
-            }
+            (Err(error), _) => self.failed(&error),
         }
     }
 
     /// Makes the kernel agree about everything.
     pub(super) fn reconcile(&mut self, engine: &Engine, allowlist: &[IpNet]) {
         let Some(pins) = self.pins.clone() else { return };
-        let result = self.open(&pins).and_then(|network| {
-            let wanted = all_wanted(engine);
-            let changes = network.reconcile(&wanted, allowlist)?;
-            Ok((wanted.into_keys().collect::<HashSet<_>>(), changes))
-        });
+        let wanted = all_wanted(engine);
+        let result = self.open(&pins).and_then(|network| network.reconcile(&wanted, allowlist));
+        // What it could do before something failed, it has done.
+        let present = self.network.as_ref().and_then(|network| network.bans().all().ok());
+        let blocked = present.unwrap_or_default().into_keys();
+        self.board
+            .replace_blocked(blocked.filter(|address| wanted.contains_key(address)).collect());
         match result {
-            Ok((blocked, changes)) => {
+            Ok(changes) => {
                 self.stale = false;
-                self.report(changes);
-                self.board.replace_blocked(blocked);
+                self.retry = Backoff::default();
+                self.report(changes, &pins);
             }
             Err(error) => {
-                // What was blocked stays blocked, but nobody can say what.
-                if self.network.is_none() {
-                    self.board.replace_blocked(HashSet::new());
-                }
                 self.failed(&error);
+                self.retry.fail();
             }
         }
     }
@@ -110,21 +152,26 @@ impl Enforcer {
     fn open(&mut self, pins: &Pins) -> Result<&mut Network, NetworkError> {
         if self.network.is_none() || self.pins_changed() {
             self.network = None;
-            let identity = pins.identity();
-            self.network = Some((Network::open(pins)?, identity));
+            self.tried = pins.identity();
+            self.network = Some(Network::open(pins)?);
             tracing::info!(pins = %pins.root().display(), "opened the kernel's maps");
         }
-        let (network, _) = self.network.as_mut().expect("opened just now if it was not");
-        Ok(network)
+        Ok(self.network.as_mut().expect("opened just now if it was not"))
     }
 
-    fn report(&self, changes: Changes) {
+    fn report(&self, changes: Changes, pins: &Pins) {
         if changes.drift() > 0 {
             let Changes { added, updated, removed } = changes;
             tracing::info!(added, updated, removed, "made the kernel agree with the store");
         }
         self.metrics.drift(changes);
-        self.board.set_kernel(KernelStatus { open: true, problem: None, last_drift: changes });
+        let before = self.board.kernel();
+        let attached = pins.attachments().is_ok_and(|attached| !attached.is_empty());
+        if !attached && (before.attached || !before.open) {
+            tracing::warn!("no interface runs the program: nobody's packets are dropped");
+        }
+        let status = KernelStatus { open: true, attached, problem: None, last_drift: changes };
+        self.board.set_kernel(status);
     }
 
     /// Counts every failure, but logs one only when it is news.

@@ -63,16 +63,10 @@ pub struct Answer {
     pub ban: Option<BanView>,
 }
 
-/// Why an operator's wish was not done.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum AllowRefusal {
-    /// The kernel's map is as long as it may be.
-    #[error("the allowlist is full ({capacity} prefixes)")]
-    Full {
-        /// How many prefixes there may be.
-        capacity: usize,
-    },
-}
+/// The kernel's map of allowed prefixes is as long as it may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the allowlist is full")]
+pub struct AllowlistFull;
 
 type Reply<T> = oneshot::Sender<Result<T, Unavailable>>;
 
@@ -84,7 +78,7 @@ enum Command {
     Release(LeaseId, Reply<bool>),
     Ban(NewBan, Reply<Result<BanView, BanRefusal>>),
     Lift(LiftTarget, String, Reply<Vec<BanView>>),
-    Allow(Allowed, String, Reply<Result<(), AllowRefusal>>),
+    Allow(Allowed, String, Reply<Result<bool, AllowlistFull>>),
     Disallow(IpNet, Reply<bool>),
 }
 
@@ -100,8 +94,8 @@ pub struct Setup {
     pub reconcile_interval: Duration,
     /// How long violations, scores and past bans are kept.
     pub retention: Duration,
-    /// How many violations are kept.
-    pub max_violations: u64,
+    /// How many violations, and how many past bans, are kept.
+    pub max_records: u64,
 }
 
 impl Setup {
@@ -177,7 +171,8 @@ impl Moderator {
         self.ask(&self.operators, |reply| Command::Lift(what, by, reply)).await
     }
 
-    /// Puts a prefix on the operator's allowlist.
+    /// Puts a prefix on the operator's allowlist; says whether the kernel
+    /// follows already.
     ///
     /// # Errors
     ///
@@ -186,7 +181,7 @@ impl Moderator {
         &self,
         allowed: Allowed,
         by: String,
-    ) -> Result<Result<(), AllowRefusal>, Unavailable> {
+    ) -> Result<Result<bool, AllowlistFull>, Unavailable> {
         self.ask(&self.operators, |reply| Command::Allow(allowed, by, reply)).await
     }
 

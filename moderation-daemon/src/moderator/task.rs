@@ -1,7 +1,7 @@
 //! The task itself: takes what waits as one batch, and does with it what the
 //! room's head says, in that order.
 
-use std::{mem, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, mem, sync::Arc, time::Duration};
 
 use ipnet::IpNet;
 use tokio::{
@@ -11,16 +11,16 @@ use tokio::{
 };
 
 use super::{
-    AllowRefusal, Answer, BanView, Board, Command, Kernel, Moderator, OPERATOR_QUEUE_CAPACITY,
+    AllowlistFull, Answer, BanView, Board, Command, Kernel, Moderator, OPERATOR_QUEUE_CAPACITY,
     QUEUE_CAPACITY, Reply, Setup, Unavailable, enforce::Enforcer, number,
 };
 use crate::{
     clock,
     engine::{
-        Act, Address, Ban, BanRefusal, Change, Decision, Engine, Lease, Moment, Outcome, Overlay,
-        Request,
+        Act, Address, Ban, BanRefusal, Cause, Change, Decision, Engine, Lease, Moment, Outcome,
+        Overlay, Request,
     },
-    metrics::Metrics,
+    metrics::{Metrics, Table},
     network::MAX_ALLOWED,
     store::{self, Allowed, Store, StoreError},
     telemetry::Throttle,
@@ -82,7 +82,7 @@ pub fn start(
     metrics: Arc<Metrics>,
 ) -> Result<Started, StoreError> {
     let now = clock::now();
-    store.prune(now.unix_ms, setup.retention, setup.max_violations)?;
+    store.prune(now.unix_ms, setup.retention, setup.max_records)?;
     let allowlist = store.allowlist()?;
     let restored = store.restore(now.unix_ms, setup.rules.bounds.request_id_ms)?;
     let board = Arc::new(Board::default());
@@ -216,9 +216,7 @@ impl Task {
         };
         let touched = self.publish(&changes);
         self.engine.apply(changes);
-        for address in touched {
-            self.enforcer.project(&self.engine, address);
-        }
+        self.enforcer.project(&self.engine, touched);
         self.board.set_size(self.engine.size());
         for pending in pending {
             pending.answer(&self.board, &self.metrics);
@@ -240,8 +238,8 @@ impl Task {
 
     /// Shows new bans and lifts on the board; returns the addresses whose
     /// place in the kernel they change.
-    fn publish(&mut self, changes: &[Change]) -> Vec<Address> {
-        let mut touched = Vec::new();
+    fn publish(&mut self, changes: &[Change]) -> BTreeSet<Address> {
+        let mut touched = BTreeSet::new();
         for change in changes {
             match change {
                 Change::Ban(ban) => {
@@ -258,6 +256,7 @@ impl Task {
                     self.board.remove(&lift.ban);
                     touched.extend(lift.ban.address);
                 }
+                Change::ForgetScore(_) => self.metrics.overflow(Table::Scores),
                 Change::Violation(violation) => {
                     self.violations_since_prune += 1;
                     self.metrics.violated(violation.kind);
@@ -272,11 +271,11 @@ impl Task {
         &mut self,
         allowed: Allowed,
         by: String,
-        reply: Reply<Result<(), AllowRefusal>>,
+        reply: Reply<Result<bool, AllowlistFull>>,
     ) -> Result<(), StoreLost> {
         let known = self.allowlist.iter().any(|old| old.prefix == allowed.prefix);
         if !known && self.allowlist.len() + self.setup.protected.len() >= MAX_ALLOWED {
-            respond(reply, Ok(Err(AllowRefusal::Full { capacity: MAX_ALLOWED })));
+            respond(reply, Ok(Err(AllowlistFull)));
             return Ok(());
         }
         let now = clock::now().unix_ms;
@@ -298,23 +297,24 @@ impl Task {
             })
             .await?;
         let answer = match written {
-            Ok((removed, allowlist)) => self.take_allowlist(Ok(allowlist)).map(|()| removed),
-            Err(error) => self.take_allowlist(Err(error)).map(|()| false),
+            Ok((removed, allowlist)) => self.take_allowlist(Ok(allowlist)).map(|_| removed),
+            Err(error) => self.take_allowlist(Err(error)),
         };
         respond(reply, answer);
         Ok(())
     }
 
-    /// Goes by the stored allowlist from now on, in the kernel too.
+    /// Goes by the stored allowlist from now on, in the kernel too; says
+    /// whether the kernel follows.
     fn take_allowlist(
         &mut self,
         stored: Result<Vec<Allowed>, StoreError>,
-    ) -> Result<(), Unavailable> {
+    ) -> Result<bool, Unavailable> {
         match stored {
             Ok(allowlist) => {
                 self.set_allowlist(allowlist);
                 self.reconcile();
-                Ok(())
+                Ok(self.enforcer.is_in_step())
             }
             Err(error) => {
                 self.store_failed(&error, "the allowlist was not changed");
@@ -332,16 +332,16 @@ impl Task {
 
     async fn tick(&mut self) -> Result<(), StoreLost> {
         self.ticks += 1;
+        let mut touched = BTreeSet::new();
         for ban in self.engine.expire(clock::now()) {
             tracing::debug!(ban = number(ban.id), "a ban ran out");
             self.board.remove(&ban);
-            if let Some(address) = ban.address {
-                self.enforcer.project(&self.engine, address);
-            }
+            touched.extend(ban.address);
         }
+        self.enforcer.project(&self.engine, touched);
         self.board.set_size(self.engine.size());
         let every = self.setup.reconcile_interval.as_secs().max(1);
-        if self.enforcer.is_stale() || self.ticks.is_multiple_of(every) {
+        if self.enforcer.is_due() || self.ticks.is_multiple_of(every) {
             self.reconcile();
         }
         let many = self.violations_since_prune >= PRUNE_EVERY_VIOLATIONS;
@@ -352,8 +352,10 @@ impl Task {
     }
 
     async fn prune(&mut self) -> Result<(), StoreLost> {
-        let (retention, most) = (self.setup.retention, self.setup.max_violations);
+        let (retention, most) = (self.setup.retention, self.setup.max_records);
         let now = clock::now().unix_ms;
+        let retention_ms = u64::try_from(retention.as_millis()).unwrap_or(u64::MAX);
+        self.engine.forget_scores(now.saturating_sub(retention_ms));
         let pruned = self.with_store(move |store| store.prune(now, retention, most)).await?;
         self.violations_since_prune = 0;
         if let Err(error) = pruned {
@@ -375,7 +377,9 @@ impl Task {
     fn reconcile(&mut self) {
         let operator = self.allowlist.iter().map(|allowed| allowed.prefix);
         let allowlist: Vec<_> = self.setup.protected.iter().copied().chain(operator).collect();
-        self.enforcer.reconcile(&self.engine, &allowlist);
+        // It asks the kernel about every ban: the other tasks of this thread go on
+        // elsewhere meanwhile.
+        tokio::task::block_in_place(|| self.enforcer.reconcile(&self.engine, &allowlist));
     }
 
     /// Runs `work` with the store where it may block, without a lock.
@@ -431,6 +435,11 @@ impl Pending {
                 metrics.judged(&act, outcome.verdict);
                 if let Some(refusal) = outcome.refusal {
                     metrics.ban_refused(refusal);
+                }
+                match outcome.cause {
+                    Some(Cause::LeasesFull) => metrics.overflow(Table::Leases),
+                    Some(Cause::WindowsFull) => metrics.overflow(Table::Windows),
+                    _ => {}
                 }
                 let ban = outcome.ban.as_ref().map(|ban| board.view(ban));
                 respond(reply, Ok(Answer { outcome, ban }));

@@ -9,12 +9,12 @@ use aya::{
     maps::{LpmTrie, Map, MapData, lpm_trie::Key},
 };
 use ipnet::IpNet;
-use moderation_common::map::{ALLOW_V4, ALLOW_V6, GUARD_V4, GUARD_V6};
+use moderation_common::map::{self, ALLOW_V4, ALLOW_V6, GUARD_V4, GUARD_V6};
 
 use super::{Changes, NetworkError, Pins};
 
 /// How many prefixes of each family the kernel's maps hold.
-pub const MAX_ALLOWED: usize = 4_096;
+pub const MAX_ALLOWED: usize = map::MAX_ALLOWED as usize;
 
 /// Both families' maps of one allowlist.
 #[derive(Debug)]

@@ -27,8 +27,8 @@ pub struct AttachOptions {
     pub interface: String,
     /// The mode; [`AttachMode::Off`] loads and pins, but attaches nothing.
     pub mode: AttachMode,
-    /// Who gets the daemon's maps.
-    pub owner: Uid,
+    /// Who gets the daemon's maps; `None`: who has them, or else root.
+    pub owner: Option<Uid>,
     /// Prefixes that only root can take off the guard allowlist again.
     pub guards: Vec<IpNet>,
     /// How many bans each family's map can hold, if it is made now.
@@ -39,7 +39,7 @@ pub struct AttachOptions {
 
 impl AttachOptions {
     /// As configured.
-    pub fn new(config: &config::Network, interface: String, owner: Uid) -> Self {
+    pub fn new(config: &config::Network, interface: String, owner: Option<Uid>) -> Self {
         Self {
             interface,
             mode: config.mode,
@@ -60,12 +60,13 @@ impl AttachOptions {
 /// See [`NetworkError`]; an error leaves attached what was attached.
 pub fn attach(pins: &Pins, options: &AttachOptions) -> Result<Option<Attachment>, NetworkError> {
     pins.create()?;
+    let owner = options.owner.or_else(|| pins.owner()).unwrap_or(Uid::effective());
     let syn_window_ns = u64::try_from(options.syn_window.as_nanos()).unwrap_or(u64::MAX);
     let parameters = Parameters { max_bans: options.max_bans, syn_window_ns };
     let mut object = object::load(pins, parameters)?;
     // Whoever is protected must be so before the first packet is judged.
     AllowMaps::open_guards(pins)?.reconcile(&options.guards)?;
-    pins.give_to(options.owner)?;
+    pins.give_to(owner)?;
     pin_program(pins, &mut object)?;
     if options.mode == AttachMode::Off {
         return Ok(None);

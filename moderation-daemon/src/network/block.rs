@@ -116,9 +116,10 @@ impl BanMaps {
     ) -> Result<Changes, NetworkError> {
         let present = self.all()?;
         let mut changes = Changes::default();
+        let mut failure = Ok(());
         // Removing first makes room in a map that is nearly full.
         for address in present.keys().filter(|address| !wanted.contains_key(*address)) {
-            self.unblock(*address)?;
+            failure = failure.and(self.unblock(*address));
             changes.removed += 1;
         }
         for (address, entry) in wanted {
@@ -127,9 +128,9 @@ impl BanMaps {
                 Some(_) => changes.updated += 1,
                 None => changes.added += 1,
             }
-            self.block(*address, *entry)?;
+            failure = failure.and(self.block(*address, *entry));
         }
-        Ok(changes)
+        failure.map(|()| changes)
     }
 }
 

@@ -1,7 +1,7 @@
 //! Reading what the kernel counts: packets by reason, connection attempts by
 //! source.
 
-use std::{fmt, net::IpAddr};
+use std::{collections::HashMap, fmt, net::IpAddr};
 
 use aya::maps::{HashMap as BpfHashMap, Map, MapData, PerCpuArray};
 use moderation_common::{
@@ -70,6 +70,9 @@ pub struct SynCount {
     pub syns: u64,
 }
 
+/// Entries that are read at most: four times as many as there can be.
+const MAX_LOOKS: usize = 4 * 65_536;
+
 impl Syns {
     /// Opens the pinned counts.
     ///
@@ -89,13 +92,18 @@ impl Syns {
     ///
     /// If the map cannot be read.
     pub fn busiest(&self, most: usize, since_ns: u64) -> Result<Vec<SynCount>, NetworkError> {
-        let mut counts = Vec::new();
-        for item in &self.0 {
+        // The kernel starts over when the entry that it stands on is pushed out,
+        // which a flood does all the time: no key twice, and an end.
+        let mut current = HashMap::new();
+        for item in self.0.iter().take(MAX_LOOKS) {
             let (key, [window_start_ns, syns]) = item.map_err(NetworkError::map("read", SYNS))?;
             if window_start_ns >= since_ns {
-                counts.push(SynCount { source: source(key), syns });
+                current.insert(key, syns);
             }
         }
+        let counts = current.into_iter();
+        let mut counts: Vec<_> =
+            counts.map(|(key, syns)| SynCount { source: source(key), syns }).collect();
         counts.sort_by(|a, b| b.syns.cmp(&a.syns).then_with(|| a.source.cmp(&b.source)));
         counts.truncate(most);
         Ok(counts)

@@ -23,6 +23,12 @@ pub enum NetworkError {
         /// Why it could not be mounted.
         source: io::Error,
     },
+    /// The folder of pins is no such thing.
+    #[error("{} is on no BPF filesystem: there are no pins to remove", path.display())]
+    NoPins {
+        /// The folder.
+        path: PathBuf,
+    },
     /// A folder or file of pins could not be made, changed or removed.
     #[error("cannot {operation} {}", path.display())]
     PinFolder {
@@ -47,9 +53,7 @@ pub enum NetworkError {
         mode: u32,
     },
     /// The kernel refused the programs or their maps.
-    #[error(
-        "cannot load the kernel programs (needs root, or CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON)"
-    )]
+    #[error("cannot load the kernel programs (needs root)")]
     Load(#[source] Box<EbpfError>),
     /// The object in this binary lacks something: a defect of the build.
     #[error("the kernel object has no {0}")]
@@ -129,7 +133,10 @@ pub enum NetworkError {
         source: Box<MapError>,
     },
     /// A ban map holds as many entries as it can.
-    #[error("the kernel's ban map is full ({capacity} entries); raise network.max_bans")]
+    #[error(
+        "the kernel's ban map is full ({capacity} entries): raise network.max_bans, and make the \
+         maps anew with moderationctl xdp off and xdp attach"
+    )]
     Full {
         /// Its size.
         capacity: u32,

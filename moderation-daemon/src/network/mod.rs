@@ -75,15 +75,17 @@ impl Network {
     ///
     /// # Errors
     ///
-    /// The first failure; what could be changed before it has been.
+    /// The first failure; all that could be changed nevertheless has been.
     pub fn reconcile(
         &mut self,
         bans: &HashMap<Address, BanEntry>,
         allowlist: &[IpNet],
     ) -> Result<Changes, NetworkError> {
-        // First who may not be dropped, then whom to drop.
-        let allowed = self.allow.reconcile(allowlist)?;
-        Ok(self.bans.reconcile(bans)? + allowed)
+        // First who may not be dropped, then whom to drop. Neither must wait for
+        // the other's trouble to end.
+        let allowed = self.allow.reconcile(allowlist);
+        let banned = self.bans.reconcile(bans);
+        Ok(banned? + allowed?)
     }
 
     /// The allowlist's half of [`Network::reconcile`].

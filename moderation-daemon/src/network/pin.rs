@@ -16,7 +16,7 @@ use nix::{
     unistd::{Gid, Uid},
 };
 
-use super::NetworkError;
+use super::{Attachment, NetworkError, attachments};
 
 /// Layout of maps and values. Another layout gets another folder, so that a
 /// new loader never mistakes old maps for its own.
@@ -138,15 +138,42 @@ impl Pins {
         Ok(())
     }
 
-    /// Removes every pin and every folder.
+    /// Removes every pin of ours and the folders that are empty then. Whatever
+    /// else lies there, or anywhere else than on bpffs, stays.
     pub(super) fn remove(&self) -> Result<(), NetworkError> {
-        match fs::remove_dir_all(&self.root) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                let path = self.root.clone();
-                Err(NetworkError::PinFolder { operation: "remove", path, source: error })
-            }
-            _ => Ok(()),
+        if !self.root.exists() {
+            return Ok(());
         }
+        if !is_bpffs(&self.root) {
+            return Err(NetworkError::NoPins { path: self.root.clone() });
+        }
+        let removed = fs::remove_dir_all(self.folder());
+        if let Err(source) = removed
+            && source.kind() != io::ErrorKind::NotFound
+        {
+            let path = self.folder();
+            return Err(NetworkError::PinFolder { operation: "remove", path, source });
+        }
+        // Not empty, or a mount: somebody else's business.
+        drop(fs::remove_dir(&self.root));
+        Ok(())
+    }
+
+    /// Who works with the maps: the owner of their pins, if there are any.
+    pub fn owner(&self) -> Option<Uid> {
+        fs::metadata(self.map(BANS_V4)).ok().map(|metadata| Uid::from_raw(metadata.uid()))
+    }
+
+    /// The interfaces that run our program.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel cannot be asked.
+    pub fn attachments(&self) -> Result<Vec<Attachment>, NetworkError> {
+        let ours = self.interfaces();
+        let mut attached = attachments()?;
+        attached.retain(|attachment| ours.contains(&attachment.interface));
+        Ok(attached)
     }
 
     pub(super) fn open_map(&self, name: &str) -> Result<MapData, NetworkError> {
@@ -234,8 +261,9 @@ fn ensure_bpffs(root: &Path) -> Result<(), NetworkError> {
     let mountable = root.starts_with(BPFFS);
     let target = if mountable { Path::new(BPFFS) } else { root };
     let mounted = if mountable {
-        mount(Some("bpf"), target, Some("bpf"), MsFlags::empty(), None::<&str>)
-            .map_err(io::Error::from)
+        let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
+        // Root's alone: by default everybody could make folders in it.
+        mount(Some("bpf"), target, Some("bpf"), flags, Some("mode=0755")).map_err(io::Error::from)
     } else {
         Err(io::Error::other(
             "it is on another filesystem, and only /sys/fs/bpf is mounted by itself",
@@ -243,5 +271,18 @@ fn ensure_bpffs(root: &Path) -> Result<(), NetworkError> {
     };
     mounted.map_err(|source| NetworkError::Bpffs { mount: target.to_owned(), source })?;
     tracing::info!(mount = BPFFS, "mounted the BPF filesystem");
+    if is_private_mount() {
+        tracing::warn!(
+            mount = BPFFS,
+            "this process has mounts of its own, as under ip netns exec: its pins, and with them \
+             the bans, end with it"
+        );
+    }
     Ok(())
+}
+
+/// Whether what is mounted here is not mounted for the rest of the system.
+fn is_private_mount() -> bool {
+    let namespace = |pid: &str| fs::read_link(format!("/proc/{pid}/ns/mnt")).ok();
+    namespace("self") != namespace("1")
 }

@@ -7,9 +7,9 @@ mod schema;
 mod write;
 
 use std::{
-    fs::OpenOptions,
+    fs::{DirBuilder, File, OpenOptions, TryLockError},
     io,
-    os::unix::fs::OpenOptionsExt as _,
+    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -23,8 +23,14 @@ pub use write::is_durable;
 /// What failed, and on what.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
+    /// Another daemon works with it.
+    #[error("another daemon works with {}", path.display())]
+    InUse {
+        /// The file.
+        path: PathBuf,
+    },
     /// The database file cannot be made.
-    #[error("cannot create {}; its folder must exist and belong to the daemon's user", path.display())]
+    #[error("cannot create {}; its folder must belong to the daemon's user", path.display())]
     Create {
         /// The file.
         path: PathBuf,
@@ -69,6 +75,8 @@ pub enum StoreError {
 #[derive(Debug)]
 pub struct Store {
     connection: Connection,
+    /// Two daemons on one database would give the same numbers to their bans.
+    _lock: File,
 }
 
 /// One prefix of the operator's allowlist.
@@ -90,7 +98,8 @@ impl Store {
     ///
     /// See [`StoreError`].
     pub fn open(path: &Path) -> Result<Self, StoreError> {
-        create(path)?;
+        let lock = lock(path)?;
+        drop(create(path)?);
         let open = |source| StoreError::Open { path: path.to_owned(), source };
         let mut connection = Connection::open(path).map_err(open)?;
         connection.busy_timeout(BUSY_TIMEOUT).map_err(open)?;
@@ -101,7 +110,7 @@ impl Store {
         schema::migrations()
             .to_latest(&mut connection)
             .map_err(|source| StoreError::Migrate { path: path.to_owned(), source })?;
-        Ok(Self { connection })
+        Ok(Self { connection, _lock: lock })
     }
 
     /// A connection that only reads, beside this one.
@@ -120,14 +129,26 @@ impl Store {
 
 /// SQLite would make the file readable by everyone; who was banned is nobody's
 /// business.
-fn create(path: &Path) -> Result<(), StoreError> {
-    OpenOptions::new()
-        .create(true)
-        .append(true)
-        .mode(0o600)
-        .open(path)
-        .map(drop)
-        .map_err(|source| StoreError::Create { path: path.to_owned(), source })
+fn create(path: &Path) -> Result<File, StoreError> {
+    let failed = |source| StoreError::Create { path: path.to_owned(), source };
+    if let Some(folder) = path.parent() {
+        DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(failed)?;
+    }
+    OpenOptions::new().create(true).append(true).mode(0o600).open(path).map_err(failed)
+}
+
+/// Held until the store is dropped or the process ends, however it does. Beside
+/// the database, because SQLite uses locks on that file itself.
+fn lock(path: &Path) -> Result<File, StoreError> {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".lock");
+    let lock_path = PathBuf::from(name);
+    let file = create(&lock_path)?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(StoreError::InUse { path: path.to_owned() }),
+        Err(TryLockError::Error(source)) => Err(StoreError::Create { path: lock_path, source }),
+    }
 }
 
 /// SQLite's integers are signed; times beyond year 292 million stay there.

@@ -177,7 +177,7 @@ fn score(row: &Row<'_>) -> Result<(ScoreKey, Score), StoreError> {
     let kind: String = column(row, 0)?;
     let name: String = column(row, 1)?;
     let violation: String = column(row, 2)?;
-    let bad = |problem: &str| corrupt("scores", &name, problem);
+    let bad = |problem: &str| corrupt("scores", &format!("of {kind} for {violation}"), problem);
     let bearer = if kind == "user" {
         Bearer::User(name.parse().map_err(|_| bad("no user id"))?)
     } else {

@@ -25,6 +25,7 @@ CREATE TABLE bans (
     CHECK (user IS NOT NULL OR address IS NOT NULL)
 ) STRICT;
 CREATE INDEX bans_unlifted ON bans (expires_at_ms) WHERE lifted_at_ms IS NULL;
+CREATE INDEX bans_lifted ON bans (lifted_at_ms) WHERE lifted_at_ms IS NOT NULL;
 
 CREATE TABLE violations (
     id         INTEGER PRIMARY KEY,

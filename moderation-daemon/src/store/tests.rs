@@ -163,7 +163,7 @@ fn a_row_that_makes_no_sense_is_named() {
     let sql = "INSERT INTO scores VALUES ('address', 'nonsense', 'logins', 1, 1)";
     store.connection.execute(sql, []).expect("valid SQL");
     let error = store.restore(0, 0).expect_err("nonsense is no address");
-    assert_eq!(error.to_string(), "scores nonsense: no address");
+    assert_eq!(error.to_string(), "scores of address for logins: no address");
 }
 
 #[test]
@@ -175,7 +175,40 @@ fn only_the_owner_can_read_the_file() {
 }
 
 #[test]
-fn a_folder_that_does_not_exist_is_named() {
-    let error = Store::open("/nonexistent/moderation.db".as_ref()).expect_err("no such folder");
-    assert!(error.to_string().contains("/nonexistent/moderation.db"), "{error}");
+fn a_missing_folder_is_made_for_the_owner_alone() {
+    let folder = folder();
+    let path = folder.path().join("var/lib/moderation/moderation.db");
+    drop(Store::open(&path).expect("a new store"));
+    let metadata = path.parent().expect("it has one").metadata().expect("it exists");
+    assert_eq!(metadata.permissions().mode() & 0o777, 0o700);
+}
+
+#[test]
+fn a_folder_that_cannot_be_made_is_named() {
+    let error = Store::open("/proc/nonexistent/moderation.db".as_ref()).expect_err("not in /proc");
+    assert!(error.to_string().contains("/proc/nonexistent/moderation.db"), "{error}");
+}
+
+#[test]
+fn a_store_belongs_to_one_daemon_at_a_time() {
+    let folder = folder();
+    let store = open(&folder);
+    let second = Store::open(&folder.path().join("moderation.db"));
+    assert!(matches!(second, Err(StoreError::InUse { .. })), "{second:?}");
+    drop(store);
+    drop(open(&folder));
+}
+
+#[test]
+fn past_bans_are_bounded_and_active_ones_stay() {
+    let folder = folder();
+    let mut store = open(&folder);
+    let mut bans: Vec<_> = (2..100).map(|id| ban(id, Some(50_000))).collect();
+    bans.push(ban(1, None));
+    let changes: Vec<_> = bans.into_iter().map(|ban| Change::Ban(Arc::new(ban))).collect();
+    store.commit(&changes).expect("a healthy disk");
+    store.prune(60_000, Duration::from_secs(3_600), 10).expect("a healthy disk");
+    let page = BanPage { all: true, limit: 1_000, after: 0, now_ms: 60_000 };
+    let want: Vec<_> = [1].into_iter().chain(90..100).collect();
+    assert_eq!(listed(&store, &folder, page), want);
 }

@@ -58,8 +58,8 @@ impl Store {
         })
     }
 
-    /// Forgets what is older than `retention`, and the oldest violations beyond
-    /// `max_violations`. Active bans stay.
+    /// Forgets what is older than `retention`, and of violations and past bans
+    /// all but the last `max_records`. Active bans stay.
     ///
     /// # Errors
     ///
@@ -68,11 +68,11 @@ impl Store {
         &mut self,
         now_ms: u64,
         retention: Duration,
-        max_violations: u64,
+        max_records: u64,
     ) -> Result<(), StoreError> {
         let retention_ms = u64::try_from(retention.as_millis()).unwrap_or(u64::MAX);
         let before = sql_ms(now_ms.saturating_sub(retention_ms));
-        let keep = i64::try_from(max_violations).unwrap_or(i64::MAX);
+        let keep = i64::try_from(max_records).unwrap_or(i64::MAX);
         self.transaction(|transaction| {
             transaction.execute("DELETE FROM violations WHERE at_ms < ?1", [before])?;
             transaction.execute(
@@ -80,9 +80,16 @@ impl Store {
                 [keep],
             )?;
             transaction.execute("DELETE FROM scores WHERE updated_at_ms < ?1", [before])?;
+            // Apart, so that each has its index.
             transaction.execute(
-                "DELETE FROM bans WHERE expires_at_ms < ?1 OR lifted_at_ms < ?1",
+                "DELETE FROM bans WHERE lifted_at_ms IS NULL AND expires_at_ms < ?1",
                 [before],
+            )?;
+            transaction.execute("DELETE FROM bans WHERE lifted_at_ms < ?1", [before])?;
+            transaction.execute(
+                "DELETE FROM bans WHERE id <= (SELECT max(id) FROM bans) - ?1
+                     AND (lifted_at_ms IS NOT NULL OR expires_at_ms <= ?2)",
+                [keep, sql_ms(now_ms)],
             )?;
             Ok(())
         })

@@ -3,13 +3,15 @@
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 use std::process::Stdio;
+use std::thread::{self, ScopedJoinHandle};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use moderation_tests::caller::Caller;
 use moderation_tests::daemon::{Daemon, binary};
-use moderation_tests::process;
+use moderation_tests::outsider::Outsider;
 use moderation_tests::wire::{Answer, Wire, request};
 use serde_json::{Value, json};
 
@@ -21,13 +23,13 @@ const PROMPT: Duration = Duration::from_secs(1);
 
 /// Asks as others do while `wires` do what they do, until each has its answer.
 fn meanwhile(daemon: &Daemon, wires: &mut [Wire]) -> Result<Vec<Answer>> {
-    std::thread::scope(|scope| {
+    thread::scope(|scope| {
         let waiting: Vec<_> = wires
             .iter_mut()
             .map(|wire| scope.spawn(|| wire.answer()?.context("closed without an answer")))
             .collect();
         let mut honest = Caller::app(daemon);
-        while !waiting.iter().all(|thread| thread.is_finished()) {
+        while !waiting.iter().all(ScopedJoinHandle::is_finished) {
             let begin = Instant::now();
             honest.event("message", &json!({ "user": "anna" }))?;
             let took = begin.elapsed();
@@ -94,13 +96,11 @@ fn whoever_says_everything_and_closes_their_side_still_gets_the_answer() -> Resu
 }
 
 /// What moderationctl says as somebody without any privilege.
-fn as_a_stranger(daemon: &Daemon, socket: &std::path::Path) -> Result<(Option<i32>, String)> {
-    let folder = tempfile::Builder::new().permissions(Permissions::from_mode(0o755)).tempdir()?;
-    let copy = folder.path().join("moderationctl");
-    fs::copy(binary("moderationctl")?, &copy)?;
-    fs::copy(daemon.config_path(), folder.path().join("moderation.yaml"))?;
-    let mut command = process::unprivileged(copy, 65_534, 65_534);
-    command.arg("--config").arg(folder.path().join("moderation.yaml"));
+fn as_a_stranger(daemon: &Daemon, socket: &Path) -> Result<(Option<i32>, String)> {
+    let stranger = Outsider::new(65_534, 65_534)?;
+    fs::set_permissions(daemon.config_path(), Permissions::from_mode(0o644))?;
+    let mut command = stranger.command(&binary("moderationctl")?)?;
+    command.arg("--config").arg(daemon.config_path());
     command.arg("--socket").arg(socket).args(["check", "anna"]).stdin(Stdio::null());
     let output = command.output()?;
     Ok((output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned()))

@@ -60,9 +60,9 @@ fn app_cases() -> Vec<Case> {
         case(post(EVENTS, &json!(["login", "anna", null, null, null])), 422, "invalid-field"),
         case(post(EVENTS, &Value::Null), 422, "invalid-field"),
         case(("POST", EVENTS, "{\"type\":\"login\",\"type\":\"login\"}"), 422, "invalid-field"),
-        case(violation(json!(-1)), 422, "invalid-field"),
-        case(violation(json!(1e9)), 422, "invalid-field"),
-        case(violation(json!("five")), 422, "invalid-field"),
+        case(violation(&json!(-1)), 422, "invalid-field"),
+        case(violation(&json!(1e9)), 422, "invalid-field"),
+        case(violation(&json!("five")), 422, "invalid-field"),
         case(("POST", VIOLATIONS, "{\"type\":\"logins\",\"score\":1e999}"), 400, "malformed-json"),
         case(login("type", json!("log in")), 422, "unknown-type"),
         case(login("type", json!("")), 422, "unknown-type"),
@@ -89,7 +89,7 @@ fn app_cases() -> Vec<Case> {
     ]
 }
 
-fn violation(score: Value) -> (&'static str, &'static str, String) {
+fn violation(score: &Value) -> (&'static str, &'static str, String) {
     post(VIOLATIONS, &json!({ "type": "logins", "user": "anna", "score": score }))
 }
 

@@ -11,8 +11,11 @@ pub(crate) struct Shape {
     pub(crate) hangs_up: bool,
 }
 
+/// Makes one.
+type Maker = fn(&mut Random) -> Shape;
+
 /// Each with its name.
-pub(crate) const SHAPES: [(&str, fn(&mut Random) -> Shape); 16] = [
+pub(crate) const SHAPES: [(&str, Maker); 16] = [
     ("random JSON", |random| waits(json_request(random))),
     ("JSON of another shape", |random| waits(misshapen(random))),
     ("almost right", |random| waits(mutated(random))),
@@ -50,8 +53,18 @@ const PATHS: [&str; 12] = [
     "/",
 ];
 const METHODS: [&str; 7] = ["GET", "POST", "PUT", "DELETE", "PATCH", "OPTIONS", "BREW"];
-const FIELDS: [&str; 10] =
-    ["type", "user", "ip", "user_agent", "id", "score", "duration", "reason", "prefix", "__proto__"];
+const FIELDS: [&str; 10] = [
+    "type",
+    "user",
+    "ip",
+    "user_agent",
+    "id",
+    "score",
+    "duration",
+    "reason",
+    "prefix",
+    "__proto__",
+];
 
 fn path(random: &mut Random) -> &'static str {
     random.pick(&PATHS)
@@ -137,7 +150,8 @@ fn wrong_length(random: &mut Random) -> Vec<u8> {
 }
 
 fn chunks(random: &mut Random) -> Vec<u8> {
-    let chunks = ["zz\r\n", "ffffffffffffffffff\r\n", "-5\r\n{\"a\"", "5\r\n{}", "0\r\n", "5;a=b\r\n"];
+    let chunks =
+        ["zz\r\n", "ffffffffffffffffff\r\n", "-5\r\n{\"a\"", "5\r\n{}", "0\r\n", "5;a=b\r\n"];
     let body = random.pick(&chunks);
     let head = format!("POST {} HTTP/1.1\r\nhost: x\r\ntransfer-encoding: ", path(random));
     let encoding = random.pick(&["chunked", "chunked, chunked", "gzip, chunked", "identity"]);

@@ -178,7 +178,8 @@ impl Audit {
             let stored = scores.get(key).copied().unwrap_or_default();
             ensure!(stored >= *total, "{key:?} was told {total} and has {stored}");
         }
-        let count: i64 = store.query_row("SELECT count(*) FROM violations", [], |row| row.get(0))?;
+        let count: i64 =
+            store.query_row("SELECT count(*) FROM violations", [], |row| row.get(0))?;
         let acknowledged = self.violations;
         ensure!(u64::try_from(count)? >= acknowledged, "{count} violations of {acknowledged}");
         Ok(())

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 
 use anyhow::{Result, ensure};
 use moderation_daemon::api::client::{Client, ClientError};
+use moderation_daemon::network::{BanMaps, Pins};
 use moderation_tests::daemon::Daemon;
 use moderation_tests::random::Random;
 use serde_json::{Value, json};
@@ -26,6 +27,7 @@ pub(crate) struct Ledger {
 pub(crate) struct Load {
     app: Client,
     operator: Client,
+    kernel: BanMaps,
     random: Random,
     /// Makes names and addresses that no other caller uses.
     prefix: [u8; 2],
@@ -34,12 +36,13 @@ pub(crate) struct Load {
 }
 
 impl Load {
-    pub(crate) fn new(daemon: &Daemon, round: u64, caller: u64, random: Random) -> Self {
+    pub(crate) fn new(daemon: &Daemon, round: u64, caller: u64, random: Random) -> Result<Self> {
         let [.., round] = round.to_be_bytes();
         let [.., caller] = caller.to_be_bytes();
         let (app, operator) = (daemon.api(), daemon.admin());
         let ledger = Ledger::default();
-        Self { app, operator, random, prefix: [round, caller], made: 0, ledger }
+        let kernel = BanMaps::open(&Pins::new(daemon.pin_root()))?;
+        Ok(Self { app, operator, kernel, random, prefix: [round, caller], made: 0, ledger })
     }
 
     /// Until the connection breaks. An answer that is no success is a failure.
@@ -90,8 +93,7 @@ impl Load {
         body["type"] = json!("non_browser");
         let answer = self.ask("/v1/violations", &body)?;
         ensure!(answer["ban"].is_object(), "20 points are a ban: {answer}");
-        self.record(&body, &answer);
-        Ok(())
+        self.record(&body, &answer)
     }
 
     fn ban_by_operator(&mut self) -> Result<()> {
@@ -100,8 +102,7 @@ impl Load {
         body["duration"] = json!(duration);
         let answer = self.ask("/v1/bans", &body)?;
         ensure!(answer["ban"].is_object(), "{answer}");
-        self.record(&body, &answer);
-        Ok(())
+        self.record(&body, &answer)
     }
 
     /// Points for one of a few users whom all callers report.
@@ -110,8 +111,7 @@ impl Load {
         let kind = self.random.pick(&["logins", "concurrent", "illegal_model_request"]);
         let body = json!({ "type": kind, "user": user, "score": self.random.below(8) });
         let answer = self.ask("/v1/violations", &body)?;
-        self.record(&body, &answer);
-        Ok(())
+        self.record(&body, &answer)
     }
 
     /// Messages from one place: after forty each is a violation, until the ban.
@@ -121,19 +121,26 @@ impl Load {
         let body = json!({ "type": "message", "user": user, "ip": ip });
         let answer = self.ask("/v1/events", &body)?;
         if answer["violation"].is_object() {
-            self.record(&body, &answer);
+            self.record(&body, &answer)?;
         }
         Ok(())
     }
 
-    fn record(&mut self, asked: &Value, answer: &Value) {
+    /// Writes an answer down. Whoever reads `enforced: true` finds it true.
+    fn record(&mut self, asked: &Value, answer: &Value) -> Result<()> {
         if let (Some(user), Some(total)) = (asked["user"].as_str(), answer["score"].as_f64()) {
             let kind = answer["violation"]["type"].as_str().unwrap_or_default();
             self.ledger.scores.push((user.to_owned(), kind.to_owned(), total));
         }
-        if answer["ban"].is_object() {
-            self.ledger.bans.push(answer["ban"].clone());
+        let ban = &answer["ban"];
+        if let Some(address) = ban["address"].as_str() {
+            let is_blocked = self.kernel.get(address.parse()?)?.is_some();
+            ensure!(is_blocked || ban["enforced"] != true, "said too early: {ban}");
         }
+        if ban.is_object() {
+            self.ledger.bans.push(ban.clone());
+        }
+        Ok(())
     }
 
     /// Lifts one of the own bans.

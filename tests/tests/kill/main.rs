@@ -64,7 +64,7 @@ fn what_was_acknowledged_survives_kill_9_whole() -> Result<()> {
     let bans = audit.acknowledged_bans();
     assert!(bans > rounds, "there was hardly any load: {bans} bans");
     let line = format!(
-        "kill test: {rounds} rounds, {bans} acknowledged bans, 0 lost ({} lifts, {} violations)\n",
+        "kill test: {rounds} rounds, {bans} acknowledged bans, 0 lost ({} lifts, {} violations of users)\n",
         audit.acknowledged_lifts(),
         audit.acknowledged_violations(),
     );
@@ -75,9 +75,9 @@ fn what_was_acknowledged_survives_kill_9_whole() -> Result<()> {
 /// One life of the daemon: load from all sides until it is killed.
 fn live(daemon: &mut Daemon, round: u64, random: &mut Random) -> Result<Vec<Ledger>> {
     let life = Duration::from_millis(random.below(LONGEST_LIFE_MS));
-    let callers: Vec<_> = (0..CALLERS)
+    let callers: Vec<Load> = (0..CALLERS)
         .map(|caller| Load::new(daemon, round, caller, Random::new(random.bits())))
-        .collect();
+        .collect::<Result<_>>()?;
     thread::scope(|scope| {
         let callers: Vec<_> = callers.into_iter().map(|load| scope.spawn(|| load.run())).collect();
         thread::sleep(life); // paces: the kill comes at a random moment
