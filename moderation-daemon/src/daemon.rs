@@ -43,14 +43,7 @@ struct Arguments {
 
 /// The whole program.
 pub fn main() -> ExitCode {
-    let arguments = match Arguments::try_parse() {
-        Ok(arguments) => arguments,
-        Err(error) => return exit::usage(&error),
-    };
-    match run(arguments) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => exit::report("moderationd", &error),
-    }
+    exit::main("moderationd", run)
 }
 
 #[expect(clippy::print_stdout, reason = "what --check and --print-default-config are for")]

@@ -3,6 +3,8 @@
 
 use std::process::ExitCode;
 
+use clap::Parser;
+
 use crate::{config::ConfigError, network::NetworkError};
 
 /// The command line makes no sense.
@@ -14,9 +16,21 @@ pub const NO_PERMISSION: u8 = 77;
 /// The configuration is wrong.
 pub const CONFIG: u8 = 78;
 
+/// A whole program: parses the command line and does what it says.
+pub fn main<A: Parser>(program: &str, run: impl FnOnce(A) -> anyhow::Result<()>) -> ExitCode {
+    let arguments = match A::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => return usage(&error),
+    };
+    match run(arguments) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => report(program, &error),
+    }
+}
+
 /// Prints an error, its causes below it, and turns it into an exit code.
 #[expect(clippy::print_stderr, reason = "this is what the user sees")]
-pub fn report(program: &str, error: &anyhow::Error) -> ExitCode {
+fn report(program: &str, error: &anyhow::Error) -> ExitCode {
     eprintln!("{program}: {error}");
     for cause in error.chain().skip(1) {
         eprintln!("  because {cause}");
@@ -70,7 +84,7 @@ pub struct Unreachable(pub String);
 
 /// Prints clap's own text, help and version included; a wrong command line is
 /// [`USAGE`].
-pub fn usage(error: &clap::Error) -> ExitCode {
+fn usage(error: &clap::Error) -> ExitCode {
     // A closed standard output is the reader's choice.
     drop(error.print());
     if error.use_stderr() { ExitCode::from(USAGE) } else { ExitCode::SUCCESS }

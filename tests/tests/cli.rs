@@ -318,13 +318,16 @@ fn a_second_daemon_is_refused_and_does_not_disturb_the_first() -> Result<()> {
     let Some(daemon) = daemon()? else { return Ok(()) };
     let mut operator = Caller::operator(&daemon);
     operator.ban(&json!({ "user": "anna" }))?;
-    for _ in 0..2 {
-        let mut second = program("moderationd", &["--config"])?;
-        let (code, _, stderr) = said(second.arg(daemon.config_path()))?;
+    let same = fs::read_to_string(daemon.config_path())?;
+    let socket = daemon.api_socket().display().to_string();
+    let store = daemon.store_path().display().to_string();
+    let other_store = same.replace("moderation.db", "other.db");
+    let other_sockets = same.replace("api.sock", "a.sock").replace("admin.sock", "b.sock");
+    for (config, taken) in [(&same, &store), (&other_store, &socket), (&other_sockets, &store)] {
+        let (_folder, path) = configuration(config)?;
+        let (code, _, stderr) = said(program("moderationd", &["--config"])?.arg(path))?;
         assert_eq!(code, Some(1), "{stderr}");
-        let socket = daemon.api_socket();
-        let complaint = format!("another daemon listens on {}", socket.display());
-        assert!(stderr.contains(&complaint), "{stderr}");
+        assert!(stderr.contains("another daemon") && stderr.contains(taken), "{stderr}");
         // The same connection, a new one, and the store.
         assert_eq!(operator.bans("all=false")?.len(), 1);
         assert!(Caller::app(&daemon).is_banned("user=anna")?);

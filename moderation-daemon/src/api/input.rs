@@ -122,7 +122,9 @@ pub(super) fn request_id(
                 Bearer::User(user) => format!("user {user}"),
                 Bearer::Address(address) => format!("address {address}"),
             };
-            Ok(Some(format!("{asked} of {bearer}: {id}").into()))
+            // A user id can hold anything; the length says where it ends.
+            let length = bearer.len();
+            Ok(Some(format!("{asked} of {length} {bearer}: {id}").into()))
         }
     }
 }

@@ -8,8 +8,6 @@ mod xdp;
 
 use std::process::ExitCode;
 
-use clap::Parser as _;
-
 use crate::{config::Config, exit};
 use command::{Arguments, Command};
 use output::Output;
@@ -17,14 +15,7 @@ use remote::Remote;
 
 /// The whole program.
 pub fn main() -> ExitCode {
-    let arguments = match Arguments::try_parse() {
-        Ok(arguments) => arguments,
-        Err(error) => return exit::usage(&error),
-    };
-    match run(arguments) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => exit::report("moderationctl", &error),
-    }
+    exit::main("moderationctl", run)
 }
 
 fn run(arguments: Arguments) -> anyhow::Result<()> {

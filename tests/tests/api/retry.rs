@@ -33,6 +33,29 @@ fn the_same_id_twice_counts_once_and_is_answered_alike() -> Result<()> {
 }
 
 #[test]
+fn an_id_names_one_request_of_one_kind_about_one_subject() -> Result<()> {
+    let Some(mut desk) = desk(Value::Null)? else { return Ok(()) };
+    let subjects =
+        [json!({ "user": "anna" }), json!({ "user": "bert" }), json!({ "ip": "192.0.2.7" })];
+    for subject in subjects {
+        let mut named = subject;
+        named["id"] = json!("a");
+        for kind in ["logins", "concurrent"] {
+            assert_eq!(desk.app.violation(kind, &named)?["score"], 1, "{kind} {named}");
+        }
+        assert_eq!(desk.app.event("message", &named)?["decision"], "allow", "{named}");
+        assert!(desk.app.post("/v1/leases", &named)?["lease"].is_object(), "{named}");
+    }
+    // No user and id can be made to look like another user and id.
+    for (user, id) in [("carl", "b: c"), ("carl: b", "c")] {
+        let answer = desk.app.violation("logins", &json!({ "user": user, "id": id }))?;
+        assert_eq!(answer["score"], 1, "{user}, {id}: {answer}");
+        assert_eq!(desk.app.violation("logins", &json!({ "user": user }))?["score"], 2);
+    }
+    Ok(())
+}
+
+#[test]
 fn the_same_id_in_one_burst_counts_once() -> Result<()> {
     let Some(mut desk) = desk(Value::Null)? else { return Ok(()) };
     let body = json!({ "type": "logins", "user": "anna", "id": "a" }).to_string();
