@@ -46,7 +46,10 @@ fn abandoned(folder: &str) -> Result<Vec<PathBuf>> {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
         entries => entries.with_context(|| format!("cannot list {folder}"))?,
     };
-    Ok(entries.flatten().map(|entry| entry.path()).filter(|path| is_abandoned(path)).collect())
+    let abandoned = entries.flatten().map(|entry| entry.path()).filter(|path| is_abandoned(path));
+    // What its maker removed after it was listed, and before the maker ended,
+    // is not there any more.
+    Ok(abandoned.filter(|path| path.exists()).collect())
 }
 
 fn is_abandoned(path: &Path) -> bool {
