@@ -1,0 +1,74 @@
+//! What happens when a table is full.
+
+use super::*;
+
+fn bounded(bounds: Bounds) -> Engine {
+    engine_with(Rules { bounds, ..rules() })
+}
+
+#[test]
+fn when_windows_run_out_newcomers_share_one() {
+    let mut engine = bounded(Bounds { windows: 3, ..Bounds::default() });
+    let outcomes: Vec<_> = (0..100)
+        .map(|i| judge_one(&mut engine, event(EventType::Login, "", &format!("192.0.2.{i}")), NOW))
+        .collect();
+    assert_eq!(allowed(&outcomes), 3 + 7);
+    assert_eq!(violations(&outcomes), 0, "the newcomers did nothing wrong");
+    assert_eq!(outcomes[99].cause, Some(Cause::WindowsFull));
+    assert!(engine.size().windows <= 4, "three, and the shared one");
+    // Those who came before are not affected by the crowd.
+    let regular = judge_one(&mut engine, event(EventType::Login, "", "192.0.2.0"), NOW);
+    assert_eq!(regular.verdict, Verdict::Allow);
+    engine.expire(later(5 * 60_000));
+    assert_eq!(engine.size().windows, 0);
+}
+
+#[test]
+fn when_scores_run_out_the_one_that_was_quiet_longest_goes() {
+    let mut engine = bounded(Bounds { scores: 3, ..Bounds::default() });
+    for batch in [1, 5] {
+        for i in 0..10 {
+            let bad = violation(ViolationType::Logins, None, "", &format!("192.0.2.{i}"));
+            judge(&mut engine, &[bad.clone(), bad], batch, later(i));
+        }
+        assert_eq!(engine.size().scores, 3, "in batches of {batch}");
+    }
+    let many: Vec<_> = (0..50)
+        .map(|i| violation(ViolationType::Logins, None, "", &format!("198.51.100.{i}")))
+        .collect();
+    judge(&mut engine, &many, 50, later(100));
+    assert_eq!(engine.size().scores, 3, "within one batch too");
+}
+
+#[test]
+fn when_bans_run_out_none_falls_and_the_caller_is_told() {
+    let mut engine = bounded(Bounds { bans: 2, ..Bounds::default() });
+    let bad: Vec<_> = (0..5)
+        .map(|i| violation(ViolationType::NonBrowser, None, "", &format!("192.0.2.{i}")))
+        .collect();
+    let outcomes = judge(&mut engine, &bad, 5, NOW);
+    assert_eq!(bans(&outcomes), 2);
+    assert_eq!(outcomes[4].refusal, Some(BanRefusal::Full));
+}
+
+#[test]
+fn when_leases_run_out_none_is_given() {
+    let mut engine = bounded(Bounds { leases: 2, ..Bounds::default() });
+    let users = ["anna", "bert", "carl"];
+    let requests = users.map(|user| request(Act::Acquire, subject(user, "")));
+    let outcomes = judge(&mut engine, &requests, 3, NOW);
+    assert_eq!(outcomes[2].cause, Some(Cause::LeasesFull));
+    assert_eq!(violations(&outcomes), 0, "the user did nothing wrong");
+}
+
+#[test]
+fn request_ids_are_bounded() {
+    let mut engine = bounded(Bounds { request_ids: 10, ..Bounds::default() });
+    for i in 0..100 {
+        let mut request = message(&format!("user {i}"), "");
+        request.id = Some(format!("id {i}").into());
+        judge_one(&mut engine, request, NOW);
+    }
+    assert_eq!(engine.answers.len(), 10);
+    assert_eq!(engine.answers.by_id.len(), 10);
+}
