@@ -95,6 +95,8 @@ fn compile(root: &Path, linker: &Path, target_dir: &Path, target: &str) -> Resul
     if output.status.success() {
         return Ok(());
     }
+    // The compiler's own words are shown only if the script itself fails.
     eprintln!("{}", String::from_utf8_lossy(&output.stderr));
-    Err(format!("the kernel programs do not build ({}); see above", output.status))
+    println!("cargo::error=the kernel programs do not build ({})", output.status);
+    std::process::exit(1)
 }

@@ -52,6 +52,12 @@ fn code(error: &anyhow::Error) -> u8 {
     }
 }
 
+/// Prints what goes wrong without ending anything.
+#[expect(clippy::print_stderr, reason = "this is what the user sees")]
+pub fn tell(consequence: &str, error: &dyn std::error::Error) {
+    eprintln!("{consequence}: {error}");
+}
+
 /// Whether a cause is of a type, be it wrapped in context or not.
 fn is_caused_by<E: std::error::Error + Send + Sync + 'static>(error: &anyhow::Error) -> bool {
     error.is::<E>() || error.chain().any(|cause| cause.downcast_ref::<E>().is_some())

@@ -387,3 +387,42 @@ fn an_interface_that_is_not_there_is_named() -> Result<()> {
     assert!(attach.stderr.contains("nosuch0"), "{attach:?}");
     Ok(())
 }
+
+#[test]
+fn the_emergency_brake_works_with_a_configuration_that_does_not() -> Result<()> {
+    if !need::root() {
+        return Ok(());
+    }
+    let (folder, broken) = configuration("netwrok: {}")?;
+    let config = broken.display().to_string();
+    let nowhere = folder.path().join("pins").display().to_string();
+    let arguments = ["--config", &config, "xdp", "off", "--pin-root", &nowhere];
+    let (code, stdout, stderr) = said(&mut program("moderationctl", &arguments)?)?;
+    assert_eq!(code, Some(0), "{stderr}");
+    assert!(stdout.contains("nothing was loaded"), "{stdout}");
+    assert!(stderr.contains("going by the defaults"), "{stderr}");
+    let (code, ..) = said(&mut program("moderationctl", &["--config", &config, "xdp", "status"])?)?;
+    assert_eq!(code, Some(78), "what is no emergency wants a good configuration");
+    Ok(())
+}
+
+#[test]
+fn off_and_detach_remove_nothing_that_is_not_ours() -> Result<()> {
+    if !need::root() {
+        return Ok(());
+    }
+    let folder = tempfile::tempdir()?;
+    let file = folder.path().join("file");
+    fs::write(&file, "precious")?;
+    let (root, name) = (folder.path().display().to_string(), file.display().to_string());
+    let off = ["xdp", "off", "--pin-root", &root];
+    let (code, _, stderr) = said(&mut program("moderationctl", &off)?)?;
+    assert_eq!(code, Some(1), "{stderr}");
+    assert!(stderr.contains("no BPF filesystem"), "{stderr}");
+    let detach = ["xdp", "detach", "--pin-root", &root, "--interface", &name];
+    let (code, stdout, stderr) = said(&mut program("moderationctl", &detach)?)?;
+    assert_eq!(code, Some(0), "{stderr}");
+    assert!(stdout.contains("nothing of ours"), "{stdout}");
+    assert_eq!(fs::read_to_string(&file)?, "precious");
+    Ok(())
+}

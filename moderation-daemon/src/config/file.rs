@@ -93,7 +93,7 @@ impl Default for Admin {
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct Store {
-    /// The database file. Its folder must exist and be the daemon's.
+    /// The database file. Its folder must be the daemon's.
     pub(super) path: PathBuf,
     /// How long violations, past bans and quiet scores are kept.
     #[serde(with = "friendly")]

@@ -59,6 +59,13 @@ pub(super) enum Command {
     Xdp(Xdp),
 }
 
+impl Command {
+    /// Whether it must work even if the configuration does not.
+    pub(super) const fn is_emergency(&self) -> bool {
+        matches!(self, Self::Xdp(Xdp::Off { .. } | Xdp::Detach { .. }))
+    }
+}
+
 #[derive(Debug, Args)]
 #[group(id = "subject", required = true, multiple = true)]
 pub(super) struct Whom {

@@ -8,7 +8,10 @@ mod xdp;
 
 use std::process::ExitCode;
 
-use crate::{config::Config, exit};
+use crate::{
+    config::Config,
+    exit::{self, tell},
+};
 use command::{Arguments, Command};
 use output::Output;
 use remote::Remote;
@@ -19,7 +22,13 @@ pub fn main() -> ExitCode {
 }
 
 fn run(arguments: Arguments) -> anyhow::Result<()> {
-    let config = Config::load(arguments.config.as_deref())?;
+    let config = match Config::load(arguments.config.as_deref()) {
+        Err(error) if arguments.command.is_emergency() => {
+            tell("going by the defaults, for the configuration is wrong", &error);
+            Config::parse("")?
+        }
+        config => config?,
+    };
     let output = Output::new(arguments.json);
     if let Command::Xdp(command) = arguments.command {
         return xdp::run(command, &config, output);

@@ -109,7 +109,12 @@ impl Remote {
                 let body = object([("prefix", Some(prefix)), ("note", note)]);
                 let response = self.client.post("/v1/allowlist", &body);
                 let answer = self.success(response)?;
-                let text = |answer: &Value| format!("{} is never banned", field(&answer["prefix"]));
+                let text = |answer: &Value| {
+                    let follows = answer["enforced"] == true;
+                    let hint = " (the kernel does not follow yet: see moderationctl status)";
+                    let hint = if follows { "" } else { hint };
+                    format!("{} is never banned{hint}", field(&answer["prefix"]))
+                };
                 Ok(self.output.show(&answer, text)?)
             }
             Allow::Remove { prefix } => {

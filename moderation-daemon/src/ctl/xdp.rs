@@ -75,11 +75,15 @@ fn detach(pins: &Pins, interface: &str, output: Output) -> anyhow::Result<()> {
 }
 
 fn off(pins: &Pins, output: Output) -> anyhow::Result<()> {
+    let was_loaded = pins.exist();
     let interfaces = network::off(pins)?;
     let result = json!({ "detached": interfaces, "pin_root": pins.root() });
     Ok(output.show(&result, |_| {
+        if !was_loaded {
+            return format!("nothing was loaded at {}", pins.root().display());
+        }
         let from = if interfaces.is_empty() { "nothing".to_owned() } else { interfaces.join(", ") };
-        format!("detached from {from} and removed {}", pins.root().display())
+        format!("detached from {from} and removed the pins in {}", pins.root().display())
     })?)
 }
 

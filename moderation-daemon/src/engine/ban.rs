@@ -137,11 +137,6 @@ impl BanIndex {
         self.by_address.keys().map(|address| (*address, self.address_until(*address).flatten()))
     }
 
-    /// How many addresses are banned.
-    pub fn address_count(&self) -> usize {
-        self.by_address.len()
-    }
-
     /// When the last ban of an address runs out: `Some(None)` for never,
     /// `None` if there is no ban.
     pub fn address_until(&self, address: Address) -> Option<Option<u64>> {

@@ -60,7 +60,9 @@ impl Overlay<'_> {
             Act::Violation { kind, points } => self.violate(request, *kind, *points, None, now),
             Act::Acquire => self.acquire(request, now),
         };
-        if let Some(id) = &request.id {
+        let no_room = [Some(Cause::LeasesFull), Some(Cause::WindowsFull)];
+        let is_final = !no_room.contains(&decision.outcome.cause);
+        if let Some(id) = request.id.as_ref().filter(|_| is_final) {
             let outcome = Arc::new(decision.outcome.clone());
             let until = now.boot_ms.saturating_add(self.engine.rules.bounds.request_id_ms);
             decision.changes.push(Change::Answer(Arc::clone(id), outcome, until));

@@ -42,6 +42,8 @@ pub struct KernelStatus {
 #[derive(Debug, Default)]
 struct State {
     bans: BanIndex,
+    /// How many of them are in force.
+    enforced: usize,
     blocked: HashSet<Address>,
     trust: PrefixSet,
     allowlist: Vec<Allowed>,
@@ -87,12 +89,7 @@ impl Board {
     /// The number of active bans, and of those that are in force.
     pub fn ban_counts(&self) -> (usize, usize) {
         let state = self.read();
-        let active = state.bans.len();
-        // As long as all is well there is nothing to count.
-        if state.blocked.len() == state.bans.address_count() {
-            return (active, active);
-        }
-        (active, state.bans.iter().filter(|ban| state.is_enforced(ban)).count())
+        (state.bans.len(), state.enforced)
     }
 
     /// Whether exactly this address is protected, if not all of its /64.
@@ -115,24 +112,41 @@ impl Board {
         self.read().size
     }
 
-    pub(super) fn insert(&self, ban: Arc<Ban>) {
-        self.write().bans.insert(ban);
+    /// Whether the kernel blocks an address, as far as is known.
+    pub(super) fn is_blocked(&self, address: Address) -> bool {
+        self.read().blocked.contains(&address)
+    }
+
+    pub(super) fn insert(&self, ban: &Arc<Ban>) {
+        let mut state = self.write();
+        state.bans.insert(Arc::clone(ban));
+        state.enforced += usize::from(state.is_enforced(ban));
     }
 
     pub(super) fn remove(&self, ban: &Ban) {
-        self.write().bans.remove(ban.id);
+        let mut state = self.write();
+        state.enforced -= usize::from(state.is_enforced(ban));
+        state.bans.remove(ban.id);
     }
 
     pub(super) fn set_blocked(&self, address: Address) {
-        self.write().blocked.insert(address);
+        let mut state = self.write();
+        if state.blocked.insert(address) {
+            state.enforced += state.bans.of_address(address).count();
+        }
     }
 
     pub(super) fn set_unblocked(&self, address: Address) {
-        self.write().blocked.remove(&address);
+        let mut state = self.write();
+        if state.blocked.remove(&address) {
+            state.enforced -= state.bans.of_address(address).count();
+        }
     }
 
     pub(super) fn replace_blocked(&self, blocked: HashSet<Address>) {
-        self.write().blocked = blocked;
+        let mut state = self.write();
+        state.blocked = blocked;
+        state.enforced = state.bans.iter().filter(|ban| state.is_enforced(ban)).count();
     }
 
     pub(super) fn set_trust(&self, trust: PrefixSet, allowlist: Vec<Allowed>) {
@@ -156,6 +170,9 @@ impl State {
     }
 
     fn is_enforced(&self, ban: &Ban) -> bool {
-        ban.address.is_none_or(|address| self.blocked.contains(&address))
+        // One that was lifted or has run out is not in force, whoever else is
+        // banned at its address.
+        self.bans.get(ban.id).is_some()
+            && ban.address.is_none_or(|address| self.blocked.contains(&address))
     }
 }

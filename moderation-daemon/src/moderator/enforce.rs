@@ -16,7 +16,7 @@ use crate::{
     clock,
     engine::{Address, Engine},
     metrics::Metrics,
-    network::{Changes, Network, NetworkError, Pins},
+    network::{Changes, Network, NetworkError, PinIdentity, Pins, Reconciled},
 };
 
 /// The kernel as the moderator knows it.
@@ -34,16 +34,13 @@ pub(super) struct Enforcer {
     pins: Option<Pins>,
     network: Option<Network>,
     /// Which pins were tried last; others at the same place are news.
-    tried: PinIdentity,
+    tried: Option<PinIdentity>,
     board: Arc<Board>,
     metrics: Arc<Metrics>,
     /// Something failed: compare as a whole soon.
     stale: bool,
     retry: Backoff,
 }
-
-/// Tells pins apart that were removed and made anew.
-type PinIdentity = Option<u64>;
 
 /// Ticks between attempts that fail: 1, 2, 4, up to a minute's worth.
 #[derive(Debug, Default)]
@@ -56,9 +53,13 @@ impl Backoff {
     const MOST_TICKS: u32 = 60;
 
     const fn fail(&mut self) {
-        self.failures = if self.failures < 6 { self.failures + 1 } else { 6 };
         let ticks = 1 << self.failures;
-        self.ticks_left = if ticks < Self::MOST_TICKS { ticks } else { Self::MOST_TICKS };
+        if ticks < Self::MOST_TICKS {
+            self.failures += 1;
+            self.ticks_left = ticks;
+        } else {
+            self.ticks_left = Self::MOST_TICKS;
+        }
     }
 
     /// Whether it is time; called once a tick.
@@ -86,7 +87,7 @@ impl Enforcer {
 
     /// Whether the kernel holds all that it should, for all that is known.
     pub(super) const fn is_in_step(&self) -> bool {
-        self.network.is_some() && !self.stale
+        self.pins.is_none() || self.network.is_some() && !self.stale
     }
 
     /// Whether somebody removed the pins, or made them anew.
@@ -122,20 +123,23 @@ impl Enforcer {
         match (result, wanted) {
             (Ok(()), Some(_)) => self.board.set_blocked(address),
             (Ok(()), None) => self.board.set_unblocked(address),
-            (Err(error), _) => self.failed(&error),
+            (Err(error), Some(_)) => {
+                self.board.set_unblocked(address);
+                self.failed(&error);
+            }
+            // It is blocked still.
+            (Err(error), None) => self.failed(&error),
         }
     }
 
     /// Makes the kernel agree about everything.
     pub(super) fn reconcile(&mut self, engine: &Engine, allowlist: &[IpNet]) {
         let Some(pins) = self.pins.clone() else { return };
-        let wanted = all_wanted(engine);
-        let result = self.open(&pins).and_then(|network| network.reconcile(&wanted, allowlist));
-        // What it could do before something failed, it has done.
-        let present = self.network.as_ref().and_then(|network| network.bans().all().ok());
-        let blocked = present.unwrap_or_default().into_keys();
-        self.board
-            .replace_blocked(blocked.filter(|address| wanted.contains_key(address)).collect());
+        let Reconciled { blocked, result } = match self.open(&pins) {
+            Ok(network) => network.reconcile(&all_wanted(engine), allowlist),
+            Err(error) => Reconciled { blocked: HashSet::new(), result: Err(error) },
+        };
+        self.board.replace_blocked(blocked);
         match result {
             Ok(changes) => {
                 self.stale = false;
@@ -149,10 +153,29 @@ impl Enforcer {
         }
     }
 
+    /// Makes the kernel agree about who is protected, and about the banned
+    /// addresses among them; the others are not looked at.
+    pub(super) fn reconcile_allowlist(&mut self, engine: &Engine, allowlist: &[IpNet]) {
+        let Some(network) = &mut self.network else { return };
+        if let Err(error) = network.reconcile_allowlist(allowlist) {
+            self.failed(&error);
+        }
+        let banned = engine.bans().addresses().map(|(address, _)| address);
+        let known = |address: &Address| self.board.is_blocked(*address);
+        let moved: Vec<_> = banned
+            .filter(|address| engine.trust().protecting(*address).is_some() == known(address))
+            .collect();
+        self.project(engine, moved);
+    }
+
     fn open(&mut self, pins: &Pins) -> Result<&mut Network, NetworkError> {
         if self.network.is_none() || self.pins_changed() {
             self.network = None;
-            self.tried = pins.identity();
+            let found = pins.identity();
+            if found != self.tried {
+                self.retry = Backoff::default();
+            }
+            self.tried = found;
             self.network = Some(Network::open(pins)?);
             tracing::info!(pins = %pins.root().display(), "opened the kernel's maps");
         }
@@ -184,7 +207,8 @@ impl Enforcer {
             tracing::error!(problem, "the kernel does not enforce what is decided");
         }
         let open = self.network.is_some();
-        self.board.set_kernel(KernelStatus { open, problem: Some(problem), ..known });
+        let attached = open && known.attached;
+        self.board.set_kernel(KernelStatus { open, attached, problem: Some(problem), ..known });
     }
 }
 
@@ -216,4 +240,26 @@ fn describe(error: &NetworkError) -> String {
         cause = error.source();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Ticks until the next attempt.
+    fn wait(backoff: &mut Backoff) -> usize {
+        1 + (0..1_000).take_while(|_| !backoff.tick()).count()
+    }
+
+    #[test]
+    fn attempts_that_fail_come_ever_more_rarely_but_at_least_once_a_minute() {
+        let mut backoff = Backoff::default();
+        let waits: Vec<_> = (0..9)
+            .map(|_| {
+                backoff.fail();
+                wait(&mut backoff)
+            })
+            .collect();
+        assert_eq!(waits, [1, 2, 4, 8, 16, 32, 60, 60, 60]);
+    }
 }

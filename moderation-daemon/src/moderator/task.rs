@@ -87,7 +87,7 @@ pub fn start(
     let restored = store.restore(now.unix_ms, setup.rules.bounds.request_id_ms)?;
     let board = Arc::new(Board::default());
     for ban in &restored.bans {
-        board.insert(Arc::new(ban.clone()));
+        board.insert(&Arc::new(ban.clone()));
     }
     let engine = Engine::new(setup.rules.clone(), setup.trust(&allowlist), restored, now);
     let (queue, requests) = mpsc::channel(QUEUE_CAPACITY);
@@ -154,8 +154,12 @@ impl Task {
             let result = tokio::select! {
                 biased;
                 _ = self.stopped.changed() => break,
-                Some(wish) = self.wishes.recv() => self.serve(vec![wish]).await,
                 _ = tick.tick() => self.tick().await,
+                Some(wish) = self.wishes.recv() => {
+                    batch.push(wish);
+                    self.fill(&mut batch);
+                    self.serve(mem::take(&mut batch)).await
+                }
                 taken = self.requests.recv_many(&mut batch, MAX_BATCH) => {
                     if taken == 0 {
                         break; // nobody is left to ask anything
@@ -169,6 +173,21 @@ impl Task {
             }
         }
         self.finish().await;
+    }
+
+    /// Whoever else waits shares the transaction: operators first, but however
+    /// many of them there are, the app has its part of every batch.
+    fn fill(&mut self, batch: &mut Vec<Command>) {
+        while batch.len() < MAX_BATCH / 2
+            && let Ok(wish) = self.wishes.try_recv()
+        {
+            batch.push(wish);
+        }
+        while batch.len() < MAX_BATCH
+            && let Ok(request) = self.requests.try_recv()
+        {
+            batch.push(request);
+        }
     }
 
     /// Serves what waits, and takes nothing more.
@@ -248,13 +267,16 @@ impl Task {
                         let cause = ban.violation.map_or("operator", |kind| kind.name());
                         tracing::info!(ban = number(ban.id), cause, suppressed, "a ban fell");
                     }
-                    self.board.insert(Arc::clone(ban));
+                    self.board.insert(ban);
                     touched.extend(ban.address);
                 }
                 Change::Lift(lift) => {
                     tracing::info!(ban = number(lift.ban.id), by = lift.by, "a ban was lifted");
                     self.board.remove(&lift.ban);
                     touched.extend(lift.ban.address);
+                }
+                Change::Count(key, _) if key.bearer.is_none() => {
+                    self.metrics.overflow(Table::Windows);
                 }
                 Change::ForgetScore(_) => self.metrics.overflow(Table::Scores),
                 Change::Violation(violation) => {
@@ -313,7 +335,8 @@ impl Task {
         match stored {
             Ok(allowlist) => {
                 self.set_allowlist(allowlist);
-                self.reconcile();
+                let allowlist = self.kernel_allowlist();
+                self.enforcer.reconcile_allowlist(&self.engine, &allowlist);
                 Ok(self.enforcer.is_in_step())
             }
             Err(error) => {
@@ -374,9 +397,13 @@ impl Task {
 
     /// The kernel's operator allowlist holds the configured prefixes too: a
     /// daemon may be told more than its loader was.
-    fn reconcile(&mut self) {
+    fn kernel_allowlist(&self) -> Vec<IpNet> {
         let operator = self.allowlist.iter().map(|allowed| allowed.prefix);
-        let allowlist: Vec<_> = self.setup.protected.iter().copied().chain(operator).collect();
+        self.setup.protected.iter().copied().chain(operator).collect()
+    }
+
+    fn reconcile(&mut self) {
+        let allowlist = self.kernel_allowlist();
         // It asks the kernel about every ban: the other tasks of this thread go on
         // elsewhere meanwhile.
         tokio::task::block_in_place(|| self.enforcer.reconcile(&self.engine, &allowlist));
@@ -436,10 +463,8 @@ impl Pending {
                 if let Some(refusal) = outcome.refusal {
                     metrics.ban_refused(refusal);
                 }
-                match outcome.cause {
-                    Some(Cause::LeasesFull) => metrics.overflow(Table::Leases),
-                    Some(Cause::WindowsFull) => metrics.overflow(Table::Windows),
-                    _ => {}
+                if outcome.cause == Some(Cause::LeasesFull) {
+                    metrics.overflow(Table::Leases);
                 }
                 let ban = outcome.ban.as_ref().map(|ban| board.view(ban));
                 respond(reply, Ok(Answer { outcome, ban }));

@@ -58,7 +58,8 @@ impl AllowMaps {
                 IpNet::V6(net) => v6.insert((net.prefix_len().into(), net.addr().octets())),
             };
         }
-        Ok(self.v4.reconcile(&v4)? + self.v6.reconcile(&v6)?)
+        let (v4, v6) = (self.v4.reconcile(&v4), self.v6.reconcile(&v6));
+        Ok(v4? + v6?)
     }
 }
 
@@ -77,22 +78,19 @@ impl<K: Pod + Eq + Hash> AllowMap<K> {
             return Err(NetworkError::AllowlistTooLong { prefixes, capacity });
         }
         let present = self.entries()?;
+        let mut failure = Ok(());
         // Nobody loses protection that stays wanted, and room is made first.
         for (length, data) in present.difference(wanted) {
-            self.trie
-                .remove(&Key::new(*length, *data))
-                .map_err(NetworkError::map("remove from", self.name))?;
+            let removed = self.trie.remove(&Key::new(*length, *data));
+            failure = failure.and(removed.map_err(NetworkError::map("remove from", self.name)));
         }
         for (length, data) in wanted.difference(&present) {
-            self.trie
-                .insert(&Key::new(*length, *data), 0, 0)
-                .map_err(NetworkError::map("write to", self.name))?;
+            let added = self.trie.insert(&Key::new(*length, *data), 0, 0);
+            failure = failure.and(added.map_err(NetworkError::map("write to", self.name)));
         }
-        Ok(Changes {
-            added: wanted.difference(&present).count(),
-            updated: 0,
-            removed: present.difference(wanted).count(),
-        })
+        let added = wanted.difference(&present).count();
+        let removed = present.difference(wanted).count();
+        failure.map(|()| Changes { added, updated: 0, removed })
     }
 
     fn entries(&self) -> Result<HashSet<Entry<K>>, NetworkError> {

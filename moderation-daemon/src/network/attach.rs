@@ -215,11 +215,11 @@ fn attach_error(interface: &str, source: aya::programs::ProgramError) -> Network
 ///
 /// If the pin cannot be removed.
 pub fn detach(pins: &Pins, interface: &str) -> Result<bool, NetworkError> {
-    let path = pins.link(interface);
-    if !path.exists() {
+    // Only what is listed: a name is not to lead anywhere else.
+    if !pins.interfaces().iter().any(|ours| ours == interface) {
         return Ok(false);
     }
-    remove_pin(&path)?;
+    remove_pin(&pins.link(interface))?;
     Ok(true)
 }
 

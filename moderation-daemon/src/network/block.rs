@@ -1,6 +1,10 @@
 //! The ban maps: exact keys, each with the moment at which it lapses.
 
-use std::{collections::HashMap, net::IpAddr, ops::Add};
+use std::{
+    collections::{HashMap, HashSet},
+    net::IpAddr,
+    ops::Add,
+};
 
 use aya::{
     Pod,
@@ -41,6 +45,15 @@ pub struct Changes {
     pub updated: usize,
     /// Entries that nobody wanted.
     pub removed: usize,
+}
+
+/// What a reconcile came to.
+#[derive(Debug)]
+pub struct Reconciled {
+    /// The wanted addresses that are blocked now as they should be.
+    pub blocked: HashSet<Address>,
+    /// What it changed, or the first failure.
+    pub result: Result<Changes, NetworkError>,
 }
 
 impl Changes {
@@ -110,11 +123,11 @@ impl BanMaps {
     }
 
     /// See [`Network::reconcile`](super::Network::reconcile).
-    pub(super) fn reconcile(
-        &mut self,
-        wanted: &HashMap<Address, BanEntry>,
-    ) -> Result<Changes, NetworkError> {
-        let present = self.all()?;
+    pub(super) fn reconcile(&mut self, wanted: &HashMap<Address, BanEntry>) -> Reconciled {
+        let present = match self.all() {
+            Ok(present) => present,
+            Err(error) => return Reconciled { blocked: HashSet::new(), result: Err(error) },
+        };
         let mut changes = Changes::default();
         let mut failure = Ok(());
         // Removing first makes room in a map that is nearly full.
@@ -122,15 +135,22 @@ impl BanMaps {
             failure = failure.and(self.unblock(*address));
             changes.removed += 1;
         }
+        let mut blocked = HashSet::with_capacity(wanted.len());
         for (address, entry) in wanted {
-            match present.get(address) {
-                Some(old) if agree(*old, *entry) => continue,
-                Some(_) => changes.updated += 1,
-                None => changes.added += 1,
+            let done = match present.get(address) {
+                Some(old) if agree(*old, *entry) => Ok(()),
+                old => {
+                    changes.updated += usize::from(old.is_some());
+                    changes.added += usize::from(old.is_none());
+                    self.block(*address, *entry)
+                }
+            };
+            if done.is_ok() {
+                blocked.insert(*address);
             }
-            failure = failure.and(self.block(*address, *entry));
+            failure = failure.and(done);
         }
-        failure.map(|()| changes)
+        Reconciled { blocked, result: failure.map(|()| changes) }
     }
 }
 

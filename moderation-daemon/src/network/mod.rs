@@ -20,12 +20,12 @@ use crate::engine::Address;
 
 pub use allow::{AllowMaps, MAX_ALLOWED};
 pub use attach::{AttachOptions, attach, detach, off};
-pub use block::{BanMaps, Changes};
+pub use block::{BanMaps, Changes, Reconciled};
 pub use count::{Counters, Syns};
 pub use error::NetworkError;
 pub use interface::{Attachment, XdpMode, attachments};
 pub use object::{KERNEL_OBJECT, TestProgram};
-pub use pin::Pins;
+pub use pin::{PinIdentity, Pins};
 
 /// The daemon's hands on the pinned maps. It needs no capability, only the
 /// permission of the pins, and drops nothing when it goes away.
@@ -71,28 +71,26 @@ impl Network {
     }
 
     /// Makes the kernel agree with what is wanted, by difference: nothing that
-    /// is blocked and stays blocked is touched.
-    ///
-    /// # Errors
-    ///
-    /// The first failure; all that could be changed nevertheless has been.
+    /// is blocked and stays blocked is touched. What one failure leaves possible
+    /// is done nevertheless.
     pub fn reconcile(
         &mut self,
         bans: &HashMap<Address, BanEntry>,
         allowlist: &[IpNet],
-    ) -> Result<Changes, NetworkError> {
+    ) -> Reconciled {
         // First who may not be dropped, then whom to drop. Neither must wait for
         // the other's trouble to end.
         let allowed = self.allow.reconcile(allowlist);
-        let banned = self.bans.reconcile(bans);
-        Ok(banned? + allowed?)
+        let Reconciled { blocked, result } = self.bans.reconcile(bans);
+        let result = result.and_then(|banned| Ok(banned + allowed?));
+        Reconciled { blocked, result }
     }
 
     /// The allowlist's half of [`Network::reconcile`].
     ///
     /// # Errors
     ///
-    /// As [`Network::reconcile`].
+    /// The first failure; all that could be changed nevertheless has been.
     pub fn reconcile_allowlist(&mut self, allowlist: &[IpNet]) -> Result<Changes, NetworkError> {
         self.allow.reconcile(allowlist)
     }

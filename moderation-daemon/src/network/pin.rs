@@ -2,7 +2,7 @@
 //! The folders are root's; the daemon's user gets the maps it works on.
 
 use std::{
-    fs::{self, DirBuilder, Permissions},
+    fs::{self, DirBuilder, Metadata, Permissions},
     io,
     os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _, chown},
     path::{Path, PathBuf},
@@ -26,6 +26,10 @@ const SCHEMA: &str = "v1";
 /// (kernel: `bpf_lookup`), and interfaces have no percent sign in theirs
 /// (kernel: `dev_get_valid_name`).
 const DOT: &str = "%";
+
+/// See [`Pins::identity`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PinIdentity(u64, i64, i64);
 
 /// The pins of one instance.
 #[derive(Clone, Debug)]
@@ -108,6 +112,14 @@ impl Pins {
     pub(super) fn give_to(&self, owner: Uid) -> Result<(), NetworkError> {
         for name in DAEMON_MAPS {
             let path = self.map(name);
+            // Untouched if it is so already: a running daemon takes a change of
+            // the pins for new ones.
+            let is_theirs = |metadata: Metadata| {
+                metadata.uid() == owner.as_raw() && metadata.mode() & 0o7777 == 0o600
+            };
+            if fs::metadata(&path).is_ok_and(is_theirs) {
+                continue;
+            }
             chown(&path, Some(owner.as_raw()), None)
                 .and_then(|()| fs::set_permissions(&path, Permissions::from_mode(0o600)))
                 .map_err(|source| NetworkError::PinFolder {
@@ -187,10 +199,11 @@ impl Pins {
         self.program().exists()
     }
 
-    /// Tells these pins from others made later at the same place; `None` if
-    /// there are none.
-    pub fn identity(&self) -> Option<u64> {
-        fs::metadata(self.map(BANS_V4)).ok().map(|metadata| metadata.ino())
+    /// Tells these pins from others made later at the same place, and from the
+    /// same before they were given to somebody; `None` if there are none.
+    pub fn identity(&self) -> Option<PinIdentity> {
+        let metadata = fs::metadata(self.map(BANS_V4)).ok()?;
+        Some(PinIdentity(metadata.ino(), metadata.ctime(), metadata.ctime_nsec()))
     }
 
     /// Makes `path`, a new pin, root's alone.

@@ -79,6 +79,7 @@ fn bans_are_lifted_by_number_by_user_and_by_address() -> Result<()> {
         let lifted = desk.operator.delete(&path)?;
         let lifted = lifted["lifted"].as_array().map(Vec::as_slice).unwrap_or_default();
         assert_eq!(ids(lifted), ids(&made), "{target}");
+        assert!(lifted.iter().all(|ban| ban["enforced"] == false), "{lifted:?}");
         assert!(!desk.app.is_banned(query)?, "{query}");
         let again = desk.operator.refused("DELETE", &path, &Value::Null)?;
         assert_eq!(again, (404, "no-such-thing".to_owned()), "{target}");

@@ -70,11 +70,11 @@ fn reconciling_makes_room_before_it_fills_it() {
     let bans = |range: std::ops::Range<u8>| -> Bans {
         range.flat_map(|last| [(v4(last), FOR_EVER), (v6(last.into()), FOR_EVER)]).collect()
     };
-    kernel.network.reconcile(&bans(0..4), &[]).expect("they fit");
-    let changes = kernel.network.reconcile(&bans(2..6), &[]).expect("they fit, too");
+    kernel.network.reconcile(&bans(0..4), &[]).result.expect("they fit");
+    let changes = kernel.network.reconcile(&bans(2..6), &[]).result.expect("they fit, too");
     assert_eq!(changes, Changes { added: 4, updated: 0, removed: 4 });
     assert_eq!(kernel.network.bans().all().expect("read"), bans(2..6));
-    let error = kernel.network.reconcile(&bans(0..5), &[]).expect_err("one too many");
+    let error = kernel.network.reconcile(&bans(0..5), &[]).result.expect_err("one too many");
     assert!(matches!(error, NetworkError::Full { capacity: 4 }), "{error:?}");
 }
 
@@ -86,7 +86,7 @@ fn an_expiry_that_only_jitters_is_left_alone_and_another_is_written() {
     kernel.network.block(v4(1), entry(100 * second)).expect("banned");
     let mut reconciled_to = |expires_at_ns| {
         let wanted = Bans::from([(v4(1), entry(expires_at_ns))]);
-        let changes = kernel.network.reconcile(&wanted, &[]).expect("reconciled");
+        let changes = kernel.network.reconcile(&wanted, &[]).result.expect("reconciled");
         let kept = kernel.network.bans().get(v4(1)).expect("read").expect("it is banned");
         (changes.updated, kept.expires_at_ns / second)
     };
@@ -197,12 +197,12 @@ fn reconciling_makes_the_kernel_hold_what_is_wanted_and_touches_nothing_else() {
             let before = kernel.network.bans().all().expect("read");
             let allowed: Vec<_> = allowed.into_iter().collect();
             let missing = allowed_prefixes(&kernel, &allowed).expect("read");
-            let changes = kernel.network.reconcile(&wanted, &allowed).expect("reconciled");
+            let changes = kernel.network.reconcile(&wanted, &allowed).result.expect("reconciled");
             let after = kernel.network.bans().all().expect("read");
             prop_assert_eq!(changes, difference(&before, &wanted) + missing);
             prop_assert_eq!(&after, &settled(&before, &wanted));
             prop_assert_eq!(allowed_prefixes(&kernel, &allowed).expect("read"), Changes::default());
-            let again = kernel.network.reconcile(&wanted, &allowed).expect("reconciled");
+            let again = kernel.network.reconcile(&wanted, &allowed).result.expect("reconciled");
             prop_assert_eq!(again, Changes::default());
             let total = *seen.borrow();
             *seen.borrow_mut() = total + changes;

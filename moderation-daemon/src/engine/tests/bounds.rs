@@ -59,6 +59,12 @@ fn when_leases_run_out_none_is_given() {
     let outcomes = judge(&mut engine, &requests, 3, NOW);
     assert_eq!(outcomes[2].cause, Some(Cause::LeasesFull));
     assert_eq!(violations(&outcomes), 0, "the user did nothing wrong");
+    // Nothing was counted, so that a retry may try again.
+    let mut named = requests[2].clone();
+    named.id = Some("once more".into());
+    assert_eq!(judge_one(&mut engine, named.clone(), NOW).cause, Some(Cause::LeasesFull));
+    engine.expire(later(60_000));
+    assert_eq!(judge_one(&mut engine, named, later(60_000)).verdict, Verdict::Allow);
 }
 
 #[test]
