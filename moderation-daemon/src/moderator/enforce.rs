@@ -102,14 +102,21 @@ impl Enforcer {
         addresses: impl IntoIterator<Item = Address>,
     ) {
         let mut addresses = addresses.into_iter().peekable();
-        if addresses.peek().is_some() && self.pins_changed() {
-            // What was open is nobody's any more.
-            self.network = None;
-            self.stale = true;
-            self.board.replace_blocked(HashSet::new());
+        if addresses.peek().is_some() {
+            self.leave_changed_pins();
         }
         for address in addresses {
             self.project_one(engine, address);
+        }
+    }
+
+    /// Maps whose pins are gone are nobody's any more: writing to them would
+    /// look like success.
+    fn leave_changed_pins(&mut self) {
+        if self.pins_changed() {
+            self.network = None;
+            self.stale = true;
+            self.board.replace_blocked(HashSet::new());
         }
     }
 
@@ -156,6 +163,7 @@ impl Enforcer {
     /// Makes the kernel agree about who is protected, and about the banned
     /// addresses among them; the others are not looked at.
     pub(super) fn reconcile_allowlist(&mut self, engine: &Engine, allowlist: &[IpNet]) {
+        self.leave_changed_pins();
         let Some(network) = &mut self.network else { return };
         if let Err(error) = network.reconcile_allowlist(allowlist) {
             self.failed(&error);
