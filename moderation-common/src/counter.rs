@@ -13,25 +13,60 @@ pub enum Reason {
     Malformed = 2,
     /// Its IPv4 source is banned.
     BanV4 = 3,
-    /// Its IPv6 source's /64 is banned.
+    /// Its IPv6 source, or that one's /64, is banned.
     BanV6 = 4,
-    /// Its source is banned, but on the allowlist or guarded.
+    /// Its source is banned or too fast, but guarded or on the allowlist.
     AllowOverride = 5,
+    /// A block around its source is banned.
+    BanNet = 6,
+    /// It asks for a connection, of which its source has asked for too many.
+    SynRate = 7,
+    /// Its source is banned or too fast, but a proxy or CDN.
+    ProxyOverride = 8,
+    /// Its source is banned or too fast, but the port is exempt.
+    ExemptPort = 9,
+    /// Its source is banned, but it is neighbour discovery on the link (RFC
+    /// 4861): without it the gateway itself could be lost.
+    NeighbourDiscovery = 10,
+    /// It would have been dropped, but the program only observes.
+    ObserveWouldDrop = 11,
+    /// Nothing was held against its source; a later fragment, in which there
+    /// is no port and no flag to look at.
+    Fragment = 12,
 }
 
 impl Reason {
     /// Every reason, in the order of the indexes.
-    pub const ALL: [Self; 6] =
-        [Self::Pass, Self::NotIp, Self::Malformed, Self::BanV4, Self::BanV6, Self::AllowOverride];
+    pub const ALL: [Self; 13] = [
+        Self::Pass,
+        Self::NotIp,
+        Self::Malformed,
+        Self::BanV4,
+        Self::BanV6,
+        Self::AllowOverride,
+        Self::BanNet,
+        Self::SynRate,
+        Self::ProxyOverride,
+        Self::ExemptPort,
+        Self::NeighbourDiscovery,
+        Self::ObserveWouldDrop,
+        Self::Fragment,
+    ];
 
     /// The index into `COUNTERS`.
     pub const fn index(self) -> u32 {
         self as u32
     }
 
+    /// The reason with that index.
+    pub fn from_index(index: u32) -> Option<Self> {
+        Self::ALL.get(index as usize).copied()
+    }
+
     /// Whether a packet with this reason is dropped.
+    #[inline(always)]
     pub const fn drops(self) -> bool {
-        matches!(self, Self::BanV4 | Self::BanV6)
+        matches!(self, Self::BanV4 | Self::BanV6 | Self::BanNet | Self::SynRate)
     }
 
     /// The label in metrics and in the status.
@@ -43,6 +78,13 @@ impl Reason {
             Self::BanV4 => "ban_v4",
             Self::BanV6 => "ban_v6",
             Self::AllowOverride => "allow_override",
+            Self::BanNet => "ban_net",
+            Self::SynRate => "syn_rate",
+            Self::ProxyOverride => "proxy_override",
+            Self::ExemptPort => "exempt_port",
+            Self::NeighbourDiscovery => "neighbour_discovery",
+            Self::ObserveWouldDrop => "observe_would_drop",
+            Self::Fragment => "fragment",
         }
     }
 }

@@ -1,15 +1,23 @@
-//! What the kernel programs and the daemon must agree on: map names, map keys
-//! and map values. Nothing else lives here, and nothing here allocates.
+//! What the kernel programs and the daemon must agree on: map names, map keys,
+//! map values and the hash in between. Nothing else lives here, and nothing here
+//! allocates.
 
 #![no_std]
 
 mod ban;
+mod control;
 mod counter;
+mod filter;
 pub mod map;
+mod rate;
 mod source;
-mod syn;
 
 pub use ban::BanEntry;
+pub use control::{Alarm, Control, GuardClass, port};
 pub use counter::{Counter, Reason};
+pub use filter::{Place, Seeds, filter_words};
+pub use rate::{
+    Overrun, RateEntry, RateKey, SKETCH_BLOCK_BYTES, SKETCH_ROWS, SKETCH_SLOTS, Sample,
+    SketchBlock, sketch_blocks,
+};
 pub use source::{Source, v4_key, v6_key};
-pub use syn::{SynEntry, SynKey};

@@ -1,17 +1,22 @@
-//! Who is banned: exact keys with an expiry, and the allowlists that overrule
-//! them. Entries come and go from user space only; nothing here writes.
+//! Who is banned: a bitmap that lets almost every innocent pass at the price of
+//! one load, exact keys with an expiry behind it, and blocks where there are
+//! any. Entries come and go from user space only; nothing here writes.
 
 use aya_ebpf::{
-    bindings::BPF_F_NO_PREALLOC,
+    Global,
+    bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC},
     helpers::bpf_ktime_get_boot_ns,
     macros::map,
-    maps::{HashMap, LpmTrie, lpm_trie::Key},
+    maps::{Array, HashMap, LpmTrie, lpm_trie::Key},
 };
-use moderation_common::{BanEntry, Reason, Source, map::MAX_ALLOWED};
+use moderation_common::{BanEntry, Control, Place, Reason, Seeds, Source, filter_words};
 use moderation_ebpf::parse::Packet;
 
-/// How many bans each family holds unless the loader says otherwise.
+/// How many bans there can be unless the loader says otherwise.
 const MAX_BANS: u32 = 1_000_000;
+/// How many of them blocks. A trie's cost grows with its size, and freeing one
+/// of millions locks a CPU for seconds.
+const MAX_NETS: u32 = 16_384;
 
 // Not preallocated: a million empty entries would take 80 MB instead of 17,
 // and only user space inserts. Never an LRU: whoever caused many bans would
@@ -20,66 +25,104 @@ const MAX_BANS: u32 = 1_000_000;
 static BANS_V4: HashMap<u32, u64> = HashMap::with_max_entries(MAX_BANS, BPF_F_NO_PREALLOC);
 #[map]
 static BANS_V6: HashMap<u64, u64> = HashMap::with_max_entries(MAX_BANS, BPF_F_NO_PREALLOC);
+#[map]
+static BANS_HOST: HashMap<[u8; 16], u64> = HashMap::with_max_entries(MAX_BANS, BPF_F_NO_PREALLOC);
+#[map]
+static NETS_V4: LpmTrie<[u8; 4], u64> = LpmTrie::with_max_entries(MAX_NETS, BPF_F_NO_PREALLOC);
+#[map]
+static NETS_V6: LpmTrie<[u8; 16], u64> = LpmTrie::with_max_entries(MAX_NETS, BPF_F_NO_PREALLOC);
+
+/// Mapped into the daemon, which sets bits without asking the kernel.
+#[map]
+static FILTER: Array<u64> = Array::with_max_entries(filter_words(MAX_BANS), BPF_F_MMAPABLE);
 
 #[map]
-static ALLOW_V4: LpmTrie<[u8; 4], u32> = LpmTrie::with_max_entries(MAX_ALLOWED, BPF_F_NO_PREALLOC);
-#[map]
-static ALLOW_V6: LpmTrie<[u8; 16], u32> = LpmTrie::with_max_entries(MAX_ALLOWED, BPF_F_NO_PREALLOC);
-#[map]
-static GUARD_V4: LpmTrie<[u8; 4], u32> = LpmTrie::with_max_entries(MAX_ALLOWED, BPF_F_NO_PREALLOC);
-#[map]
-static GUARD_V6: LpmTrie<[u8; 16], u32> = LpmTrie::with_max_entries(MAX_ALLOWED, BPF_F_NO_PREALLOC);
+static CONTROL: Array<Control> = Array::with_max_entries(1, 0);
 
-/// Whether the packet's source is banned now. The allowlists are looked at
-/// only when it would be dropped, so that innocents do not pay for them.
+#[map]
+static SEEDS: Array<Seeds> = Array::with_max_entries(1, 0);
+
+#[expect(unsafe_code, reason = "the loader finds the variable by its symbol")]
+#[unsafe(no_mangle)]
+static SEED_A: Global<u64> = Global::new(0);
+#[expect(unsafe_code, reason = "the loader finds the variable by its symbol")]
+#[unsafe(no_mangle)]
+static SEED_B: Global<u64> = Global::new(0);
+#[expect(unsafe_code, reason = "the loader finds the variable by its symbol")]
+#[unsafe(no_mangle)]
+static FILTER_MASK: Global<u64> = Global::new(0);
+
+/// What the daemon has switched. The kernel makes the entry with the map.
 #[inline(always)]
-pub(crate) fn judge(packet: &Packet) -> Reason {
-    let reason = if holds(packet.source) {
-        match packet.source {
-            Source::V4(_) => Reason::BanV4,
-            Source::V6(_) => Reason::BanV6,
+pub(crate) fn control() -> Option<&'static Control> {
+    CONTROL.get(0)
+}
+
+/// The secrets of the hashes. The loader copies them from `SEEDS` into the
+/// program, where they are constants.
+#[inline(always)]
+pub(crate) fn seeds() -> Seeds {
+    Seeds { a: SEED_A.load(), b: SEED_B.load() }
+}
+
+/// The ban that holds against the packet's source now.
+#[inline(always)]
+pub(crate) fn find(packet: &Packet, hash: u64, control: &Control) -> Option<Reason> {
+    match packet.source {
+        Source::V4(key) => {
+            if may_hold(hash) && lasts(BANS_V4.get_ptr(key)) {
+                return Some(Reason::BanV4);
+            }
+            if control.nets_v4 != 0 {
+                let [a, b, c, d, ..] = packet.address;
+                return in_net(NETS_V4.get(Key::new(32, [a, b, c, d])));
+            }
         }
-    } else {
-        return Reason::Pass;
-    };
-    if is_allowed(packet) { Reason::AllowOverride } else { reason }
+        Source::V6(key) => {
+            if may_hold(hash) && lasts(BANS_V6.get_ptr(key)) {
+                return Some(Reason::BanV6);
+            }
+            if control.hosts != 0
+                && may_hold(seeds().hash_host(packet.address))
+                && lasts(BANS_HOST.get_ptr(packet.address))
+            {
+                return Some(Reason::BanV6);
+            }
+            if control.nets_v6 != 0 {
+                return in_net(NETS_V6.get(Key::new(128, packet.address)));
+            }
+        }
+    }
+    None
+}
+
+/// Whether a key may be in the exact maps: never `false` for one that is.
+#[inline(always)]
+fn may_hold(hash: u64) -> bool {
+    let place = Place::of(hash, FILTER_MASK.load());
+    // A word that is not there is the loader's mistake: look behind it.
+    FILTER.get(place.word).is_none_or(|word| word & place.bits == place.bits)
 }
 
 #[inline(always)]
-fn holds(source: Source) -> bool {
+fn lasts(entry: Option<*const u64>) -> bool {
     // SAFETY: the value is eight bytes that the kernel replaces as a whole,
     // never in place, and it is copied at once.
     #[expect(unsafe_code, reason = "map values are shared with user space")]
-    let expires_at_ns = unsafe {
-        match source {
-            Source::V4(key) => BANS_V4.get(key),
-            Source::V6(key) => BANS_V6.get(key),
-        }
-        .copied()
-    };
-    match expires_at_ns {
-        Some(expires_at_ns) => BanEntry { expires_at_ns }.holds_at(now_ns()),
-        None => false,
-    }
+    let expires_at_ns = entry.map(|entry| unsafe { *entry });
+    expires_at_ns.is_some_and(|expires_at_ns| BanEntry { expires_at_ns }.holds_at(now_ns()))
+}
+
+/// Blocks within blocks: user space gives the inner one the latest expiry of
+/// those around it, as the trie finds nothing but the narrowest.
+#[inline(always)]
+fn in_net(expires_at_ns: Option<&u64>) -> Option<Reason> {
+    let entry = BanEntry { expires_at_ns: *expires_at_ns? };
+    entry.holds_at(now_ns()).then_some(Reason::BanNet)
 }
 
 #[inline(always)]
-fn is_allowed(packet: &Packet) -> bool {
-    match packet.source {
-        Source::V4(_) => {
-            let [a, b, c, d, ..] = packet.address;
-            let key = Key::new(32, [a, b, c, d]);
-            GUARD_V4.get(&key).is_some() || ALLOW_V4.get(&key).is_some()
-        }
-        Source::V6(_) => {
-            let key = Key::new(128, packet.address);
-            GUARD_V6.get(&key).is_some() || ALLOW_V6.get(&key).is_some()
-        }
-    }
-}
-
-#[inline(always)]
-fn now_ns() -> u64 {
+pub(crate) fn now_ns() -> u64 {
     // SAFETY: the helper only reads a clock.
     #[expect(unsafe_code, reason = "every kernel helper is foreign code")]
     unsafe {

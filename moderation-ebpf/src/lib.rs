@@ -1,5 +1,6 @@
-//! The part of the kernel programs that is plain arithmetic on a frame's
-//! bytes. It compiles for the host too, where its unit tests run.
+//! The part of the kernel programs that is plain arithmetic: on a frame's
+//! bytes, and on the sketch. It compiles for the host too, where its unit tests
+//! run.
 
 #![no_std]
 
@@ -7,3 +8,4 @@
 extern crate std;
 
 pub mod parse;
+pub mod sketch;

@@ -1,14 +1,23 @@
-//! The XDP program: one pass over a packet, from parsing to a verdict. Each
+//! The kernel programs: the XDP program, one pass over a packet from parsing to
+//! a verdict, and the sock_ops program that hears of completed handshakes. Each
 //! concern has its file; this one only puts them in order.
 
-#![cfg_attr(target_arch = "bpf", no_std, no_main)]
+#![cfg_attr(target_arch = "bpf", no_std, no_main, feature(core_intrinsics))]
+#![cfg_attr(
+    target_arch = "bpf",
+    expect(internal_features, reason = "atomic addition; the build sets RUSTC_BOOTSTRAP anyway")
+)]
 
 #[cfg(target_arch = "bpf")]
 mod bans;
 #[cfg(target_arch = "bpf")]
 mod counters;
 #[cfg(target_arch = "bpf")]
+mod exempt;
+#[cfg(target_arch = "bpf")]
 mod rates;
+#[cfg(target_arch = "bpf")]
+mod samples;
 
 /// On the host there is nothing to run; the workspace only wants it to build.
 #[cfg(not(target_arch = "bpf"))]
@@ -16,11 +25,15 @@ fn main() {}
 
 #[cfg(target_arch = "bpf")]
 mod program {
-    use aya_ebpf::{bindings::xdp_action, macros::xdp, programs::XdpContext};
-    use moderation_common::Reason;
-    use moderation_ebpf::parse::{self, Frame, Malformed};
+    use aya_ebpf::{
+        bindings::{BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB, xdp_action},
+        macros::{sock_ops, xdp},
+        programs::{SockOpsContext, XdpContext},
+    };
+    use moderation_common::{Control, Reason, Source};
+    use moderation_ebpf::parse::{self, Frame, Kind, Malformed, Packet};
 
-    use crate::{bans, counters, rates};
+    use crate::{bans, counters, exempt, rates, samples};
 
     /// The entry: counts the verdict and maps it to an action.
     #[expect(clippy::needless_pass_by_value, reason = "the signature that the macro calls")]
@@ -42,11 +55,93 @@ mod program {
             Ok(None) => return Reason::NotIp,
             Err(Malformed) => return Reason::Malformed,
         };
-        let verdict = bans::judge(&packet);
-        if !verdict.drops() && parse::opens_connection(frame, &packet) {
-            rates::count(packet.source);
+        // An array's only entry is always there.
+        let Some(control) = bans::control() else { return Reason::Pass };
+        let hash = bans::seeds().hash(packet.source);
+        match bans::find(&packet, hash, control) {
+            Some(reason) => match exempt::from_ban(frame, &packet) {
+                Some(exemption) => exemption,
+                None => sentence(frame, &packet, reason, control),
+            },
+            None => count_opening(frame, &packet, hash, control),
         }
-        verdict
+    }
+
+    /// Connection attempts are counted, and dropped while there are too many.
+    #[inline(always)]
+    fn count_opening(frame: &Frame<'_>, packet: &Packet, hash: u64, control: &Control) -> Reason {
+        match parse::kind(frame, packet) {
+            Kind::Other => Reason::Pass,
+            Kind::Fragment => Reason::Fragment,
+            Kind::Opening if !rates::is_too_fast(packet.source, hash) => Reason::Pass,
+            Kind::Opening => match exempt::from_rate(frame, packet) {
+                Some(exemption) => exemption,
+                None => sentence(frame, packet, Reason::SynRate, control),
+            },
+        }
+    }
+
+    /// What would be dropped is dropped, unless the program only observes.
+    #[inline(always)]
+    fn sentence(frame: &Frame<'_>, packet: &Packet, reason: Reason, control: &Control) -> Reason {
+        samples::take(frame, packet, reason, control);
+        if control.observe == 0 { reason } else { Reason::ObserveWouldDrop }
+    }
+
+    /// Completed handshakes are counted by source; nothing is ever refused here.
+    #[expect(clippy::needless_pass_by_value, reason = "the signature that the macro calls")]
+    #[sock_ops]
+    pub(crate) fn handshakes(ctx: SockOpsContext) -> u32 {
+        if ctx.op() == BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB {
+            let address = peer(&ctx);
+            if let Some(source) = source(address) {
+                rates::handshake(source, address);
+            }
+        }
+        1
+    }
+
+    /// `AF_INET` and `AF_INET6` of Linux.
+    const AF_INET: u32 = 2;
+    const AF_INET6: u32 = 10;
+
+    /// The peer's address; that of an IPv4 peer as an IPv4-mapped IPv6 address,
+    /// which is what a listener for both families has anyway.
+    #[inline(always)]
+    fn peer(ctx: &SockOpsContext) -> [u8; 16] {
+        let words = match ctx.family() {
+            AF_INET => [0, 0, 0xffff_u32.to_be(), ctx.remote_ip4()],
+            AF_INET6 => ctx.remote_ip6(),
+            _ => [0; 4],
+        };
+        let mut address = [0; 16];
+        let mut at = 0;
+        for word in words {
+            let [a, b, c, d] = word.to_ne_bytes();
+            address[at] = a;
+            address[at + 1] = b;
+            address[at + 2] = c;
+            address[at + 3] = d;
+            at += 4;
+        }
+        address
+    }
+
+    /// Whom a handshake counts for: nobody, if it came from this host itself.
+    #[inline(always)]
+    fn source(address: [u8; 16]) -> Option<Source> {
+        const LOOPBACK_V4: u8 = 127;
+        let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = address;
+        let upper = u64::from_ne_bytes([a, b, c, d, e, f, g, h]);
+        let middle = u32::from_ne_bytes([i, j, k, l]);
+        let lower = u32::from_ne_bytes([m, n, o, p]);
+        if upper != 0 {
+            return Some(Source::V6(upper));
+        }
+        if middle == 0xffff_u32.to_be() && m != LOOPBACK_V4 {
+            return Some(Source::V4(lower));
+        }
+        None
     }
 
     #[panic_handler]

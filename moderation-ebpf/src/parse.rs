@@ -1,11 +1,11 @@
-//! From the bytes of a frame to its source, and on to whether it opens a TCP
-//! connection. It decides nothing, reads no map, and never looks beyond the
-//! frame.
+//! From the bytes of a frame to its source, and on to what it wants. It decides
+//! nothing, reads no map, and never looks beyond the frame.
 //!
-//! The two steps are apart on purpose: [`network`] reads L2 and the fixed part
-//! of L3, which is all that a ban needs; only then does [`opens_connection`]
-//! walk extension headers and look at TCP. So a fragment, an unknown protocol
-//! or a mangled L4 header cannot slip past a ban.
+//! The steps are apart on purpose: [`network`] reads L2 and the fixed part of
+//! L3, which is all that a ban needs; only then does [`kind`] walk extension
+//! headers and look at TCP, and only for what would be dropped do
+//! [`destination`] and [`is_neighbour_discovery`] look for an exemption. So a
+//! fragment, an unknown protocol or a mangled L4 header cannot slip past a ban.
 
 #[cfg(test)]
 mod tests;
@@ -66,6 +66,12 @@ impl<'a> Frame<'a> {
         // SAFETY: the field lies within the frame, as just compared, and a
         // byte array has no alignment.
         Ok(unsafe { *field })
+    }
+
+    /// Whether the frame has `length` bytes, at most 60, at `offset`.
+    #[inline(always)]
+    fn has(&self, offset: usize, length: usize) -> bool {
+        self.start + offset + length <= self.end
     }
 
     #[inline(always)]
@@ -152,9 +158,11 @@ fn ipv6(frame: &Frame<'_>, header: usize) -> Result<Packet, Malformed> {
 // Protocol numbers (IANA).
 const HOP_BY_HOP: u8 = 0;
 const TCP: u8 = 6;
+const UDP: u8 = 17;
 const ROUTING: u8 = 43;
 const FRAGMENT: u8 = 44;
 const AUTHENTICATION: u8 = 51;
+const ICMPV6: u8 = 58;
 const DESTINATION_OPTIONS: u8 = 60;
 const MOBILITY: u8 = 135;
 
@@ -162,35 +170,55 @@ const MOBILITY: u8 = 135;
 /// such a limit), and the verifier wants a bound.
 const MAX_EXTENSION_HEADERS: usize = 6;
 
-/// Whether the packet asks for a TCP connection: SYN set, ACK not. A header
-/// that cannot be reached (a later fragment, encryption, a chain too long or
-/// cut short) does not.
-#[inline(always)]
-pub fn opens_connection(frame: &Frame<'_>, packet: &Packet) -> bool {
-    let tcp = match packet.source {
-        Source::V4(_) => ipv4_tcp(frame, packet.header),
-        Source::V6(_) => ipv6_tcp(frame, packet.header),
-    };
-    matches!(tcp, Ok(Some(offset)) if is_bare_syn(frame, offset))
+/// What follows the IP header, as far as it can be reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Upper {
+    /// Its protocol number.
+    protocol: u8,
+    /// Its offset in the frame.
+    offset: usize,
+    /// Whether it is a part of a packet: the first.
+    is_fragment: bool,
 }
 
-/// The offset of the TCP header, if this is TCP's first fragment or whole.
+/// What comes after the IP header.
+enum Reached {
+    Upper(Upper),
+    /// A later fragment: there is no header in it.
+    LaterFragment,
+}
+
 #[inline(always)]
-fn ipv4_tcp(frame: &Frame<'_>, header: usize) -> Result<Option<usize>, Malformed> {
+fn upper(frame: &Frame<'_>, packet: &Packet) -> Result<Reached, Malformed> {
+    match packet.source {
+        Source::V4(_) => ipv4_upper(frame, packet.header),
+        Source::V6(_) => ipv6_upper(frame, packet.header),
+    }
+}
+
+const FRAGMENT_OFFSET: u16 = 0x1fff;
+const MORE_FRAGMENTS: u16 = 0x2000;
+
+#[inline(always)]
+fn ipv4_upper(frame: &Frame<'_>, header: usize) -> Result<Reached, Malformed> {
     let fixed: [u8; 20] = frame.read(header)?;
     let length = ((fixed[0] & 0x0f) as usize) * 4;
     if length < 20 {
         return Err(Malformed);
     }
-    let fragment_offset = u16::from_be_bytes([fixed[6], fixed[7]]) & 0x1fff;
-    let first = fragment_offset == 0;
-    Ok((fixed[9] == TCP && first).then_some(header + length))
+    let fragment = u16::from_be_bytes([fixed[6], fixed[7]]);
+    if fragment & FRAGMENT_OFFSET != 0 {
+        return Ok(Reached::LaterFragment);
+    }
+    let is_fragment = fragment & MORE_FRAGMENTS != 0;
+    Ok(Reached::Upper(Upper { protocol: fixed[9], offset: header + length, is_fragment }))
 }
 
 #[inline(always)]
-fn ipv6_tcp(frame: &Frame<'_>, header: usize) -> Result<Option<usize>, Malformed> {
+fn ipv6_upper(frame: &Frame<'_>, header: usize) -> Result<Reached, Malformed> {
     let [mut next] = frame.read(header + 6)?;
     let mut offset = header + 40;
+    let mut is_fragment = false;
     for _ in 0..MAX_EXTENSION_HEADERS {
         let header: [u8; 8] = match next {
             HOP_BY_HOP | ROUTING | DESTINATION_OPTIONS | MOBILITY | AUTHENTICATION | FRAGMENT => {
@@ -203,8 +231,9 @@ fn ipv6_tcp(frame: &Frame<'_>, header: usize) -> Result<Option<usize>, Malformed
             AUTHENTICATION => (header[1] as usize + 2) * 4,
             FRAGMENT => {
                 if u16::from_be_bytes([header[2], header[3]]) & 0xfff8 != 0 {
-                    return Ok(None);
+                    return Ok(Reached::LaterFragment);
                 }
+                is_fragment = true;
                 8
             }
             _ => (header[1] as usize + 1) * 8,
@@ -212,7 +241,31 @@ fn ipv6_tcp(frame: &Frame<'_>, header: usize) -> Result<Option<usize>, Malformed
         next = header[0];
         offset += length;
     }
-    Ok((next == TCP).then_some(offset))
+    Ok(Reached::Upper(Upper { protocol: next, offset, is_fragment }))
+}
+
+/// What a packet of an innocent is to the counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// It asks for a TCP connection: SYN set, ACK not.
+    Opening,
+    /// A later fragment.
+    Fragment,
+    /// Anything else, including what cannot be reached: encryption, a chain of
+    /// headers that is too long or cut short.
+    Other,
+}
+
+/// Tells a packet's kind; looks at L4.
+#[inline(always)]
+pub fn kind(frame: &Frame<'_>, packet: &Packet) -> Kind {
+    match upper(frame, packet) {
+        Ok(Reached::LaterFragment) => Kind::Fragment,
+        Ok(Reached::Upper(upper)) if upper.protocol == TCP && is_bare_syn(frame, upper.offset) => {
+            Kind::Opening
+        }
+        _ => Kind::Other,
+    }
 }
 
 const TCP_FLAGS: usize = 13;
@@ -222,4 +275,59 @@ const ACK: u8 = 0x10;
 #[inline(always)]
 fn is_bare_syn(frame: &Frame<'_>, offset: usize) -> bool {
     matches!(frame.read(offset + TCP_FLAGS), Ok([flags]) if flags & (SYN | ACK) == SYN)
+}
+
+/// A packet's destination, which an exemption can name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Destination {
+    /// TCP or UDP, by its number.
+    pub protocol: u8,
+    /// The port.
+    pub port: u16,
+}
+
+/// The destination of a packet that is whole: a complete TCP or UDP header, and
+/// no fragment. Everything else has none, so that no exemption fits it.
+#[inline(always)]
+pub fn destination(frame: &Frame<'_>, packet: &Packet) -> Option<Destination> {
+    let Ok(Reached::Upper(Upper { protocol, offset, is_fragment: false })) = upper(frame, packet)
+    else {
+        return None;
+    };
+    let complete = match protocol {
+        TCP => is_whole_tcp(frame, offset),
+        UDP => frame.read::<8>(offset).is_ok(),
+        _ => false,
+    };
+    if !complete {
+        return None;
+    }
+    let port = frame.read_u16(offset + 2).ok()?;
+    Some(Destination { protocol, port })
+}
+
+/// RFC 9293: the data offset counts words of four octets, the fixed five
+/// included.
+#[inline(always)]
+fn is_whole_tcp(frame: &Frame<'_>, offset: usize) -> bool {
+    let Ok(fixed) = frame.read::<20>(offset) else { return false };
+    let length = ((fixed[12] >> 4) as usize) * 4;
+    length >= 20 && frame.has(offset, length)
+}
+
+/// Neighbour and router discovery as RFC 4861 demands it: hop limit 255, which
+/// no router lets through, code 0, and no header in between (section 6.1, 7.1;
+/// RFC 6980 forbids fragments). Redirects are left out: nothing is lost without
+/// them, and a banned neighbour could move routes.
+#[inline(always)]
+pub fn is_neighbour_discovery(frame: &Frame<'_>, packet: &Packet) -> bool {
+    const ROUTER_SOLICITATION: u8 = 133;
+    const NEIGHBOUR_ADVERTISEMENT: u8 = 136;
+    if !matches!(packet.source, Source::V6(_)) {
+        return false;
+    }
+    let Ok([next, hop_limit]) = frame.read(packet.header + 6) else { return false };
+    let Ok([kind, code, ..]) = frame.read::<8>(packet.header + 40) else { return false };
+    let discovers = kind >= ROUTER_SOLICITATION && kind <= NEIGHBOUR_ADVERTISEMENT;
+    next == ICMPV6 && hop_limit == 255 && code == 0 && discovers
 }

@@ -1,47 +1,209 @@
-//! Connection attempts per source in a fixed window. It only counts: a bare
-//! SYN can be forged and must never cause a ban.
+//! Counting by source: connection attempts (SYN) in a sketch and, of those who
+//! stand out in it, exactly; completed handshakes exactly.
+//!
+//! A bare SYN can be forged: it never causes a ban. Too many of one source are
+//! dropped while they are too many, by the exact count alone. A completed
+//! handshake cannot be forged, and is told to the daemon.
 
-use aya_ebpf::{Global, helpers::bpf_ktime_get_boot_ns, macros::map, maps::LruHashMap};
-use moderation_common::{Source, SynEntry, SynKey};
+use core::intrinsics::{AtomicOrdering, atomic_xadd};
 
-/// Length of the window; the loader overrides it.
+use aya_ebpf::{
+    Global,
+    bindings::BPF_F_MMAPABLE,
+    helpers::bpf_ktime_get_coarse_ns,
+    macros::map,
+    maps::{Array, HashMap, LruHashMap, RingBuf},
+};
+use moderation_common::{
+    Alarm, Overrun, RateEntry, RateKey, SketchBlock, Source,
+    map::{MAX_HANDSHAKES, OVERRUN_BYTES},
+};
+use moderation_ebpf::sketch;
+
+use crate::counters;
+
 #[expect(unsafe_code, reason = "the loader finds the variable by its symbol")]
 #[unsafe(no_mangle)]
-static SYN_WINDOW_NS: Global<u64> = Global::new(10_000_000_000);
+static SYN_LIMIT: Global<u64> = Global::new(0);
+#[expect(unsafe_code, reason = "the loader finds the variable by its symbol")]
+#[unsafe(no_mangle)]
+static SYN_HALF_NS: Global<u64> = Global::new(5_000_000_000);
+#[expect(unsafe_code, reason = "the loader finds the variable by its symbol")]
+#[unsafe(no_mangle)]
+static SKETCH_MASK: Global<u64> = Global::new(0);
+#[expect(unsafe_code, reason = "the loader finds the variable by its symbol")]
+#[unsafe(no_mangle)]
+static CONNECTION_LIMIT: Global<u64> = Global::new(0);
+#[expect(unsafe_code, reason = "the loader finds the variable by its symbol")]
+#[unsafe(no_mangle)]
+static CONNECTION_HALF_NS: Global<u64> = Global::new(5_000_000_000);
 
-/// An LRU, because anyone can fill it with forged sources: what is lost is a
-/// count, not a ban.
+/// Both halves of the sketch; the loader sets the size. Mappable, because the
+/// entries of such an array begin at a page, and so each at a cache line.
 #[map]
-static SYNS: LruHashMap<SynKey, SynEntry> = LruHashMap::with_max_entries(65_536, 0);
+static SKETCH: Array<[u64; 8]> = Array::with_max_entries(2, BPF_F_MMAPABLE);
 
-/// Counts one connection attempt of `source`.
+/// Plain, not an LRU: whoever makes many sources look heavy cannot push out
+/// those that are. Emptied of quiet sources by user space.
+#[map]
+static HEAVY: HashMap<RateKey, RateEntry> = HashMap::with_max_entries(16_384, 0);
+
+/// An LRU: handshakes cannot be forged, and what is lost is the count of the
+/// source that was quiet longest.
+#[map]
+static HANDSHAKES: LruHashMap<RateKey, RateEntry> =
+    LruHashMap::with_max_entries(MAX_HANDSHAKES, 0);
+
+#[map]
+static OVERRUNS: RingBuf = RingBuf::with_byte_size(OVERRUN_BYTES, 0);
+
+/// Counts a connection attempt; `true` if its source has made too many.
 #[inline(always)]
-pub(crate) fn count(source: Source) {
-    let key = SynKey::from(source);
-    // SAFETY: the helper only reads a clock.
-    #[expect(unsafe_code, reason = "every kernel helper is foreign code")]
-    let now_ns = unsafe { bpf_ktime_get_boot_ns() };
-    match SYNS.get_ptr_mut(key) {
-        Some(entry) => add(entry, now_ns),
-        // A lost race or a full LRU loses one count of a rate, which is
-        // noise; the packet passes either way.
-        None => drop(SYNS.insert(key, SynEntry { window_start_ns: now_ns, syns: 1 }, 0)),
+pub(crate) fn is_too_fast(source: Source, hash: u64) -> bool {
+    let limit = SYN_LIMIT.load();
+    if limit == 0 {
+        return false;
+    }
+    let epoch = now_ns() / SYN_HALF_NS.load();
+    // Half the limit is suspicious: who makes more than the limit in a window
+    // is suspected well before its end.
+    if suspicion(epoch, hash) <= limit / 2 {
+        return false;
+    }
+    match exact(source, epoch) {
+        Some(entry) => shed(entry, epoch, limit),
+        None => {
+            counters::alarm(Alarm::HeavyFull);
+            false
+        }
     }
 }
 
 #[inline(always)]
-fn add(entry: *mut SynEntry, now_ns: u64) {
-    // SAFETY: the kernel keeps the entry alive until the program returns. Two
-    // CPUs may write at once; each field is an aligned word, so that the worst
-    // is a miscount of this window.
+fn suspicion(epoch: u64, hash: u64) -> u64 {
+    let mask = SKETCH_MASK.load();
+    let block = (hash >> 32) & mask;
+    let half = (epoch & 1) * (mask + 1);
+    let other = half ^ (mask + 1);
+    let (Some(current), Some(previous)) = (sketch_block(half + block), sketch_block(other + block))
+    else {
+        return 0;
+    };
+    let count = sketch::count(current, previous, epoch, hash);
+    let limit = SYN_LIMIT.load();
+    if u64::from(count) <= limit / 2 {
+        return 0;
+    }
+    u64::from(sketch::without_noise(current, previous, epoch, hash))
+}
+
+#[inline(always)]
+#[expect(clippy::cast_possible_truncation, reason = "the sketch has at most 2^19 blocks")]
+fn sketch_block(index: u64) -> Option<&'static SketchBlock> {
+    let words = SKETCH.get_ptr_mut(index as u32)?;
+    // SAFETY: eight words that are there as long as the map, aligned to a cache
+    // line. Other CPUs write them at the same time; see `SketchBlock`.
+    #[expect(unsafe_code, reason = "map values are reached by pointer")]
+    Some(unsafe { &*words.cast::<SketchBlock>() })
+}
+
+/// The source's place in the exact table, made if there is room.
+#[inline(always)]
+fn exact(source: Source, epoch: u64) -> Option<*mut RateEntry> {
+    let key = RateKey::from(source);
+    if let Some(entry) = HEAVY.get_ptr_mut(key) {
+        return Some(entry);
+    }
+    let mut fresh = RateEntry { halves: [0; 2], excess: 0 };
+    fresh.halves[(epoch & 1) as usize] = epoch << 32;
+    // Another CPU may have been quicker; then its entry counts.
+    const ONLY_NEW: u64 = 1; // BPF_NOEXIST
+    drop(HEAVY.insert(key, fresh, ONLY_NEW));
+    HEAVY.get_ptr_mut(key)
+}
+
+/// Counts exactly; attempts that are dropped count too, so that the source has
+/// to become slower before it is heard again.
+#[inline(always)]
+fn shed(entry: *mut RateEntry, epoch: u64, limit: u64) -> bool {
+    let count = count(entry, epoch);
+    if count <= limit {
+        return false;
+    }
+    // SAFETY: as in `count`.
     #[expect(unsafe_code, reason = "map values are reached by pointer")]
     unsafe {
-        // Another CPU may have begun a window a moment later than now.
-        if now_ns.saturating_sub((*entry).window_start_ns) >= SYN_WINDOW_NS.load() {
-            (*entry).window_start_ns = now_ns;
-            (*entry).syns = 1;
+        increment(&raw mut (*entry).excess);
+    }
+    true
+}
+
+/// Adds one to the current half and gives the count of the window.
+#[inline(always)]
+fn count(entry: *mut RateEntry, epoch: u64) -> u64 {
+    let number = epoch & 0xffff_ffff;
+    // SAFETY: the kernel keeps the entry alive until the program returns, and
+    // its words are aligned. Other CPUs write them too, each as a whole.
+    #[expect(unsafe_code, reason = "map values are reached by pointer")]
+    unsafe {
+        let halves = (&raw mut (*entry).halves).cast::<u64>();
+        let half = halves.add((number & 1) as usize);
+        if *half >> 32 == number {
+            increment(half);
         } else {
-            (*entry).syns += 1;
+            // Two CPUs that begin the half at the same moment lose one count.
+            *half = number << 32 | 1;
         }
+        (*entry).count_at(number as u32)
+    }
+}
+
+/// Adds one, whatever other CPUs do. The intrinsic, because `AtomicU64` has no
+/// addition on a target without compare-and-swap.
+///
+/// # Safety
+///
+/// `word` must be an aligned word of a map's value.
+#[inline(always)]
+#[expect(unsafe_code, reason = "map values are reached by pointer")]
+unsafe fn increment(word: *mut u64) {
+    // SAFETY: the caller's promise.
+    unsafe { atomic_xadd::<u64, u64, { AtomicOrdering::Relaxed }>(word, 1) };
+}
+
+/// Counts a completed handshake, and tells the daemon of those beyond the limit.
+#[inline(always)]
+pub(crate) fn handshake(source: Source, address: [u8; 16]) {
+    let limit = CONNECTION_LIMIT.load();
+    let epoch = now_ns() / CONNECTION_HALF_NS.load();
+    let key = RateKey::from(source);
+    let entry = match HANDSHAKES.get_ptr_mut(key) {
+        Some(entry) => entry,
+        None => {
+            drop(HANDSHAKES.insert(key, RateEntry { halves: [0; 2], excess: 0 }, 0));
+            let Some(entry) = HANDSHAKES.get_ptr_mut(key) else { return };
+            entry
+        }
+    };
+    let count = count(entry, epoch);
+    if limit == 0 || count <= limit {
+        return;
+    }
+    match OVERRUNS.reserve::<Overrun>(0) {
+        Some(mut slot) => {
+            slot.write(Overrun { source: key, address, count });
+            slot.submit(0);
+        }
+        None => counters::alarm(Alarm::OverrunLost),
+    }
+}
+
+/// Precise to a timer tick (1 to 10 ms), at a tenth of the exact clock's cost.
+#[inline(always)]
+fn now_ns() -> u64 {
+    // SAFETY: the helper only reads a clock.
+    #[expect(unsafe_code, reason = "every kernel helper is foreign code")]
+    unsafe {
+        bpf_ktime_get_coarse_ns()
     }
 }

@@ -1,40 +1,27 @@
-//! The ban maps: exact keys, each with the moment at which it lapses.
+//! The ban maps as one: where each prefix is kept, the prefilter in front, and
+//! the switches beside. Bits are set before an entry appears and cleared after
+//! it is gone, so that a crash in between leaves too many, never too few.
 
-use std::{
-    collections::{HashMap, HashSet},
-    net::IpAddr,
-    ops::Add,
-};
+use std::{collections::HashSet, hash::Hash, ops::Add};
 
-use aya::{
-    Pod,
-    maps::{HashMap as BpfHashMap, MapData, MapError},
-};
+use aya::Pod;
 use ipnet::IpNet;
 use moderation_common::{
-    BanEntry, Source,
-    map::{BANS_V4, BANS_V6},
+    BanEntry, Seeds, Source,
+    map::{BANS_HOST, BANS_V4, BANS_V6},
     v4_key, v6_key,
 };
-use nix::errno::Errno;
 use serde::Serialize;
 
-use super::{NetworkError, Pins};
-use crate::engine::Address;
-
-/// Both families' pinned ban maps.
-#[derive(Debug)]
-pub struct BanMaps {
-    v4: BanMap<u32>,
-    v6: BanMap<u64>,
-}
-
-#[derive(Debug)]
-struct BanMap<K: Pod> {
-    name: &'static str,
-    capacity: u32,
-    map: BpfHashMap<MapData, K, u64>,
-}
+use super::{
+    NetworkError, Pins,
+    control::{ControlMap, seeds},
+    desired::{Desired, Entries, of_host, of_v4, of_v6},
+    exact::{BATCH, Exact, Inserted},
+    filter::{Bitmap, Filter},
+    nets::Nets,
+};
+use crate::engine::Prefix;
 
 /// What a reconcile changed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
@@ -45,15 +32,6 @@ pub struct Changes {
     pub updated: usize,
     /// Entries that nobody wanted.
     pub removed: usize,
-}
-
-/// What a reconcile came to.
-#[derive(Debug)]
-pub struct Reconciled {
-    /// The wanted addresses that are blocked now as they should be.
-    pub blocked: HashSet<Address>,
-    /// What it changed, or the first failure.
-    pub result: Result<Changes, NetworkError>,
 }
 
 impl Changes {
@@ -75,39 +53,90 @@ impl Add for Changes {
     }
 }
 
+/// What a reconcile came to.
+#[derive(Debug)]
+pub struct Reconciled {
+    /// The wanted prefixes that are not blocked as they should be.
+    pub failed: HashSet<Prefix>,
+    /// What it changed, or the first failure.
+    pub result: Result<Changes, NetworkError>,
+}
+
+/// How full the maps are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Fill {
+    /// Exact entries: addresses and /64s.
+    pub exact: usize,
+    /// How many there can be.
+    pub max_exact: usize,
+    /// Blocks.
+    pub nets: usize,
+    /// How many there can be, of each family.
+    pub max_nets: usize,
+}
+
+impl Fill {
+    /// Whether little room is left: four fifths are taken.
+    pub const fn is_high(self) -> bool {
+        self.exact * 5 >= self.max_exact * 4 || self.nets * 5 >= self.max_nets * 4
+    }
+}
+
+/// Where a prefix is kept in the kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Key {
+    V4(u32),
+    V6(u64),
+    Host([u8; 16]),
+    Net(IpNet),
+}
+
+impl From<Prefix> for Key {
+    fn from(prefix: Prefix) -> Self {
+        match prefix.net() {
+            IpNet::V4(net) if net.prefix_len() == 32 => Self::V4(v4_key(net.addr())),
+            IpNet::V6(net) if net.prefix_len() == 64 => Self::V6(v6_key(net.addr())),
+            IpNet::V6(net) if net.prefix_len() == 128 => Self::Host(net.addr().octets()),
+            net => Self::Net(net),
+        }
+    }
+}
+
+/// The ban maps, for reading.
+#[derive(Debug)]
+pub struct BanMaps {
+    v4: Exact<u32>,
+    v6: Exact<u64>,
+    hosts: Exact<[u8; 16]>,
+    nets: Nets,
+}
+
 impl BanMaps {
-    /// Opens both maps.
+    /// Opens the maps.
     ///
     /// # Errors
     ///
     /// If a pin is missing or may not be opened by this user.
     pub fn open(pins: &Pins) -> Result<Self, NetworkError> {
-        Ok(Self { v4: BanMap::open(pins, BANS_V4)?, v6: BanMap::open(pins, BANS_V6)? })
+        Ok(Self {
+            v4: Exact::open(pins, BANS_V4)?,
+            v6: Exact::open(pins, BANS_V6)?,
+            hosts: Exact::open(pins, BANS_HOST)?,
+            nets: Nets::open(pins)?,
+        })
     }
 
-    pub(super) fn block(&mut self, address: Address, entry: BanEntry) -> Result<(), NetworkError> {
-        match key(address) {
-            Source::V4(key) => self.v4.insert(key, entry),
-            Source::V6(key) => self.v6.insert(key, entry),
-        }
-    }
-
-    pub(super) fn unblock(&mut self, address: Address) -> Result<(), NetworkError> {
-        match key(address) {
-            Source::V4(key) => self.v4.remove(key),
-            Source::V6(key) => self.v6.remove(key),
-        }
-    }
-
-    /// What the kernel holds about one address, lapsed or not.
+    /// What the kernel holds about exactly this prefix, lapsed or not.
     ///
     /// # Errors
     ///
     /// If the map cannot be read.
-    pub fn get(&self, address: Address) -> Result<Option<BanEntry>, NetworkError> {
-        match key(address) {
-            Source::V4(key) => self.v4.get(key),
-            Source::V6(key) => self.v6.get(key),
+    pub fn get(&self, prefix: Prefix) -> Result<Option<BanEntry>, NetworkError> {
+        match Key::from(prefix) {
+            Key::V4(key) => self.v4.get(key),
+            Key::V6(key) => self.v6.get(key),
+            Key::Host(key) => self.hosts.get(key),
+            Key::Net(net) => self.nets.get(net),
         }
     }
 
@@ -116,41 +145,352 @@ impl BanMaps {
     /// # Errors
     ///
     /// If a map cannot be read.
-    pub fn all(&self) -> Result<HashMap<Address, BanEntry>, NetworkError> {
-        let v4 = self.v4.entries()?.into_iter().map(|(key, entry)| (v4_address(key), entry));
-        let v6 = self.v6.entries()?.into_iter().map(|(key, entry)| (v6_address(key), entry));
-        Ok(v4.chain(v6).collect())
+    pub fn all(&self) -> Result<Desired, NetworkError> {
+        let mut all = Desired::default();
+        self.v4.for_each(|key, entry| drop(all.v4.insert(key, entry)))?;
+        self.v6.for_each(|key, entry| drop(all.v6.insert(key, entry)))?;
+        self.hosts.for_each(|key, entry| drop(all.hosts.insert(key, entry)))?;
+        all.nets = self.nets.all()?;
+        Ok(all)
+    }
+}
+
+/// Whether the prefilter lets through what it must.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Verified {
+    /// Exact entries that were looked at.
+    pub entries: usize,
+    /// Those that the prefilter would hide: a ban without effect each.
+    pub hidden: usize,
+    /// Entries whose map the program does not look into.
+    pub switched_off: usize,
+}
+
+/// Compares the pinned maps with the prefilter and the switches; changes
+/// nothing.
+///
+/// # Errors
+///
+/// If a map cannot be read.
+pub fn verify(pins: &Pins) -> Result<Verified, NetworkError> {
+    let maps = BanMaps::open(pins)?;
+    let seeds = seeds(pins)?;
+    let bitmap = Bitmap::open(pins, seeds)?;
+    let control = ControlMap::open(pins)?.get()?;
+    let mut verified = Verified::default();
+    let mut look = |hash: u64| verified.hidden += usize::from(!bitmap.has(hash));
+    let mut entries = maps.v4.for_each(|key, _| look(seeds.hash(Source::V4(key))))?;
+    entries += maps.v6.for_each(|key, _| look(seeds.hash(Source::V6(key))))?;
+    let hosts = maps.hosts.for_each(|key, _| look(seeds.hash_host(key)))?;
+    let (nets_v4, nets_v6) = maps.nets.counts();
+    verified.entries = entries + hosts;
+    for (count, switch) in
+        [(hosts, control.hosts), (nets_v4, control.nets_v4), (nets_v6, control.nets_v6)]
+    {
+        verified.switched_off += if switch == 0 { count } else { 0 };
+    }
+    Ok(verified)
+}
+
+/// The ban maps, for the one who writes them.
+#[derive(Debug)]
+pub(super) struct Blocker {
+    maps: BanMaps,
+    filter: Filter,
+    control: ControlMap,
+    /// Exact entries in the kernel, as far as is known.
+    exact: usize,
+    hosts: usize,
+    /// What the prefilter hid when it was opened.
+    hidden_at_open: usize,
+}
+
+impl Blocker {
+    /// Opens the maps, and makes prefilter and switches agree with what is in
+    /// them.
+    pub(super) fn open(pins: &Pins) -> Result<Self, NetworkError> {
+        let seeds = seeds(pins)?;
+        let filter = Filter::new(Bitmap::open(pins, seeds)?);
+        let (maps, control) = (BanMaps::open(pins)?, ControlMap::open(pins)?);
+        let mut blocker = Self { maps, filter, control, exact: 0, hosts: 0, hidden_at_open: 0 };
+        blocker.rebuild(seeds)?;
+        Ok(blocker)
     }
 
-    /// See [`Network::reconcile`](super::Network::reconcile).
-    pub(super) fn reconcile(&mut self, wanted: &HashMap<Address, BanEntry>) -> Reconciled {
-        let present = match self.all() {
-            Ok(present) => present,
-            Err(error) => return Reconciled { blocked: HashSet::new(), result: Err(error) },
+    fn rebuild(&mut self, seeds: Seeds) -> Result<(), NetworkError> {
+        let (filter, hidden) = (&mut self.filter, &mut self.hidden_at_open);
+        let mut add = |hash: u64| {
+            *hidden += usize::from(!filter.has(hash));
+            filter.add(hash);
         };
-        let mut changes = Changes::default();
-        let mut failure = Ok(());
-        // Removing first makes room in a map that is nearly full.
-        for address in present.keys().filter(|address| !wanted.contains_key(*address)) {
-            failure = failure.and(self.unblock(*address));
-            changes.removed += 1;
+        let v4 = self.maps.v4.for_each(|key, _| add(seeds.hash(Source::V4(key))))?;
+        let v6 = self.maps.v6.for_each(|key, _| add(seeds.hash(Source::V6(key))))?;
+        self.hosts = self.maps.hosts.for_each(|key, _| add(seeds.hash_host(key)))?;
+        self.exact = v4 + v6 + self.hosts;
+        self.filter.settle();
+        self.switch()
+    }
+
+    /// Entries that the prefilter hid when it was opened, each of them a ban
+    /// without effect until then.
+    pub(super) const fn hidden_at_open(&self) -> usize {
+        self.hidden_at_open
+    }
+
+    pub(super) const fn maps(&self) -> &BanMaps {
+        &self.maps
+    }
+
+    pub(super) const fn control(&mut self) -> &mut ControlMap {
+        &mut self.control
+    }
+
+    pub(super) fn fill(&self) -> Fill {
+        let (nets_v4, nets_v6) = self.maps.nets.counts();
+        Fill {
+            exact: self.exact,
+            max_exact: self.capacity() as usize,
+            nets: nets_v4.max(nets_v6),
+            max_nets: self.maps.nets.capacity() as usize,
         }
-        let mut blocked = HashSet::with_capacity(wanted.len());
-        for (address, entry) in wanted {
-            let done = match present.get(address) {
-                Some(old) if agree(*old, *entry) => Ok(()),
-                old => {
-                    changes.updated += usize::from(old.is_some());
-                    changes.added += usize::from(old.is_none());
-                    self.block(*address, *entry)
-                }
-            };
-            if done.is_ok() {
-                blocked.insert(*address);
+    }
+
+    /// All exact maps are made for as many entries as there may be together.
+    const fn capacity(&self) -> u32 {
+        self.maps.v4.capacity()
+    }
+
+    /// Lets the program look into those maps only in which there is something.
+    /// On before the first entry, off after the last.
+    fn switch(&mut self) -> Result<(), NetworkError> {
+        let (nets_v4, nets_v6) = self.maps.nets.counts();
+        let hosts = self.hosts;
+        self.control.change(|control| {
+            control.hosts = u32::from(hosts > 0);
+            control.nets_v4 = u32::from(nets_v4 > 0);
+            control.nets_v6 = u32::from(nets_v6 > 0);
+        })
+    }
+
+    pub(super) fn block(&mut self, prefix: Prefix, entry: BanEntry) -> Result<(), NetworkError> {
+        let key = Key::from(prefix);
+        let Some(hash) = key.hash(self.filter.seeds()) else {
+            return self.block_net(prefix.net(), entry);
+        };
+        // One that is there already always fits.
+        if self.room() == 0 && self.maps.get(prefix)?.is_none() {
+            return Err(NetworkError::Full { capacity: self.capacity() });
+        }
+        if matches!(key, Key::Host(_)) {
+            self.control.change(|control| control.hosts = 1)?;
+        }
+        self.filter.add(hash);
+        let inserted = match key {
+            Key::V4(key) => self.maps.v4.insert(key, entry),
+            Key::V6(key) => self.maps.v6.insert(key, entry),
+            Key::Host(key) => self.maps.hosts.insert(key, entry),
+            Key::Net(_) => unreachable!("blocks have no hash"),
+        };
+        if let Ok(Inserted::New) = inserted {
+            self.exact += 1;
+            self.hosts += usize::from(matches!(key, Key::Host(_)));
+        } else {
+            self.filter.remove(hash);
+        }
+        inserted.map(drop)
+    }
+
+    fn block_net(&mut self, net: IpNet, entry: BanEntry) -> Result<(), NetworkError> {
+        self.control.change(|control| match net {
+            IpNet::V4(_) => control.nets_v4 = 1,
+            IpNet::V6(_) => control.nets_v6 = 1,
+        })?;
+        self.maps.nets.insert(net, entry)
+    }
+
+    pub(super) fn unblock(&mut self, prefix: Prefix) -> Result<(), NetworkError> {
+        let key = Key::from(prefix);
+        let removed = match key {
+            Key::V4(key) => self.maps.v4.remove(key)?,
+            Key::V6(key) => self.maps.v6.remove(key)?,
+            Key::Host(key) => self.maps.hosts.remove(key)?,
+            Key::Net(net) => {
+                self.maps.nets.remove(net)?;
+                return self.switch();
             }
-            failure = failure.and(done);
+        };
+        if let Some(hash) = key.hash(self.filter.seeds()).filter(|_| removed) {
+            self.filter.remove(hash);
+            self.exact -= 1;
+            if matches!(key, Key::Host(_)) {
+                self.hosts -= 1;
+                return self.switch();
+            }
         }
-        Reconciled { blocked, result: failure.map(|()| changes) }
+        Ok(())
+    }
+
+    /// Makes the kernel hold exactly what is wanted. What one failure leaves
+    /// possible is done nevertheless.
+    pub(super) fn reconcile(&mut self, wanted: Desired) -> Reconciled {
+        let mut failed = HashSet::new();
+        let result = self.reconcile_all(wanted, &mut failed);
+        let result = result.and_then(|changes| self.switch().map(|()| changes));
+        Reconciled { failed, result }
+    }
+
+    fn reconcile_all(
+        &mut self,
+        wanted: Desired,
+        failed: &mut HashSet<Prefix>,
+    ) -> Result<Changes, NetworkError> {
+        self.control.change(|control| {
+            control.hosts |= u32::from(!wanted.hosts.is_empty());
+            control.nets_v4 |= u32::from(!wanted.nets.is_empty());
+            control.nets_v6 |= u32::from(!wanted.nets.is_empty());
+        })?;
+        let seeds = self.filter.seeds();
+        let mut room = Room { left: self.room(), capacity: self.capacity() };
+        let BanMaps { v4, v6, hosts, nets } = &mut self.maps;
+        let filter = &mut self.filter;
+        // Removing first makes room in maps that are nearly full.
+        let v4_plan = Plan::of(v4, wanted.v4)?;
+        let v6_plan = Plan::of(v6, wanted.v6)?;
+        let hosts_plan = Plan::of(hosts, wanted.hosts)?;
+        let (v4_hash, v6_hash) =
+            (|key| seeds.hash(Source::V4(key)), |key| seeds.hash(Source::V6(key)));
+        let host_hash = |key| seeds.hash_host(key);
+        let removed = [
+            v4_plan.remove(v4, filter, v4_hash, &mut room),
+            v6_plan.remove(v6, filter, v6_hash, &mut room),
+            hosts_plan.remove(hosts, filter, host_hash, &mut room),
+        ];
+        let written = [
+            v4_plan.write(v4, filter, v4_hash, &mut room, |key| drop(failed.insert(of_v4(key)))),
+            v6_plan.write(v6, filter, v6_hash, &mut room, |key| drop(failed.insert(of_v6(key)))),
+            hosts_plan.write(hosts, filter, host_hash, &mut room, |key| {
+                drop(failed.insert(of_host(key)));
+            }),
+        ];
+        let blocks = nets.reconcile(wanted.nets, agree, |net| {
+            failed.extend(Prefix::try_from(net).ok());
+        });
+        self.exact = self.capacity() as usize - room.left;
+        self.hosts = self.maps.hosts.for_each(|_, _| {})?;
+        let all = removed.into_iter().chain(written).chain([blocks]);
+        all.fold(Ok(Changes::default()), |sum, changes| sum.and_then(|sum| Ok(sum + changes?)))
+    }
+
+    fn room(&self) -> usize {
+        (self.capacity() as usize).saturating_sub(self.exact)
+    }
+}
+
+impl Key {
+    /// The hash of an exact key; blocks have none.
+    const fn hash(self, seeds: Seeds) -> Option<u64> {
+        match self {
+            Self::V4(key) => Some(seeds.hash(Source::V4(key))),
+            Self::V6(key) => Some(seeds.hash(Source::V6(key))),
+            Self::Host(key) => Some(seeds.hash_host(key)),
+            Self::Net(_) => None,
+        }
+    }
+}
+
+/// How many exact entries still fit.
+struct Room {
+    left: usize,
+    capacity: u32,
+}
+
+/// What has to be done to one exact map.
+struct Plan<K> {
+    /// Nobody wants them.
+    surplus: Vec<K>,
+    /// Their expiry is another.
+    changed: Vec<(K, BanEntry)>,
+    /// They are not there.
+    missing: Vec<(K, BanEntry)>,
+}
+
+impl<K: Pod + Default + Eq + Hash> Plan<K> {
+    fn of(map: &Exact<K>, mut wanted: Entries<K>) -> Result<Self, NetworkError> {
+        let (mut surplus, mut changed) = (Vec::new(), Vec::new());
+        map.for_each(|key, old| match wanted.remove(&key) {
+            None => surplus.push(key),
+            Some(entry) if agree(old, entry) => {}
+            Some(entry) => changed.push((key, entry)),
+        })?;
+        Ok(Self { surplus, changed, missing: wanted.into_iter().collect() })
+    }
+
+    fn remove(
+        &self,
+        map: &mut Exact<K>,
+        filter: &mut Filter,
+        hash: impl Fn(K) -> u64,
+        room: &mut Room,
+    ) -> Result<Changes, NetworkError> {
+        map.remove_many(&self.surplus, |index| {
+            filter.remove(hash(self.surplus[index]));
+            room.left += 1;
+        })?;
+        Ok(Changes { removed: self.surplus.len(), ..Changes::default() })
+    }
+
+    fn write(
+        &self,
+        map: &mut Exact<K>,
+        filter: &mut Filter,
+        hash: impl Fn(K) -> u64,
+        room: &mut Room,
+        mut failed: impl FnMut(K),
+    ) -> Result<Changes, NetworkError> {
+        let mut result = Ok(());
+        for (key, entry) in &self.changed {
+            if let Err(error) = map.insert(*key, *entry) {
+                failed(*key);
+                result = result.and(Err(error));
+            }
+        }
+        let added = self.add(map, filter, hash, room, failed);
+        result.and(added)?;
+        let (added, updated) = (self.missing.len(), self.changed.len());
+        Ok(Changes { added, updated, removed: 0 })
+    }
+
+    fn add(
+        &self,
+        map: &mut Exact<K>,
+        filter: &mut Filter,
+        hash: impl Fn(K) -> u64,
+        room: &mut Room,
+        mut failed: impl FnMut(K),
+    ) -> Result<(), NetworkError> {
+        let fitting = self.missing.len().min(room.left);
+        let keys: Vec<K> = self.missing.iter().map(|(key, _)| *key).collect();
+        let values: Vec<u64> =
+            self.missing.iter().map(|(_, entry)| entry.expires_at_ns).collect();
+        let mut done = 0;
+        let mut result = Ok(());
+        // Bits first, and no more of them than there are about to be keys.
+        for (keys, values) in keys[..fitting].chunks(BATCH).zip(values.chunks(BATCH)) {
+            keys.iter().for_each(|key| filter.add(hash(*key)));
+            let mut inserted = 0;
+            result = map.insert_many(keys, &values[..keys.len()], |_, _| inserted += 1);
+            keys[inserted..].iter().for_each(|key| filter.remove(hash(*key)));
+            done += inserted;
+            room.left -= inserted;
+            if result.is_err() {
+                break;
+            }
+        }
+        keys[done..].iter().for_each(|key| failed(*key));
+        if fitting < keys.len() {
+            result = result.and(Err(NetworkError::Full { capacity: room.capacity }));
+        }
+        result
     }
 }
 
@@ -161,70 +501,4 @@ const TOLERANCE_NS: u64 = 500_000_000;
 
 fn agree(one: BanEntry, other: BanEntry) -> bool {
     one.expires_at_ns.abs_diff(other.expires_at_ns) <= TOLERANCE_NS
-}
-
-fn key(address: Address) -> Source {
-    match address.prefix() {
-        IpNet::V4(net) => Source::V4(v4_key(net.addr())),
-        IpNet::V6(net) => Source::V6(v6_key(net.addr())),
-    }
-}
-
-fn v4_address(key: u32) -> Address {
-    Address::from(IpAddr::from(key.to_ne_bytes()))
-}
-
-fn v6_address(key: u64) -> Address {
-    let mut octets = [0; 16];
-    octets[..8].copy_from_slice(&key.to_ne_bytes());
-    Address::from(IpAddr::from(octets))
-}
-
-impl<K: Pod> BanMap<K> {
-    fn open(pins: &Pins, name: &'static str) -> Result<Self, NetworkError> {
-        let data = pins.open_map(name)?;
-        let capacity = data.info().map_err(NetworkError::map("size", name))?.max_entries();
-        let map = BpfHashMap::try_from(aya::maps::Map::HashMap(data))
-            .map_err(NetworkError::map("open", name))?;
-        Ok(Self { name, capacity, map })
-    }
-
-    fn insert(&mut self, key: K, entry: BanEntry) -> Result<(), NetworkError> {
-        self.map.insert(key, entry.expires_at_ns, 0).map_err(|source| match errno(&source) {
-            Some(Errno::E2BIG) => NetworkError::Full { capacity: self.capacity },
-            _ => NetworkError::map("write to", self.name)(source),
-        })
-    }
-
-    fn remove(&mut self, key: K) -> Result<(), NetworkError> {
-        match self.map.remove(&key) {
-            Err(source) if errno(&source) != Some(Errno::ENOENT) => {
-                Err(NetworkError::map("remove from", self.name)(source))
-            }
-            _ => Ok(()),
-        }
-    }
-
-    fn get(&self, key: K) -> Result<Option<BanEntry>, NetworkError> {
-        match self.map.get(&key, 0) {
-            Ok(expires_at_ns) => Ok(Some(BanEntry { expires_at_ns })),
-            Err(MapError::KeyNotFound) => Ok(None),
-            Err(source) => Err(NetworkError::map("read", self.name)(source)),
-        }
-    }
-
-    fn entries(&self) -> Result<Vec<(K, BanEntry)>, NetworkError> {
-        self.map
-            .iter()
-            .map(|item| item.map(|(key, expires_at_ns)| (key, BanEntry { expires_at_ns })))
-            .collect::<Result<_, _>>()
-            .map_err(NetworkError::map("read", self.name))
-    }
-}
-
-fn errno(error: &MapError) -> Option<Errno> {
-    match error {
-        MapError::SyscallError(error) => error.io_error.raw_os_error().map(Errno::from_raw),
-        _ => None,
-    }
 }

@@ -1,0 +1,184 @@
+//! One exact ban map: keys of one width, each with the moment at which its ban
+//! lapses. It knows nothing of the prefilter in front of it.
+
+use std::{io, os::fd::{AsFd as _, BorrowedFd}};
+
+use aya::{
+    Pod,
+    maps::{HashMap as BpfHashMap, Map, MapData, MapError},
+};
+use moderation_common::BanEntry;
+use nix::errno::Errno;
+
+use super::{NetworkError, Pins, sys::{self, Batch, Pages}};
+
+/// Entries that are read or written by one call: some 300 µs' worth.
+pub(super) const BATCH: usize = 1_024;
+
+/// A pinned map from `K` to an expiry.
+#[derive(Debug)]
+pub(super) struct Exact<K: Pod> {
+    name: &'static str,
+    capacity: u32,
+    map: BpfHashMap<MapData, K, u64>,
+}
+
+/// What became of an insertion.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Inserted {
+    New,
+    Known,
+}
+
+impl<K: Pod + Default> Exact<K> {
+    pub(super) fn open(pins: &Pins, name: &'static str) -> Result<Self, NetworkError> {
+        let data = pins.open_map(name)?;
+        let capacity = data.info().map_err(NetworkError::map("size", name))?.max_entries();
+        let map = BpfHashMap::try_from(Map::HashMap(data))
+            .map_err(NetworkError::map("open", name))?;
+        Ok(Self { name, capacity, map })
+    }
+
+    pub(super) const fn capacity(&self) -> u32 {
+        self.capacity
+    }
+
+    fn fd(&self) -> BorrowedFd<'_> {
+        self.map.map().fd().as_fd()
+    }
+
+    /// Sets the expiry of a key.
+    pub(super) fn insert(&mut self, key: K, entry: BanEntry) -> Result<Inserted, NetworkError> {
+        const NOEXIST: u64 = 1;
+        const EXIST: u64 = 2;
+        match self.map.insert(key, entry.expires_at_ns, NOEXIST) {
+            Ok(()) => Ok(Inserted::New),
+            Err(error) if errno(&error) == Some(Errno::EEXIST) => self
+                .map
+                .insert(key, entry.expires_at_ns, EXIST)
+                .map(|()| Inserted::Known)
+                .map_err(|error| self.refused(error)),
+            Err(error) => Err(self.refused(error)),
+        }
+    }
+
+    fn refused(&self, error: MapError) -> NetworkError {
+        match errno(&error) {
+            Some(Errno::E2BIG) => NetworkError::Full { capacity: self.capacity },
+            _ => NetworkError::map("write to", self.name)(error),
+        }
+    }
+
+    /// Sets the expiry of many keys; calls `done` for each with what became of
+    /// it, in order, until the first failure.
+    pub(super) fn insert_many(
+        &mut self,
+        keys: &[K],
+        values: &[u64],
+        mut done: impl FnMut(usize, Inserted),
+    ) -> Result<(), NetworkError> {
+        let mut at = 0;
+        while at < keys.len() {
+            let end = keys.len().min(at + BATCH);
+            let Batch { done: count, result } =
+                sys::insert_batch(self.fd(), &keys[at..end], &values[at..end]);
+            (at..at + count).for_each(|index| done(index, Inserted::New));
+            at += count;
+            if let Err(error) = result {
+                self.insert_refused(keys, values, at, error, &mut done)?;
+                at += 1;
+            }
+        }
+        Ok(())
+    }
+
+    /// The one that stopped a batch: most likely it is there already.
+    fn insert_refused(
+        &mut self,
+        keys: &[K],
+        values: &[u64],
+        at: usize,
+        error: io::Error,
+        done: &mut impl FnMut(usize, Inserted),
+    ) -> Result<(), NetworkError> {
+        let Some((key, value)) = keys.get(at).zip(values.get(at)) else {
+            return Err(self.batch_failed("write to", error));
+        };
+        let inserted = self.insert(*key, BanEntry { expires_at_ns: *value })?;
+        done(at, inserted);
+        Ok(())
+    }
+
+    /// Deletes a key; `false` if it was not there.
+    pub(super) fn remove(&mut self, key: K) -> Result<bool, NetworkError> {
+        match self.map.remove(&key) {
+            Ok(()) => Ok(true),
+            Err(error) if errno(&error) == Some(Errno::ENOENT) => Ok(false),
+            Err(error) => Err(NetworkError::map("remove from", self.name)(error)),
+        }
+    }
+
+    /// Deletes many keys; calls `done` for each that was there.
+    pub(super) fn remove_many(
+        &mut self,
+        keys: &[K],
+        mut done: impl FnMut(usize),
+    ) -> Result<(), NetworkError> {
+        let mut at = 0;
+        while at < keys.len() {
+            let end = keys.len().min(at + BATCH);
+            let Batch { done: count, result } = sys::delete_batch(self.fd(), &keys[at..end]);
+            (at..at + count).for_each(&mut done);
+            at += count;
+            match result {
+                Ok(()) => {}
+                Err(error) if error.raw_os_error() == Some(nix::libc::ENOENT) => at += 1,
+                Err(error) => return Err(self.batch_failed("remove from", error)),
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn get(&self, key: K) -> Result<Option<BanEntry>, NetworkError> {
+        match self.map.get(&key, 0) {
+            Ok(expires_at_ns) => Ok(Some(BanEntry { expires_at_ns })),
+            Err(MapError::KeyNotFound) => Ok(None),
+            Err(source) => Err(NetworkError::map("read", self.name)(source)),
+        }
+    }
+
+    /// Calls `found` with every entry.
+    pub(super) fn for_each(
+        &self,
+        mut found: impl FnMut(K, BanEntry),
+    ) -> Result<usize, NetworkError> {
+        let mut pages = Pages::new(4 * BATCH);
+        let mut total = 0;
+        while let Some((keys, values)) = self.page(&mut pages)? {
+            total += keys.len();
+            for (key, value) in keys.iter().zip(values) {
+                found(*key, BanEntry { expires_at_ns: *value });
+            }
+        }
+        Ok(total)
+    }
+
+    /// The next page of a look through the map.
+    pub(super) fn page<'p>(
+        &self,
+        pages: &'p mut Pages<K, u64>,
+    ) -> Result<Option<(&'p [K], &'p [u64])>, NetworkError> {
+        pages.next(self.fd()).map_err(|error| self.batch_failed("read", error))
+    }
+
+    fn batch_failed(&self, operation: &'static str, source: io::Error) -> NetworkError {
+        NetworkError::Batch { operation, map: self.name, source }
+    }
+}
+
+pub(super) fn errno(error: &MapError) -> Option<Errno> {
+    match error {
+        MapError::SyscallError(error) => error.io_error.raw_os_error().map(Errno::from_raw),
+        _ => None,
+    }
+}

@@ -1,0 +1,163 @@
+//! The few calls of bpf(2) that aya does not have: maps in batches, and pins
+//! opened for reading only. Nothing here knows what is in a map.
+
+use std::{
+    ffi::CString,
+    io,
+    os::{
+        fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd},
+        unix::ffi::OsStrExt as _,
+    },
+    path::Path,
+};
+
+use aya::Pod;
+use aya_obj::generated::{bpf_attr, bpf_cmd};
+use nix::libc;
+
+/// `BPF_MAP_LOOKUP_BATCH`; aya-obj's list leaves it out.
+const LOOKUP_BATCH: u32 = 24;
+/// Open for reading only (`linux/bpf.h`).
+const BPF_F_RDONLY: u32 = 1 << 3;
+/// Refuse keys that are there already (`linux/bpf.h`).
+const BPF_NOEXIST: u64 = 1;
+
+/// How far a batch got, and what stopped it.
+pub(super) struct Batch {
+    pub(super) done: usize,
+    pub(super) result: io::Result<()>,
+}
+
+/// Inserts keys that are not there yet, in order, until one is refused.
+pub(super) fn insert_batch<K: Pod, V: Pod>(map: BorrowedFd<'_>, keys: &[K], values: &[V]) -> Batch {
+    debug_assert_eq!(keys.len(), values.len());
+    let mut attr = batch(map, keys.as_ptr().addr(), values.as_ptr().addr(), keys.len());
+    attr.batch.elem_flags = BPF_NOEXIST;
+    run(bpf_cmd::BPF_MAP_UPDATE_BATCH as u32, attr, keys.len())
+}
+
+/// Deletes keys, in order, until one is not there.
+pub(super) fn delete_batch<K: Pod>(map: BorrowedFd<'_>, keys: &[K]) -> Batch {
+    let attr = batch(map, keys.as_ptr().addr(), 0, keys.len());
+    run(bpf_cmd::BPF_MAP_DELETE_BATCH as u32, attr, keys.len())
+}
+
+/// Reads a hash map piece by piece. What is changed meanwhile may or may not be
+/// seen; what is not changed is seen exactly once.
+pub(super) struct Pages<K, V> {
+    keys: Vec<K>,
+    values: Vec<V>,
+    /// The kernel's place in the map: the number of a bucket.
+    place: Option<u32>,
+    is_over: bool,
+}
+
+impl<K: Pod + Default, V: Pod + Default> Pages<K, V> {
+    /// From the start, in pages of `size` entries.
+    pub(super) fn new(size: usize) -> Self {
+        let (keys, values) = (vec![K::default(); size], vec![V::default(); size]);
+        Self { keys, values, place: None, is_over: false }
+    }
+
+    /// The next page; `None` after the last.
+    pub(super) fn next(&mut self, map: BorrowedFd<'_>) -> io::Result<Option<(&[K], &[V])>> {
+        while !self.is_over {
+            let found = self.read(map)?;
+            if found > 0 {
+                return Ok(Some((&self.keys[..found], &self.values[..found])));
+            }
+        }
+        Ok(None)
+    }
+
+    fn read(&mut self, map: BorrowedFd<'_>) -> io::Result<usize> {
+        let mut next = 0_u32;
+        let (keys, values) = (self.keys.as_mut_ptr().addr(), self.values.as_mut_ptr().addr());
+        let mut attr = batch(map, keys, values, self.keys.len());
+        attr.batch.in_batch = self.place.as_ref().map_or(0, |place| address(&raw const *place));
+        attr.batch.out_batch = address(&raw mut next);
+        let Batch { done, result } = run(LOOKUP_BATCH, attr, self.keys.len());
+        match result {
+            Ok(()) => self.place = Some(next),
+            // The last page, which may hold entries nevertheless.
+            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => self.is_over = true,
+            // A bucket with more entries than a page.
+            Err(error) if error.raw_os_error() == Some(libc::ENOSPC) => {
+                self.grow();
+                return Ok(0);
+            }
+            Err(error) => return Err(error),
+        }
+        Ok(done)
+    }
+
+    fn grow(&mut self) {
+        let size = 2 * self.keys.len().max(1);
+        self.keys.resize(size, K::default());
+        self.values.resize(size, V::default());
+    }
+}
+
+fn address<T>(pointer: *const T) -> u64 {
+    pointer.addr() as u64
+}
+
+fn batch(map: BorrowedFd<'_>, keys: usize, values: usize, count: usize) -> bpf_attr {
+    let mut attr = empty();
+    attr.batch = aya_obj::generated::bpf_attr__bindgen_ty_3 {
+        in_batch: 0,
+        out_batch: 0,
+        keys: keys as u64,
+        values: values as u64,
+        count: u32::try_from(count).unwrap_or(u32::MAX),
+        map_fd: map.as_raw_fd().cast_unsigned(),
+        elem_flags: 0,
+        flags: 0,
+    };
+    attr
+}
+
+/// The kernel wants every byte that it does not know to be zero.
+#[expect(unsafe_code, reason = "a union of plain integers")]
+fn empty() -> bpf_attr {
+    // SAFETY: all fields are integers, for which zero is a value.
+    unsafe { std::mem::zeroed() }
+}
+
+fn run(command: u32, mut attr: bpf_attr, count: usize) -> Batch {
+    let result = bpf(command, &mut attr).map(drop);
+    // SAFETY: the field that was set before the call.
+    #[expect(unsafe_code, reason = "a union of plain integers")]
+    let done = unsafe { attr.batch.count } as usize;
+    // EFAULT comes before the kernel has written how many it did.
+    let faulted =
+        result.as_ref().is_err_and(|error| error.raw_os_error() == Some(libc::EFAULT));
+    Batch { done: if faulted { 0 } else { done.min(count) }, result }
+}
+
+/// Opens a pinned object that this user may read, but not write.
+pub(super) fn open_read_only(path: &Path) -> io::Result<OwnedFd> {
+    let path = CString::new(path.as_os_str().as_bytes())?;
+    let mut attr = empty();
+    attr.__bindgen_anon_4 = aya_obj::generated::bpf_attr__bindgen_ty_5 {
+        pathname: path.as_ptr().addr() as u64,
+        bpf_fd: 0,
+        file_flags: BPF_F_RDONLY,
+        path_fd: 0,
+    };
+    let fd = bpf(bpf_cmd::BPF_OBJ_GET as u32, &mut attr)?;
+    let fd = i32::try_from(fd).map_err(io::Error::other)?;
+    // SAFETY: the kernel made this descriptor for us just now.
+    #[expect(unsafe_code, reason = "descriptors come as numbers")]
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+#[expect(unsafe_code, reason = "libc has no safe bpf(2)")]
+fn bpf(command: u32, attr: &mut bpf_attr) -> io::Result<i64> {
+    // SAFETY: the attributes are of the size that is said, and the buffers in
+    // them are alive in the callers for as long as the call takes.
+    let result = unsafe {
+        libc::syscall(libc::SYS_bpf, command, &raw mut *attr, size_of::<bpf_attr>())
+    };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
+}

@@ -1,0 +1,44 @@
+//! Dropped packets to look at, one in so many, while somebody looks.
+
+use aya_ebpf::{helpers::bpf_get_prandom_u32, macros::map, maps::RingBuf};
+use moderation_common::{Alarm, Control, Reason, Sample, Source, map::SAMPLE_BYTES};
+use moderation_ebpf::parse::{Frame, Packet, destination};
+
+use crate::{bans, counters};
+
+#[map]
+static SAMPLES: RingBuf = RingBuf::with_byte_size(SAMPLE_BYTES, 0);
+
+/// Puts a packet on the ring, if it is its turn.
+#[inline(always)]
+pub(crate) fn take(frame: &Frame<'_>, packet: &Packet, reason: Reason, control: &Control) {
+    let every = control.sample_every;
+    if every == 0 {
+        return;
+    }
+    // SAFETY: the helper only draws a number.
+    #[expect(unsafe_code, reason = "every kernel helper is foreign code")]
+    let drawn = unsafe { bpf_get_prandom_u32() };
+    if drawn % every != 0 {
+        return;
+    }
+    let to = destination(frame, packet);
+    let (port, protocol) = to.map_or((0, 0), |to| (to.port, u16::from(to.protocol)));
+    let family = match packet.source {
+        Source::V4(_) => 4,
+        Source::V6(_) => 6,
+    };
+    let Some(mut slot) = SAMPLES.reserve::<Sample>(0) else {
+        return counters::alarm(Alarm::SampleLost);
+    };
+    slot.write(Sample {
+        at_ns: bans::now_ns(),
+        address: packet.address,
+        family,
+        reason: reason.index(),
+        bytes: frame.len() as u32,
+        port,
+        protocol,
+    });
+    slot.submit(0);
+}
