@@ -57,25 +57,28 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
         println!("the configuration is valid");
         return Ok(());
     }
-    config.network.interface = arguments.interface.or(config.network.interface);
-    if let Some(interface) = interface_to_attach(&config) {
+    if let Some(interface) = arguments.interface {
+        config.network.interfaces = vec![interface];
+    }
+    if let [interface, ..] = interfaces_to_attach(&config) {
         NeedsRoot::check().with_context(|| format!("cannot attach to {interface}"))?;
     }
     telemetry::start(&config.log)?;
     tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(serve(config))
 }
 
-fn interface_to_attach(config: &Config) -> Option<&str> {
-    config.network.interface.as_deref().filter(|_| config.network.mode != AttachMode::Off)
+fn interfaces_to_attach(config: &Config) -> &[String] {
+    if config.network.mode == AttachMode::Off { &[] } else { &config.network.interfaces }
 }
 
 /// The quick start: what `moderationctl xdp attach` does, by ourselves.
 fn attach(config: &Config) -> anyhow::Result<()> {
     let network = &config.network;
-    let Some(interface) = interface_to_attach(config) else { return Ok(()) };
-    let options = AttachOptions::new(network, interface.to_owned(), None);
-    if let Some(attached) = network::attach(&Pins::new(&network.pin_root), &options)? {
-        tracing::info!(interface = attached.interface, mode = %attached.mode, "attached");
+    for interface in interfaces_to_attach(config) {
+        let options = AttachOptions::new(network, interface.clone(), None);
+        if let Some(attached) = network::attach(&Pins::new(&network.pin_root), &options)? {
+            tracing::info!(interface = attached.interface, mode = %attached.mode, "attached");
+        }
     }
     Ok(())
 }

@@ -20,7 +20,7 @@ use super::{
 use crate::{
     clock,
     config::{AttachMode, parse_duration},
-    engine::{Address, BanRefusal, LiftTarget, NewBan},
+    engine::{BanRefusal, InvalidPrefix, LiftTarget, NewBan, Prefix},
     metrics::Snapshot,
     moderator::AllowlistFull,
     network::Counters,
@@ -99,25 +99,35 @@ async fn ban(
     Extension(peer): Extension<Peer>,
     Json(body): Json<BanBody>,
 ) -> Result<(StatusCode, axum::Json<Value>), Problem> {
-    let address = body.ip.as_deref().map(str::parse::<Address>).transpose()?;
+    let prefix = body.ip.as_deref().map(|ip| banned_as(&context, ip)).transpose()?;
     // Whoever names one address of a /64 means that one first of all.
     let ip = body.ip.as_deref().and_then(|ip| ip.parse().ok());
     if ip.is_some_and(|ip| context.moderator.board().is_protected(ip)) {
-        return Err(refused(BanRefusal::Protected, address));
+        return Err(refused(BanRefusal::Protected, prefix));
     }
     let new = NewBan {
         user: body.user.as_deref().map(str::parse).transpose()?,
-        address,
+        prefix,
+        blocks: true,
         reason: text("reason", body.reason)?.unwrap_or_else(|| "banned by an operator".to_owned()),
         duration_ms: duration_ms(&context, body.duration.as_deref())?,
     };
-    if new.user.is_none() && new.address.is_none() {
+    if new.user.is_none() && new.prefix.is_none() {
         return Err(Problem::NoSubject);
     }
-    let view = context.moderator.ban(new).await?.map_err(|refusal| refused(refusal, address))?;
+    let view = context.moderator.ban(new).await?.map_err(|refusal| refused(refusal, prefix))?;
     tracing::info!(ban = view.ban.id, by = peer.name(), "an operator banned");
     let ban = BanJson::new(&view, clock::now());
     Ok((StatusCode::CREATED, axum::Json(json!({ "ban": ban }))))
+}
+
+/// What a person means by an address or a prefix: one IPv6 address stands for
+/// the block around it that is banned, unless it is written as a /128.
+fn banned_as(context: &Context, text: &str) -> Result<Prefix, InvalidPrefix> {
+    match text.parse() {
+        Ok(ip) => Ok(Prefix::around(ip, context.config.rules.ban.v6_prefix)),
+        Err(_) => text.parse(),
+    }
 }
 
 fn text(field: &str, text: Option<String>) -> Result<Option<String>, Problem> {
@@ -145,13 +155,13 @@ fn duration_ms(context: &Context, text: Option<&str>) -> Result<Option<u64>, Pro
     }
 }
 
-fn refused(refusal: BanRefusal, address: Option<Address>) -> Problem {
+fn refused(refusal: BanRefusal, prefix: Option<Prefix>) -> Problem {
     match refusal {
         BanRefusal::Full => Problem::Full("ban"),
         BanRefusal::Protected => {
-            let address = address.map_or_else(String::new, |address| address.to_string());
+            let prefix = prefix.map_or_else(String::new, |prefix| prefix.to_string());
             Problem::Protected(format!(
-                "{address} is on the allowlist or guarded (private, or in network.guards)"
+                "{prefix} is on the allowlist or guarded (private, or in network.guards)"
             ))
         }
     }
@@ -173,7 +183,7 @@ async fn lift(
     let target = match (query.id, query.user, query.ip) {
         (Some(id), None, None) => LiftTarget::Ban(id),
         (None, Some(user), None) => LiftTarget::User(user.parse()?),
-        (None, None, Some(ip)) => LiftTarget::Address(ip.parse()?),
+        (None, None, Some(ip)) => LiftTarget::Prefix(banned_as(&context, &ip)?),
         _ => return Err(Problem::InvalidField("exactly one of id, user and ip".to_owned())),
     };
     let lifted = context.moderator.lift(target, peer.name()).await?;

@@ -8,7 +8,7 @@ use axum::{
 use serde_json::json;
 
 use crate::{
-    engine::{InvalidAddress, InvalidUserId, NoSubject},
+    engine::{InvalidPrefix, InvalidUserId, NoSubject},
     metrics::Metrics,
     moderator::Unavailable,
 };
@@ -205,8 +205,8 @@ impl From<InvalidUserId> for Problem {
     }
 }
 
-impl From<InvalidAddress> for Problem {
-    fn from(error: InvalidAddress) -> Self {
+impl From<InvalidPrefix> for Problem {
+    fn from(error: InvalidPrefix) -> Self {
         Self::InvalidAddress(error.to_string())
     }
 }

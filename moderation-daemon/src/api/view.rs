@@ -129,7 +129,7 @@ impl BanJson {
         Self {
             id: ban.id,
             user: ban.user.as_ref().map(ToString::to_string),
-            address: ban.address.map(|address| address.to_string()),
+            address: ban.prefix.map(|prefix| prefix.to_string()),
             reason: ban.reason.clone(),
             violation: ban.violation.map(ViolationType::name),
             created_at: clock::rfc3339(ban.created_at_unix_ms),

@@ -11,10 +11,13 @@ use ipnet::IpNet;
 use jiff::{SignedDuration, fmt::friendly::SpanParser};
 
 use super::{
-    Config, Network, Socket, Store,
+    Config, Socket, Store,
     file::{self, File},
+    network,
 };
-use crate::engine::{BanRule, Bounds, Concurrency, Limit, Rules, Scores};
+use crate::engine::{
+    BanRule, Bounds, Concurrency, Escalation, Limit, NetworkBlocks, Rules, Scores,
+};
 
 /// What is wrong with a configuration.
 #[derive(Debug, thiserror::Error)]
@@ -57,7 +60,7 @@ impl ConfigError {
         Self::InFile { path: path.to_owned(), source: Box::new(self) }
     }
 
-    fn value(key: impl Into<String>, problem: impl Into<String>) -> Self {
+    pub(super) fn value(key: impl Into<String>, problem: impl Into<String>) -> Self {
         Self::Value { key: key.into(), problem: problem.into() }
     }
 }
@@ -83,11 +86,8 @@ pub fn duration(text: &str) -> Result<Duration, String> {
 
 pub(super) fn check(file: File) -> Result<Config, ConfigError> {
     let rules = rules(&file)?;
-    let mut guards = file.network.guards;
-    if file.network.protect_private {
-        guards.extend(private());
-    }
-    check_prefixes(&guards, &file.allowlist)?;
+    let network = network::check(file.network)?;
+    check_prefixes(&[&network.guards, &network.proxies, &file.allowlist])?;
     Ok(Config {
         api: socket("api", file.api.socket, file.api.group, file.api.max_connections)?,
         admin: socket("admin", file.admin.socket, file.admin.group, file.admin.max_connections)?,
@@ -96,39 +96,11 @@ pub(super) fn check(file: File) -> Result<Config, ConfigError> {
             retention: file.store.retention,
             max_records: file.store.max_records,
         },
-        network: Network {
-            interface: file.network.interface,
-            mode: file.network.mode,
-            pin_root: absolute("network.pin_root", file.network.pin_root)?,
-            guards,
-            max_bans: file.network.max_bans.get(),
-            syn_window: file.network.syn_window,
-            reconcile_interval: file.network.reconcile_interval,
-        },
+        network,
         allowlist: file.allowlist,
         rules,
         log: file.log,
     })
-}
-
-/// Addresses that no stranger on the Internet has: RFC 1122 (this host,
-/// loopback), RFC 1918, RFC 6598 (carriers), RFC 3927 and RFC 4291 (link
-/// local), RFC 4193. Behind them are bridges, containers and load balancers.
-fn private() -> impl Iterator<Item = IpNet> {
-    const PRIVATE: [&str; 11] = [
-        "0.0.0.0/8",
-        "10.0.0.0/8",
-        "100.64.0.0/10",
-        "127.0.0.0/8",
-        "169.254.0.0/16",
-        "172.16.0.0/12",
-        "192.168.0.0/16",
-        "::/128",
-        "::1/128",
-        "fc00::/7",
-        "fe80::/10",
-    ];
-    PRIVATE.into_iter().map(|prefix| prefix.parse().expect("written correctly above"))
 }
 
 fn socket(
@@ -150,7 +122,7 @@ fn socket(
     Ok(Socket { path, group, max_connections })
 }
 
-fn absolute(key: &str, path: PathBuf) -> Result<PathBuf, ConfigError> {
+pub(super) fn absolute(key: &str, path: PathBuf) -> Result<PathBuf, ConfigError> {
     if path.is_absolute() {
         return Ok(path);
     }
@@ -160,12 +132,13 @@ fn absolute(key: &str, path: PathBuf) -> Result<PathBuf, ConfigError> {
 /// More than this is more than the usual limit of file descriptors.
 const MAX_CONNECTIONS: usize = 65_536;
 
-/// Both lists go into one map of the kernel, together with what operators add
+/// These lists go into one map of the kernel, together with what operators add
 /// while the daemon runs: they may fill half of it.
-fn check_prefixes(guards: &[IpNet], allowlist: &[IpNet]) -> Result<(), ConfigError> {
+fn check_prefixes(lists: &[&[IpNet]]) -> Result<(), ConfigError> {
     let most = crate::network::MAX_ALLOWED / 2;
-    if guards.len() + allowlist.len() > most {
-        let problem = format!("network.guards and allowlist have more than {most} prefixes");
+    if lists.iter().map(|list| list.len()).sum::<usize>() > most {
+        let problem =
+            format!("network.guards, network.proxies and allowlist have more than {most} prefixes");
         return Err(ConfigError::value("allowlist", problem));
     }
     Ok(())
@@ -187,6 +160,7 @@ fn rules(file: &File) -> Result<Rules, ConfigError> {
         ban: ban_rule(&file.bans)?,
         bounds: Bounds {
             bans: usize::try_from(file.network.max_bans.get()).unwrap_or(usize::MAX),
+            networks: usize::try_from(file.network.max_networks.get()).unwrap_or(usize::MAX),
             ..Bounds::default()
         },
     })
@@ -225,6 +199,7 @@ fn scores(file: &file::Scores) -> Result<Scores, ConfigError> {
         concurrent: points("concurrent", file.concurrent)?,
         non_browser: points("non_browser", file.non_browser)?,
         illegal_model_request: points("illegal_model_request", file.illegal_model_request)?,
+        connection_rate: points("connection_rate", file.connection_rate)?,
     })
 }
 
@@ -234,7 +209,45 @@ fn ban_rule(file: &file::Bans) -> Result<BanRule, ConfigError> {
         return Err(ConfigError::value("bans.interval", problem));
     }
     let duration_ms = milliseconds("bans.duration", file.duration)?;
-    Ok(BanRule { enabled: file.enabled, interval: file.interval, duration_ms })
+    if !matches!(file.v6_prefix, 48..=64 | 128) {
+        let problem = format!("{} is neither between 48 and 64 nor 128", file.v6_prefix);
+        return Err(ConfigError::value("bans.v6_prefix", problem));
+    }
+    if file.max_per_minute == 0 {
+        let problem = "0 would stop every automatic ban; that is bans.enabled: false";
+        return Err(ConfigError::value("bans.max_per_minute", problem));
+    }
+    Ok(BanRule {
+        enabled: file.enabled,
+        interval: file.interval,
+        duration_ms,
+        v6_prefix: file.v6_prefix,
+        network_block: network_blocks(file),
+        max_per_minute: file.max_per_minute,
+        escalation: escalation(&file.escalation)?,
+    })
+}
+
+fn network_blocks(file: &file::Bans) -> NetworkBlocks {
+    let mut blocks = NetworkBlocks::all(file.network_block);
+    for (kind, block) in &file.network_block_by_type {
+        blocks.set(*kind, *block);
+    }
+    blocks
+}
+
+fn escalation(file: &file::Escalation) -> Result<Escalation, ConfigError> {
+    let threshold = |key: &str, count: Option<u32>, most: u32| match count {
+        Some(count) if !(2..=most).contains(&count) => {
+            let problem = format!("{count} is not between 2 and {most}");
+            Err(ConfigError::value(format!("bans.escalation.{key}"), problem))
+        }
+        count => Ok(count),
+    };
+    Ok(Escalation {
+        v6_56: threshold("v6_56", file.v6_56, 256)?,
+        v6_48: threshold("v6_48", file.v6_48, 65_536)?,
+    })
 }
 
 fn milliseconds(key: &str, duration: Duration) -> Result<u64, ConfigError> {

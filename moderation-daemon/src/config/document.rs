@@ -41,7 +41,7 @@ fn section(
             text.push_str(&format!("{indent}# {line}\n"));
         }
         match value {
-            Value::Object(fields) => {
+            Value::Object(fields) if !fields.is_empty() => {
                 text.push_str(&format!("{indent}{key}:\n"));
                 section(text, root, inner, fields, depth + 1);
             }

@@ -1,13 +1,14 @@
 //! The file as people write it. The comments here become the comments of the
 //! default file; see [`super::document`].
 
-use std::{num::NonZeroU32, path::PathBuf, time::Duration};
+use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
 use ipnet::IpNet;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::ConfigError;
+use super::{ConfigError, network};
+use crate::engine::{NetworkBlock, ViolationType};
 
 /// Reads a YAML text; an empty one is the defaults.
 pub(super) fn parse(yaml: &str) -> Result<File, ConfigError> {
@@ -29,7 +30,7 @@ pub(super) struct File {
     /// The embedded store: bans, violations, scores. An SQLite database.
     pub(super) store: Store,
     /// The kernel: where packets of banned addresses are dropped.
-    pub(super) network: Network,
+    pub(super) network: network::File,
     /// Prefixes that are never banned and never dropped, for example an
     /// office: [198.51.100.0/24, "2001:db8:7::/48"]. More can be added while
     /// running, with moderationctl allow.
@@ -110,53 +111,6 @@ impl Default for Store {
             path: "/var/lib/moderation/moderation.db".into(),
             retention: days(30),
             max_records: 1_000_000,
-        }
-    }
-}
-
-#[derive(Debug, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub(super) struct Network {
-    /// The interface to attach to; the same as moderationd --interface, and as
-    /// there only a process with the capabilities can. null: a loader
-    /// (moderationctl xdp attach) has attached and pinned, and the daemon only
-    /// works on the pins.
-    pub(super) interface: Option<String>,
-    /// auto: native, else generic with a warning. native, generic: that or an
-    /// error. off: nothing is dropped in the kernel; bans hold at the API only.
-    pub(super) mode: AttachMode,
-    /// The folder for pins, on a BPF filesystem; one per instance.
-    pub(super) pin_root: PathBuf,
-    /// Private, loopback and link-local addresses are never banned or dropped.
-    pub(super) protect_private: bool,
-    /// Further prefixes that are never banned or dropped. Unlike the allowlist
-    /// they are put into the kernel by root's loader, and the daemon cannot
-    /// take them out again.
-    #[schemars(with = "Vec<String>")]
-    pub(super) guards: Vec<IpNet>,
-    /// How many bans the kernel holds, for IPv4 and IPv6 each.
-    pub(super) max_bans: NonZeroU32,
-    /// The window in which connection attempts (SYN) are counted by source.
-    #[serde(with = "friendly")]
-    #[schemars(with = "String")]
-    pub(super) syn_window: Duration,
-    /// How often the kernel is compared with the store and mended.
-    #[serde(with = "friendly")]
-    #[schemars(with = "String")]
-    pub(super) reconcile_interval: Duration,
-}
-
-impl Default for Network {
-    fn default() -> Self {
-        Self {
-            interface: None,
-            mode: AttachMode::Auto,
-            pin_root: "/sys/fs/bpf/moderation".into(),
-            protect_private: true,
-            guards: Vec::new(),
-            max_bans: const { NonZeroU32::new(1_000_000).expect("not zero") },
-            syn_window: Duration::from_secs(10),
-            reconcile_interval: minutes(1),
         }
     }
 }
@@ -253,6 +207,8 @@ pub(super) struct Scores {
     pub(super) non_browser: f64,
     /// LibreChat: ILLEGAL_MODEL_REQ_SCORE.
     pub(super) illegal_model_request: f64,
+    /// More connections than network.connections allows.
+    pub(super) connection_rate: f64,
 }
 
 impl Default for Scores {
@@ -264,6 +220,7 @@ impl Default for Scores {
             concurrent: 1.0,
             non_browser: 20.0,
             illegal_model_request: 5.0,
+            connection_rate: 1.0,
         }
     }
 }
@@ -281,11 +238,53 @@ pub(super) struct Bans {
     #[serde(with = "friendly")]
     #[schemars(with = "String")]
     pub(super) duration: Duration,
+    /// The width at which an IPv6 address is banned: 48 to 64, or 128. Blocks
+    /// that are wider than a /64 count towards network.max_networks.
+    pub(super) v6_prefix: u8,
+    /// Whether the kernel drops a banned address's packets. always. repeat: only
+    /// from the second ban for the same violation type on. never: the ban holds
+    /// at the API only.
+    #[schemars(with = "String")]
+    pub(super) network_block: NetworkBlock,
+    /// The same by violation type, for example {non_browser: repeat}.
+    #[schemars(with = "BTreeMap<String, String>")]
+    pub(super) network_block_by_type: BTreeMap<ViolationType, NetworkBlock>,
+    /// When more bans than this are called for within a minute, a rule has run
+    /// away: automatic bans stop until it is quiet again. Scores go on, and
+    /// operators can ban.
+    pub(super) max_per_minute: u32,
+    /// So many banned IPv6 /64s in one wider block make the whole block banned.
+    /// null: never. Only where v6_prefix is 64.
+    pub(super) escalation: Escalation,
 }
 
 impl Default for Bans {
     fn default() -> Self {
-        Self { enabled: true, interval: 20.0, duration: minutes(120) }
+        Self {
+            enabled: true,
+            interval: 20.0,
+            duration: minutes(120),
+            v6_prefix: 64,
+            network_block: NetworkBlock::Always,
+            network_block_by_type: BTreeMap::new(),
+            max_per_minute: 100,
+            escalation: Escalation::default(),
+        }
+    }
+}
+
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Escalation {
+    /// Of the 256 in a /56.
+    pub(super) v6_56: Option<u32>,
+    /// Of the 65536 in a /48.
+    pub(super) v6_48: Option<u32>,
+}
+
+impl Default for Escalation {
+    fn default() -> Self {
+        Self { v6_56: Some(16), v6_48: Some(64) }
     }
 }
 
@@ -344,7 +343,7 @@ pub enum LogFormat {
     Json,
 }
 
-const fn minutes(minutes: u64) -> Duration {
+pub(super) const fn minutes(minutes: u64) -> Duration {
     Duration::from_secs(60 * minutes)
 }
 
@@ -353,7 +352,7 @@ const fn days(days: u64) -> Duration {
 }
 
 /// Durations as people write them: `90s`, `5m`, `2h`, `1h 30m`, `30d`.
-mod friendly {
+pub(super) mod friendly {
     use std::time::Duration;
 
     use jiff::{SignedDuration, fmt::friendly::SpanPrinter};
@@ -361,12 +360,17 @@ mod friendly {
 
     use crate::config::check::duration;
 
-    pub(super) fn serialize<S: Serializer>(value: &Duration, to: S) -> Result<S::Ok, S::Error> {
+    pub(in crate::config) fn serialize<S: Serializer>(
+        value: &Duration,
+        to: S,
+    ) -> Result<S::Ok, S::Error> {
         let signed = SignedDuration::try_from(*value).map_err(serde::ser::Error::custom)?;
         to.serialize_str(&SpanPrinter::new().duration_to_string(&signed))
     }
 
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {
+    pub(in crate::config) fn deserialize<'de, D: Deserializer<'de>>(
+        from: D,
+    ) -> Result<Duration, D::Error> {
         let text = String::deserialize(from)?;
         duration(&text).map_err(D::Error::custom)
     }

@@ -4,6 +4,7 @@
 mod check;
 mod document;
 mod file;
+mod network;
 
 use std::{
     fs, io,
@@ -18,6 +19,7 @@ use crate::engine::Rules;
 pub use check::{ConfigError, duration as parse_duration};
 pub use document::default_file;
 pub use file::{AttachMode, Log, LogFormat, LogLevel};
+pub use network::{Connections, Network, Ports, Syn};
 
 /// Where the configuration is unless the command line says otherwise.
 pub const DEFAULT_PATH: &str = "/etc/moderation/moderation.yaml";
@@ -61,25 +63,6 @@ pub struct Store {
     pub retention: Duration,
     /// How many violations, and how many past bans, are kept at most.
     pub max_records: u64,
-}
-
-/// The kernel.
-#[derive(Clone, Debug)]
-pub struct Network {
-    /// The interface to attach to, by a process that may.
-    pub interface: Option<String>,
-    /// How to attach.
-    pub mode: AttachMode,
-    /// The folder of pins.
-    pub pin_root: PathBuf,
-    /// Prefixes that only root can take out of protection.
-    pub guards: Vec<IpNet>,
-    /// Entries in each ban map.
-    pub max_bans: u32,
-    /// Window in which connection attempts are counted.
-    pub syn_window: Duration,
-    /// How often kernel and store are compared.
-    pub reconcile_interval: Duration,
 }
 
 impl Config {

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     api::client::{Client, ClientError, Response},
-    engine::Address,
+    engine::Prefix,
     exit::Unreachable,
 };
 
@@ -172,10 +172,10 @@ fn object<const N: usize>(fields: [(&str, Option<String>); N]) -> Value {
 /// An address as people or [`bans`] write it, or else a user, with or without
 /// `user:`.
 fn check_query(subject: &str) -> String {
-    match subject.parse::<Address>() {
+    match subject.parse::<Prefix>() {
         // Of an IPv6 address the whole counts: one of a /64 may be allowed.
-        Ok(address) => {
-            let ip = subject.parse().unwrap_or_else(|_| address.prefix().addr());
+        Ok(prefix) => {
+            let ip = subject.parse().unwrap_or_else(|_| prefix.net().addr());
             format!("ip={}", encoded(&ip.to_string()))
         }
         Err(_) => format!("user={}", encoded(subject.strip_prefix("user:").unwrap_or(subject))),
@@ -190,7 +190,7 @@ fn lift_query(target: &str) -> anyhow::Result<String> {
     if let Ok(id) = target.trim_start_matches('#').parse::<u64>() {
         return Ok(format!("id={id}"));
     }
-    match target.parse::<Address>() {
+    match target.parse::<Prefix>() {
         Ok(_) => Ok(format!("ip={}", encoded(target))),
         Err(error) => bail!("{error}; a ban's number, an address, or user:ID can be lifted"),
     }
@@ -277,7 +277,8 @@ mod tests {
             ("2001:db8::/64", Some("ip=2001%3Adb8%3A%3A%2F64")),
             ("user:a b&c", Some("user=a%20b%26c")),
             ("anna", None),
-            ("192.0.2.0/24", None),
+            ("192.0.2.0/24", Some("ip=192.0.2.0%2F24")),
+            ("192.0.0.0/4", None),
         ];
         for (target, want) in cases {
             assert_eq!(lift_query(target).ok().as_deref(), want, "{target}");

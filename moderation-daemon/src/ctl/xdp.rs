@@ -108,7 +108,7 @@ fn status(pins: &Pins, config: &Config, output: Output) -> anyhow::Result<()> {
         json!({ "pin_root": pins.root(), "loaded": pins.exist(), "attached": attached });
     if pins.exist() {
         let counters = Counters::open(pins)?.all()?;
-        let window_ns = u64::try_from(config.network.syn_window.as_nanos()).unwrap_or(u64::MAX);
+        let window_ns = u64::try_from(config.network.syn.window.as_nanos()).unwrap_or(u64::MAX);
         let since_ns = clock::boot_ns().saturating_sub(window_ns);
         status["blocked"] = json!(BanMaps::open(pins)?.all()?.len());
         status["counters"] = packets_by_reason(&counters);

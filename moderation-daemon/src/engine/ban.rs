@@ -3,10 +3,11 @@
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     hash::Hash,
+    net::IpAddr,
     sync::Arc,
 };
 
-use super::{Address, UserId, ViolationType};
+use super::{Prefix, UserId, ViolationType, prefix::Lengths};
 
 /// A ban's number on this host; never used twice.
 pub type BanId = u64;
@@ -18,8 +19,11 @@ pub struct Ban {
     pub id: BanId,
     /// The banned user.
     pub user: Option<UserId>,
-    /// The banned address.
-    pub address: Option<Address>,
+    /// The banned addresses.
+    pub prefix: Option<Prefix>,
+    /// Whether the kernel is to drop their packets; otherwise the ban holds at
+    /// the API only.
+    pub blocks: bool,
     /// Why, for people.
     pub reason: String,
     /// The violation that led to it; `None` if an operator banned.
@@ -49,7 +53,8 @@ impl Ban {
 pub struct BanIndex {
     by_id: BTreeMap<BanId, Arc<Ban>>,
     by_user: HashMap<UserId, ByExpiry>,
-    by_address: HashMap<Address, ByExpiry>,
+    by_prefix: HashMap<Prefix, ByExpiry>,
+    lengths: Lengths,
     by_expiry: ByExpiry,
 }
 
@@ -63,8 +68,12 @@ impl BanIndex {
         if let Some(user) = &ban.user {
             self.by_user.entry(user.clone()).or_default().insert((ban.ends(), ban.id));
         }
-        if let Some(address) = ban.address {
-            self.by_address.entry(address).or_default().insert((ban.ends(), ban.id));
+        if let Some(prefix) = ban.prefix {
+            let bans = self.by_prefix.entry(prefix).or_default();
+            if bans.is_empty() {
+                self.lengths.add(prefix);
+            }
+            bans.insert((ban.ends(), ban.id));
         }
         self.by_expiry.insert((ban.ends(), ban.id));
         self.by_id.insert(ban.id, ban);
@@ -77,8 +86,10 @@ impl BanIndex {
         if let Some(user) = &ban.user {
             forget(&mut self.by_user, user, &ban);
         }
-        if let Some(address) = &ban.address {
-            forget(&mut self.by_address, address, &ban);
+        if let Some(prefix) = ban.prefix
+            && forget(&mut self.by_prefix, &prefix, &ban)
+        {
+            self.lengths.remove(prefix);
         }
         Some(ban)
     }
@@ -119,9 +130,14 @@ impl BanIndex {
         self.of(self.by_user.get(user))
     }
 
-    /// Those that name the address; the last to end comes first.
-    pub fn of_address(&self, address: Address) -> impl Iterator<Item = &Arc<Ban>> {
-        self.of(self.by_address.get(&address))
+    /// Those on exactly this prefix; the last to end comes first.
+    pub fn of_prefix(&self, prefix: Prefix) -> impl Iterator<Item = &Arc<Ban>> {
+        self.of(self.by_prefix.get(&prefix))
+    }
+
+    /// The banned prefixes that the address lies in, the widest first.
+    pub fn prefixes_around(&self, ip: IpAddr) -> impl Iterator<Item = Prefix> + use<'_> {
+        self.lengths.around(ip).filter(|prefix| self.by_prefix.contains_key(prefix))
     }
 
     fn of<'a>(
@@ -131,16 +147,20 @@ impl BanIndex {
         bans.into_iter().flat_map(|bans| bans.iter().rev()).filter_map(|(_, id)| self.by_id.get(id))
     }
 
-    /// Every banned address, with the moment at which its last ban runs out;
-    /// `None` for never.
-    pub fn addresses(&self) -> impl Iterator<Item = (Address, Option<u64>)> {
-        self.by_address.keys().map(|address| (*address, self.address_until(*address).flatten()))
+    /// Every banned prefix, each once.
+    pub fn prefixes(&self) -> impl Iterator<Item = Prefix> + use<'_> {
+        self.by_prefix.keys().copied()
     }
 
-    /// When the last ban of an address runs out: `Some(None)` for never,
-    /// `None` if there is no ban.
-    pub fn address_until(&self, address: Address) -> Option<Option<u64>> {
-        self.of_address(address).next().map(|ban| ban.expires_at_unix_ms)
+    /// Until when the kernel is to block exactly this prefix: `Some(None)` for
+    /// ever, `None` if no ban asks for it.
+    pub fn blocked_until(&self, prefix: Prefix) -> Option<Option<u64>> {
+        self.of_prefix(prefix).find(|ban| ban.blocks).map(|ban| ban.expires_at_unix_ms)
+    }
+
+    /// How many different prefixes are banned: exact ones, and networks.
+    pub const fn prefix_counts(&self) -> (usize, usize) {
+        self.lengths.counts()
     }
 }
 
@@ -153,54 +173,96 @@ pub(crate) fn longest<'a>(
     holding.max_by_key(|ban| ban.ends())
 }
 
-fn forget<K: Eq + Hash>(index: &mut HashMap<K, ByExpiry>, key: &K, ban: &Ban) {
-    if let Some(bans) = index.get_mut(key) {
-        bans.remove(&(ban.ends(), ban.id));
-        if bans.is_empty() {
-            index.remove(key);
-        }
+/// Says whether the key has no ban left.
+fn forget<K: Eq + Hash>(index: &mut HashMap<K, ByExpiry>, key: &K, ban: &Ban) -> bool {
+    let Some(bans) = index.get_mut(key) else { return false };
+    bans.remove(&(ban.ends(), ban.id));
+    let is_last = bans.is_empty();
+    if is_last {
+        index.remove(key);
     }
+    is_last
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn ban(id: BanId, user: &str, address: &str, expires: Option<u64>) -> Arc<Ban> {
-        Arc::new(Ban {
+    fn ban(id: BanId, user: &str, prefix: &str, expires: Option<u64>) -> Ban {
+        Ban {
             id,
             user: user.parse().ok(),
-            address: address.parse().ok(),
+            prefix: prefix.parse().ok(),
+            blocks: true,
             reason: "test".to_owned(),
             violation: None,
             score: None,
             created_at_unix_ms: 0,
             expires_at_unix_ms: expires,
-        })
+        }
+    }
+
+    fn index(bans: impl IntoIterator<Item = Ban>) -> BanIndex {
+        let mut index = BanIndex::default();
+        bans.into_iter().for_each(|ban| index.insert(Arc::new(ban)));
+        index
     }
 
     #[test]
     fn an_address_stays_banned_until_its_last_ban_ends() {
-        let mut index = BanIndex::default();
-        index.insert(ban(1, "anna", "192.0.2.7", Some(100)));
-        index.insert(ban(2, "bert", "192.0.2.7", Some(200)));
-        let address = "192.0.2.7".parse().expect("a valid address");
-        assert_eq!(index.address_until(address), Some(Some(200)));
+        let mut index =
+            index([ban(1, "anna", "192.0.2.7", Some(100)), ban(2, "bert", "192.0.2.7", Some(200))]);
+        let prefix = "192.0.2.7".parse().expect("a valid address");
+        assert_eq!(index.blocked_until(prefix), Some(Some(200)));
         index.remove(2);
-        assert_eq!(index.address_until(address), Some(Some(100)));
+        assert_eq!(index.blocked_until(prefix), Some(Some(100)));
         assert_eq!(index.expire(99), []);
         assert_eq!(index.expire(100).len(), 1);
-        assert_eq!(index.address_until(address), None);
-        assert!(index.is_empty() && index.by_user.is_empty() && index.by_address.is_empty());
+        assert_eq!(index.blocked_until(prefix), None);
+        assert!(index.is_empty() && index.by_user.is_empty() && index.by_prefix.is_empty());
+        assert_eq!(index.prefix_counts(), (0, 0));
     }
 
     #[test]
     fn a_permanent_ban_outlasts_every_other() {
-        let mut index = BanIndex::default();
-        index.insert(ban(1, "anna", "192.0.2.7", None));
-        index.insert(ban(2, "anna", "192.0.2.7", Some(u64::MAX - 1)));
-        let address = "192.0.2.7".parse().expect("a valid address");
-        assert_eq!(index.address_until(address), Some(None));
+        let mut index = index([
+            ban(1, "anna", "192.0.2.7", None),
+            ban(2, "anna", "192.0.2.7", Some(u64::MAX - 1)),
+        ]);
+        let prefix = "192.0.2.7".parse().expect("a valid address");
+        assert_eq!(index.blocked_until(prefix), Some(None));
         assert_eq!(index.expire(u64::MAX - 1).len(), 1);
+    }
+
+    #[test]
+    fn the_kernel_blocks_as_long_as_a_ban_asks_it_to_and_no_longer() {
+        let soft = Ban { blocks: false, ..ban(1, "anna", "192.0.2.7", None) };
+        let mut index = index([soft, ban(2, "bert", "192.0.2.7", Some(100))]);
+        let prefix = "192.0.2.7".parse().expect("a valid address");
+        assert_eq!(index.blocked_until(prefix), Some(Some(100)));
+        index.remove(2);
+        assert_eq!(index.blocked_until(prefix), None);
+        assert_eq!(index.of_prefix(prefix).count(), 1, "it holds at the API");
+    }
+
+    #[test]
+    fn every_prefix_around_an_address_is_found() {
+        let index = index([
+            ban(1, "", "192.0.2.7", None),
+            ban(2, "", "192.0.2.0/24", None),
+            ban(3, "", "192.0.0.0/16", None),
+            ban(4, "", "198.51.100.0/24", None),
+            ban(5, "", "2001:db8::/32", None),
+            ban(6, "", "2001:db8::7/128", None),
+        ]);
+        let around = |ip: &str| {
+            let ip = ip.parse().expect("an address");
+            index.prefixes_around(ip).map(|prefix| prefix.to_string()).collect::<Vec<_>>()
+        };
+        assert_eq!(around("192.0.2.7"), ["192.0.0.0/16", "192.0.2.0/24", "192.0.2.7"]);
+        assert_eq!(around("::ffff:192.0.2.8"), ["192.0.0.0/16", "192.0.2.0/24"]);
+        assert_eq!(around("2001:db8::7"), ["2001:db8::/32", "2001:db8::7/128"]);
+        assert_eq!(around("203.0.113.1"), Vec::<String>::new());
+        assert_eq!(index.prefix_counts(), (2, 4));
     }
 }

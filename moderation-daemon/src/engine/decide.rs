@@ -4,8 +4,8 @@
 use std::sync::Arc;
 
 use super::{
-    Act, Address, Ban, BanRefusal, Bearer, Cause, Change, Count, Decision, EventType, Lease,
-    Limiter, Moment, Outcome, Overlay, Request, Score, ScoreKey, Subject, Verdict, Violation,
+    Act, Ban, BanRefusal, Bearer, Cause, Change, Count, Decision, EventType, Lease, Limiter,
+    Moment, Outcome, Overlay, Prefix, Request, Score, ScoreKey, Subject, Verdict, Violation,
     ViolationType, WindowKey, browser::is_browser, window::hit,
 };
 
@@ -184,8 +184,8 @@ impl Overlay<'_> {
             return None;
         }
         let user = subject.user().cloned();
-        let address = self.bannable_address(subject);
-        if user.is_none() && address.is_none() {
+        let prefix = self.bannable_prefix(subject);
+        if user.is_none() && prefix.is_none() {
             return Some(Err(BanRefusal::Protected));
         }
         if self.ban_count() >= self.engine.rules.bounds.bans {
@@ -194,7 +194,8 @@ impl Overlay<'_> {
         Some(Ok(Ban {
             id: self.next_ban,
             user,
-            address,
+            prefix,
+            blocks: true,
             reason: format!("{} score reached {}", violation.kind, violation.total),
             violation: Some(violation.kind),
             score: Some(violation.total),
@@ -203,10 +204,11 @@ impl Overlay<'_> {
         }))
     }
 
-    /// The subject's address, unless it is protected.
-    fn bannable_address(&self, subject: &Subject) -> Option<Address> {
+    /// What the subject's address is banned as, unless it is protected.
+    fn bannable_prefix(&self, subject: &Subject) -> Option<Prefix> {
         let trust = &self.engine.trust;
         let ip = subject.ip().filter(|ip| !trust.contains(*ip))?;
-        Some(Address::from(ip)).filter(|address| trust.protecting(*address).is_none())
+        let prefix = Prefix::around(ip, self.engine.rules.ban.v6_prefix);
+        Some(prefix).filter(|prefix| trust.covering(prefix.net()).is_none())
     }
 }

@@ -45,17 +45,21 @@ pub enum ViolationType {
     NonBrowser,
     /// A model that the user may not use.
     IllegalModelRequest,
+    /// More connections than one source may open in a window; the daemon counts
+    /// them itself.
+    ConnectionRate,
 }
 
 impl ViolationType {
     /// Every type.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::Logins,
         Self::Registrations,
         Self::MessageLimit,
         Self::Concurrent,
         Self::NonBrowser,
         Self::IllegalModelRequest,
+        Self::ConnectionRate,
     ];
 
     /// Its name in the API, in metrics, in the store and in the configuration.
@@ -67,6 +71,7 @@ impl ViolationType {
             Self::Concurrent => "concurrent",
             Self::NonBrowser => "non_browser",
             Self::IllegalModelRequest => "illegal_model_request",
+            Self::ConnectionRate => "connection_rate",
         }
     }
 

@@ -13,6 +13,7 @@ mod decision;
 mod event;
 mod lease;
 mod overlay;
+mod prefix;
 mod rule;
 mod score;
 mod subject;
@@ -37,7 +38,11 @@ pub use decision::{BanRefusal, Cause, Change, Decision, Lift, Outcome, Verdict, 
 pub use event::{Act, EventType, Request, RequestId, ViolationType};
 pub use lease::{Lease, LeaseId};
 pub use overlay::{LiftTarget, NewBan, Overlay};
-pub use rule::{BanRule, Bounds, Concurrency, Limit, Limiter, Rules, Scores};
+pub use prefix::{InvalidPrefix, Prefix};
+pub use rule::{
+    BanRule, Bounds, Concurrency, Escalation, Limit, Limiter, NetworkBlock, NetworkBlocks, Rules,
+    Scores,
+};
 pub use score::{Score, ScoreKey};
 pub use subject::{Address, Bearer, InvalidAddress, InvalidUserId, NoSubject, Subject, UserId};
 pub use trust::PrefixSet;

@@ -8,8 +8,8 @@ use std::{
 };
 
 use super::{
-    Address, Ban, BanId, BanIndex, BanRefusal, Bearer, Change, Decision, Engine, Lease, LeaseId,
-    Lift, Moment, Outcome, RequestId, Score, ScoreKey, Subject, UserId, Window, WindowKey,
+    Ban, BanId, BanIndex, BanRefusal, Bearer, Change, Decision, Engine, Lease, LeaseId, Lift,
+    Moment, Outcome, Prefix, RequestId, Score, ScoreKey, Subject, UserId, Window, WindowKey,
     ban::longest,
 };
 
@@ -38,8 +38,10 @@ pub struct Overlay<'e> {
 pub struct NewBan {
     /// The user to ban.
     pub user: Option<UserId>,
-    /// The address to ban.
-    pub address: Option<Address>,
+    /// The addresses to ban.
+    pub prefix: Option<Prefix>,
+    /// Whether the kernel is to drop their packets.
+    pub blocks: bool,
     /// Why, for people.
     pub reason: String,
     /// For how long; `None` for ever.
@@ -164,10 +166,10 @@ impl<'e> Overlay<'e> {
         standing.chain(self.bans.of_user(user))
     }
 
-    /// Active bans of an address: those of the engine, then those of the batch.
-    fn bans_of_address(&self, address: Address) -> impl Iterator<Item = &Arc<Ban>> {
-        let standing = self.engine.bans.of_address(address);
-        standing.filter(|ban| !self.lifted.contains(&ban.id)).chain(self.bans.of_address(address))
+    /// Active bans of a prefix: those of the engine, then those of the batch.
+    fn bans_of_prefix(&self, prefix: Prefix) -> impl Iterator<Item = &Arc<Ban>> {
+        let standing = self.engine.bans.of_prefix(prefix);
+        standing.filter(|ban| !self.lifted.contains(&ban.id)).chain(self.bans.of_prefix(prefix))
     }
 
     /// The ban that holds for a subject longest. A protected address is not
@@ -177,14 +179,18 @@ impl<'e> Overlay<'e> {
         let stands = |ban: &&Arc<Ban>| !self.lifted.contains(&ban.id);
         let user = subject.user();
         let ip = subject.ip().filter(|ip| !self.engine.trust.contains(*ip));
-        let address = ip.map(Address::from);
-        let candidates = [
+        let of_user = [
             user.and_then(|user| standing.of_user(user).find(stands)),
             user.and_then(|user| fresh.of_user(user).next()),
-            address.and_then(|address| standing.of_address(address).find(stands)),
-            address.and_then(|address| fresh.of_address(address).next()),
         ];
-        longest(candidates, now.unix_ms)
+        let of_ip = ip.into_iter().flat_map(|ip| {
+            let standing = standing
+                .prefixes_around(ip)
+                .map(move |prefix| standing.of_prefix(prefix).find(stands));
+            let fresh = fresh.prefixes_around(ip).map(move |prefix| fresh.of_prefix(prefix).next());
+            standing.chain(fresh)
+        });
+        longest(of_user.into_iter().chain(of_ip), now.unix_ms)
     }
 
     pub(super) fn leases_of(&self, bearer: &Bearer, now: Moment) -> usize {
@@ -231,7 +237,7 @@ impl<'e> Overlay<'e> {
     ///
     /// If the address is protected, or there are as many bans as there may be.
     pub fn ban(&mut self, new: NewBan, now: Moment) -> Result<Arc<Ban>, BanRefusal> {
-        if new.address.is_some_and(|address| self.engine.trust.protecting(address).is_some()) {
+        if new.prefix.is_some_and(|prefix| self.engine.trust.covering(prefix.net()).is_some()) {
             return Err(BanRefusal::Protected);
         }
         if self.ban_count() >= self.engine.rules.bounds.bans {
@@ -240,7 +246,8 @@ impl<'e> Overlay<'e> {
         let ban = Arc::new(Ban {
             id: self.next_ban,
             user: new.user,
-            address: new.address,
+            prefix: new.prefix,
+            blocks: new.blocks,
             reason: new.reason,
             violation: None,
             score: None,
@@ -259,7 +266,7 @@ impl<'e> Overlay<'e> {
                 standing.or_else(|| self.bans.get(*id)).cloned().into_iter().collect()
             }
             LiftTarget::User(user) => self.bans_of_user(user).cloned().collect(),
-            LiftTarget::Address(address) => self.bans_of_address(*address).cloned().collect(),
+            LiftTarget::Prefix(prefix) => self.bans_of_prefix(*prefix).cloned().collect(),
         };
         bans.sort_by_key(|ban| ban.id);
         for ban in &bans {
@@ -282,6 +289,6 @@ pub enum LiftTarget {
     Ban(BanId),
     /// Those of a user.
     User(UserId),
-    /// Those of an address.
-    Address(Address),
+    /// Those on exactly this prefix.
+    Prefix(Prefix),
 }

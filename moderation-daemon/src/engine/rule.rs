@@ -1,5 +1,7 @@
 //! The rules, as the configuration states them, checked.
 
+use serde::{Deserialize, Serialize};
+
 use super::{EventType, ViolationType};
 
 /// Everything that the engine goes by.
@@ -56,6 +58,8 @@ pub struct Scores {
     pub non_browser: f64,
     /// `illegal_model_request`.
     pub illegal_model_request: f64,
+    /// `connection_rate`.
+    pub connection_rate: f64,
 }
 
 impl Scores {
@@ -68,6 +72,7 @@ impl Scores {
             ViolationType::Concurrent => self.concurrent,
             ViolationType::NonBrowser => self.non_browser,
             ViolationType::IllegalModelRequest => self.illegal_model_request,
+            ViolationType::ConnectionRate => self.connection_rate,
         }
     }
 }
@@ -82,6 +87,57 @@ pub struct BanRule {
     pub interval: f64,
     /// How long a ban lasts.
     pub duration_ms: u64,
+    /// The width at which an IPv6 address is banned.
+    pub v6_prefix: u8,
+    /// Which bans the kernel is to enforce.
+    pub network_block: NetworkBlocks,
+    /// Bans called for within a minute beyond which none falls.
+    pub max_per_minute: u32,
+    /// When many banned /64s become one wider block.
+    pub escalation: Escalation,
+}
+
+/// Whether packets of a banned address are dropped in the kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum NetworkBlock {
+    /// From the first ban on.
+    Always,
+    /// From the second ban for the same violation type on.
+    Repeat,
+    /// Not at all: the ban holds at the API only.
+    Never,
+}
+
+/// A [`NetworkBlock`] for each violation type.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NetworkBlocks([NetworkBlock; ViolationType::ALL.len()]);
+
+impl NetworkBlocks {
+    /// The same for all.
+    pub const fn all(block: NetworkBlock) -> Self {
+        Self([block; ViolationType::ALL.len()])
+    }
+
+    /// Another one for `kind`.
+    pub const fn set(&mut self, kind: ViolationType, block: NetworkBlock) {
+        self.0[kind as usize] = block;
+    }
+
+    /// That of `kind`.
+    pub const fn of(&self, kind: ViolationType) -> NetworkBlock {
+        self.0[kind as usize]
+    }
+}
+
+/// How many banned /64s in one wider block make the block banned; `None`: no
+/// number does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Escalation {
+    /// In a /56.
+    pub v6_56: Option<u32>,
+    /// In a /48.
+    pub v6_48: Option<u32>,
 }
 
 impl BanRule {
@@ -105,6 +161,9 @@ pub struct Bounds {
     pub scores: usize,
     /// Active bans. Beyond, no ban falls, which is counted and logged.
     pub bans: usize,
+    /// Banned networks, that is prefixes that the kernel does not look up
+    /// exactly. Beyond, no ban on another one falls.
+    pub networks: usize,
     /// Leases. Beyond, none is given.
     pub leases: usize,
     /// Remembered request ids. Beyond, the oldest is forgotten.
@@ -119,6 +178,7 @@ impl Default for Bounds {
             windows: 1_000_000,
             scores: 1_000_000,
             bans: 1_000_000,
+            networks: 16_384,
             leases: 100_000,
             request_ids: 100_000,
             request_id_ms: 10 * 60 * 1_000,
@@ -206,8 +266,9 @@ mod tests {
             (0.0, 1.0, -20.0, false),
             (0.0, 1.0, 1.0, true),
         ];
+        let ban = crate::config::Config::parse("").expect("the defaults are valid").rules.ban;
         for (previous, points, interval, want) in vectors {
-            let rule = BanRule { enabled: true, interval, duration_ms: 1 };
+            let rule = BanRule { interval, ..ban };
             let got = rule.crosses(previous, previous + points);
             assert_eq!(got, want, "{previous} + {points}, interval {interval}");
         }

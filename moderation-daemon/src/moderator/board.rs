@@ -11,7 +11,7 @@ use std::{
 use serde::Serialize;
 
 use crate::{
-    engine::{Address, Ban, BanIndex, Moment, PrefixSet, Size, Subject, longest},
+    engine::{Ban, BanIndex, Moment, Prefix, PrefixSet, Size, Subject, longest},
     network::Changes,
     store::Allowed,
 };
@@ -44,7 +44,7 @@ struct State {
     bans: BanIndex,
     /// How many of them are in force.
     enforced: usize,
-    blocked: HashSet<Address>,
+    blocked: HashSet<Prefix>,
     trust: PrefixSet,
     allowlist: Vec<Allowed>,
     kernel: KernelStatus,
@@ -69,11 +69,10 @@ impl Board {
     pub fn check(&self, subject: &Subject, now: Moment) -> Option<BanView> {
         let state = self.read();
         let ip = subject.ip().filter(|ip| !state.trust.contains(*ip));
-        let candidates = [
-            subject.user().and_then(|user| state.bans.of_user(user).next()),
-            ip.and_then(|ip| state.bans.of_address(Address::from(ip)).next()),
-        ];
-        longest(candidates, now.unix_ms).map(|ban| state.view(ban))
+        let of_user = subject.user().and_then(|user| state.bans.of_user(user).next());
+        let around = ip.into_iter().flat_map(|ip| state.bans.prefixes_around(ip));
+        let of_ip = around.map(|prefix| state.bans.of_prefix(prefix).next());
+        longest(of_ip.chain([of_user]), now.unix_ms).map(|ban| state.view(ban))
     }
 
     /// A ban with whether it is in force.
@@ -112,9 +111,9 @@ impl Board {
         self.read().size
     }
 
-    /// Whether the kernel blocks an address, as far as is known.
-    pub(super) fn is_blocked(&self, address: Address) -> bool {
-        self.read().blocked.contains(&address)
+    /// Whether the kernel blocks a prefix, as far as is known.
+    pub(super) fn is_blocked(&self, prefix: Prefix) -> bool {
+        self.read().blocked.contains(&prefix)
     }
 
     pub(super) fn insert(&self, ban: &Arc<Ban>) {
@@ -129,21 +128,21 @@ impl Board {
         state.bans.remove(ban.id);
     }
 
-    pub(super) fn set_blocked(&self, address: Address) {
+    pub(super) fn set_blocked(&self, prefix: Prefix) {
         let mut state = self.write();
-        if state.blocked.insert(address) {
-            state.enforced += state.bans.of_address(address).count();
+        if state.blocked.insert(prefix) {
+            state.enforced += state.bans.of_prefix(prefix).filter(|ban| ban.blocks).count();
         }
     }
 
-    pub(super) fn set_unblocked(&self, address: Address) {
+    pub(super) fn set_unblocked(&self, prefix: Prefix) {
         let mut state = self.write();
-        if state.blocked.remove(&address) {
-            state.enforced -= state.bans.of_address(address).count();
+        if state.blocked.remove(&prefix) {
+            state.enforced -= state.bans.of_prefix(prefix).filter(|ban| ban.blocks).count();
         }
     }
 
-    pub(super) fn replace_blocked(&self, blocked: HashSet<Address>) {
+    pub(super) fn replace_blocked(&self, blocked: HashSet<Prefix>) {
         let mut state = self.write();
         state.blocked = blocked;
         state.enforced = state.bans.iter().filter(|ban| state.is_enforced(ban)).count();
@@ -173,6 +172,6 @@ impl State {
         // One that was lifted or has run out is not in force, whoever else is
         // banned at its address.
         self.bans.get(ban.id).is_some()
-            && ban.address.is_none_or(|address| self.blocked.contains(&address))
+            && ban.prefix.is_none_or(|prefix| !ban.blocks || self.blocked.contains(&prefix))
     }
 }

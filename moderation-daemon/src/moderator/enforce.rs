@@ -14,7 +14,7 @@ use moderation_common::BanEntry;
 use super::board::{Board, KernelStatus};
 use crate::{
     clock,
-    engine::{Address, Engine},
+    engine::{Address, Engine, Prefix},
     metrics::Metrics,
     network::{Changes, Network, NetworkError, PinIdentity, Pins, Reconciled},
 };
@@ -95,18 +95,14 @@ impl Enforcer {
         self.pins.as_ref().and_then(Pins::identity) != self.tried
     }
 
-    /// Makes the kernel agree about some addresses.
-    pub(super) fn project(
-        &mut self,
-        engine: &Engine,
-        addresses: impl IntoIterator<Item = Address>,
-    ) {
-        let mut addresses = addresses.into_iter().peekable();
-        if addresses.peek().is_some() {
+    /// Makes the kernel agree about some prefixes.
+    pub(super) fn project(&mut self, engine: &Engine, prefixes: impl IntoIterator<Item = Prefix>) {
+        let mut prefixes = prefixes.into_iter().peekable();
+        if prefixes.peek().is_some() {
             self.leave_changed_pins();
         }
-        for address in addresses {
-            self.project_one(engine, address);
+        for prefix in prefixes {
+            self.project_one(engine, prefix);
         }
     }
 
@@ -120,18 +116,19 @@ impl Enforcer {
         }
     }
 
-    fn project_one(&mut self, engine: &Engine, address: Address) {
-        let wanted = wanted(engine, address);
+    fn project_one(&mut self, engine: &Engine, prefix: Prefix) {
+        let wanted = wanted(engine, prefix);
+        let Some(address) = address(prefix) else { return };
         let Some(network) = &mut self.network else { return };
         let result = match wanted {
             Some(entry) => network.block(address, entry),
             None => network.unblock(address),
         };
         match (result, wanted) {
-            (Ok(()), Some(_)) => self.board.set_blocked(address),
-            (Ok(()), None) => self.board.set_unblocked(address),
+            (Ok(()), Some(_)) => self.board.set_blocked(prefix),
+            (Ok(()), None) => self.board.set_unblocked(prefix),
             (Err(error), Some(_)) => {
-                self.board.set_unblocked(address);
+                self.board.set_unblocked(prefix);
                 self.failed(&error);
             }
             // It is blocked still.
@@ -146,7 +143,7 @@ impl Enforcer {
             Ok(network) => network.reconcile(&all_wanted(engine), allowlist),
             Err(error) => Reconciled { blocked: HashSet::new(), result: Err(error) },
         };
-        self.board.replace_blocked(blocked);
+        self.board.replace_blocked(blocked.into_iter().map(Prefix::from).collect());
         match result {
             Ok(changes) => {
                 self.stale = false;
@@ -168,10 +165,10 @@ impl Enforcer {
         if let Err(error) = network.reconcile_allowlist(allowlist) {
             self.failed(&error);
         }
-        let banned = engine.bans().addresses().map(|(address, _)| address);
-        let known = |address: &Address| self.board.is_blocked(*address);
-        let moved: Vec<_> = banned
-            .filter(|address| engine.trust().protecting(*address).is_some() == known(address))
+        let moved: Vec<_> = engine
+            .bans()
+            .prefixes()
+            .filter(|prefix| wanted(engine, *prefix).is_some() != self.board.is_blocked(*prefix))
             .collect();
         self.project(engine, moved);
     }
@@ -220,23 +217,24 @@ impl Enforcer {
     }
 }
 
-/// What the kernel should hold about an address.
-fn wanted(engine: &Engine, address: Address) -> Option<BanEntry> {
-    let until = engine.bans().address_until(address)?;
-    if engine.trust().protecting(address).is_some() {
+/// The maps hold single IPv4 addresses and IPv6 /64s; bans of other shapes hold
+/// at the API only.
+fn address(prefix: Prefix) -> Option<Address> {
+    prefix.to_string().parse().ok()
+}
+
+/// What the kernel should hold about a prefix.
+fn wanted(engine: &Engine, prefix: Prefix) -> Option<BanEntry> {
+    let until = engine.bans().blocked_until(prefix)?;
+    if engine.trust().covering(prefix.net()).is_some() {
         return None;
     }
     Some(clock::ban_entry(until, clock::boot_ns(), clock::now().unix_ms))
 }
 
 fn all_wanted(engine: &Engine) -> HashMap<Address, BanEntry> {
-    let (boot_ns, unix_ms) = (clock::boot_ns(), clock::now().unix_ms);
-    engine
-        .bans()
-        .addresses()
-        .filter(|(address, _)| engine.trust().protecting(*address).is_none())
-        .map(|(address, until)| (address, clock::ban_entry(until, boot_ns, unix_ms)))
-        .collect()
+    let prefixes = engine.bans().prefixes();
+    prefixes.filter_map(|prefix| Some((address(prefix)?, wanted(engine, prefix)?))).collect()
 }
 
 /// An error with its causes on one line.

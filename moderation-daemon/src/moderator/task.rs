@@ -17,8 +17,8 @@ use super::{
 use crate::{
     clock,
     engine::{
-        Act, Address, Ban, BanRefusal, Cause, Change, Decision, Engine, Lease, Moment, Outcome,
-        Overlay, Request,
+        Act, Ban, BanRefusal, Cause, Change, Decision, Engine, Lease, Moment, Outcome, Overlay,
+        Prefix, Request,
     },
     metrics::{Metrics, Table},
     network::MAX_ALLOWED,
@@ -255,9 +255,9 @@ impl Task {
         self.with_store(move |store| store.commit(&changes).map(|()| changes)).await
     }
 
-    /// Shows new bans and lifts on the board; returns the addresses whose
+    /// Shows new bans and lifts on the board; returns the prefixes whose
     /// place in the kernel they change.
-    fn publish(&mut self, changes: &[Change]) -> BTreeSet<Address> {
+    fn publish(&mut self, changes: &[Change]) -> BTreeSet<Prefix> {
         let mut touched = BTreeSet::new();
         for change in changes {
             match change {
@@ -268,12 +268,12 @@ impl Task {
                         tracing::info!(ban = number(ban.id), cause, suppressed, "a ban fell");
                     }
                     self.board.insert(ban);
-                    touched.extend(ban.address);
+                    touched.extend(ban.prefix);
                 }
                 Change::Lift(lift) => {
                     tracing::info!(ban = number(lift.ban.id), by = lift.by, "a ban was lifted");
                     self.board.remove(&lift.ban);
-                    touched.extend(lift.ban.address);
+                    touched.extend(lift.ban.prefix);
                 }
                 Change::Count(key, _) if key.bearer.is_none() => {
                     self.metrics.overflow(Table::Windows);
@@ -359,7 +359,7 @@ impl Task {
         for ban in self.engine.expire(clock::now()) {
             tracing::debug!(ban = number(ban.id), "a ban ran out");
             self.board.remove(&ban);
-            touched.extend(ban.address);
+            touched.extend(ban.prefix);
         }
         self.enforcer.project(&self.engine, touched);
         self.board.set_size(self.engine.size());

@@ -46,7 +46,7 @@ impl AttachOptions {
             owner,
             guards: config.guards.clone(),
             max_bans: config.max_bans,
-            syn_window: config.syn_window,
+            syn_window: config.syn.window,
         }
     }
 }

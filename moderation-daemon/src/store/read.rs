@@ -92,7 +92,7 @@ impl Reader {
         let mut query = connection
             .prepare_cached(
                 "SELECT id, user, address, reason, violation, score, created_at_ms,
-                        expires_at_ms, lifted_at_ms, lifted_by
+                        expires_at_ms, blocks, lifted_at_ms, lifted_by
                  FROM bans
                  WHERE id > ?1 AND (?2 OR (lifted_at_ms IS NULL
                                            AND (expires_at_ms IS NULL OR expires_at_ms > ?3)))
@@ -105,8 +105,8 @@ impl Reader {
         while let Some(row) = rows.next().map_err(read)? {
             bans.push(BanRecord {
                 ban: ban(row)?,
-                lifted_at_unix_ms: column::<Option<i64>>(row, 8)?.map(unix_ms),
-                lifted_by: column(row, 9)?,
+                lifted_at_unix_ms: column::<Option<i64>>(row, 9)?.map(unix_ms),
+                lifted_by: column(row, 10)?,
             });
         }
         Ok(bans)
@@ -117,7 +117,8 @@ fn active_bans(connection: &Connection, now_ms: u64) -> Result<Vec<Ban>, StoreEr
     let read = |error| StoreError::Read("bans", error);
     let mut query = connection
         .prepare(
-            "SELECT id, user, address, reason, violation, score, created_at_ms, expires_at_ms
+            "SELECT id, user, address, reason, violation, score, created_at_ms, expires_at_ms,
+                    blocks
              FROM bans
              WHERE lifted_at_ms IS NULL AND (expires_at_ms IS NULL OR expires_at_ms > ?1)
              ORDER BY id",
@@ -144,7 +145,8 @@ fn ban(row: &Row<'_>) -> Result<Ban, StoreError> {
     Ok(Ban {
         id: unix_ms(id),
         user: user.map(|user| user.parse()).transpose().map_err(|_| bad("no user id"))?,
-        address: address.map(|text| text.parse()).transpose().map_err(|_| bad("no address"))?,
+        prefix: address.map(|text| text.parse()).transpose().map_err(|_| bad("no address"))?,
+        blocks: column(row, 8)?,
         reason: column(row, 3)?,
         violation: violation
             .map(|name| ViolationType::from_name(&name).ok_or_else(|| bad("no violation type")))

@@ -4,11 +4,11 @@
 use rusqlite_migration::{M, Migrations};
 
 pub(super) fn migrations() -> Migrations<'static> {
-    Migrations::new(vec![M::up(BANS_VIOLATIONS_SCORES)])
+    Migrations::new(vec![M::up(BANS_VIOLATIONS_SCORES), M::up(BANS_OF_ANY_SHAPE)])
 }
 
-/// Times are milliseconds since 1970. An address is `192.0.2.7` or
-/// `2001:db8:0:1::/64`.
+/// Times are milliseconds since 1970. An address is `192.0.2.7`, or a prefix
+/// such as `2001:db8:0:1::/64`.
 const BANS_VIOLATIONS_SCORES: &str = "
 CREATE TABLE bans (
     -- AUTOINCREMENT: a number is never used twice, not even after retention.
@@ -57,6 +57,11 @@ CREATE TABLE allowlist (
     added_by      TEXT NOT NULL,
     created_at_ms INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
+";
+
+/// 0: the ban holds at the API only, the kernel is to drop nothing for it.
+const BANS_OF_ANY_SHAPE: &str = "
+ALTER TABLE bans ADD COLUMN blocks INTEGER NOT NULL DEFAULT 1 CHECK (blocks IN (0, 1));
 ";
 
 #[cfg(test)]

@@ -22,7 +22,8 @@ fn ban(id: BanId, expires_at_unix_ms: Option<u64>) -> Ban {
     Ban {
         id,
         user: "anna".parse().ok(),
-        address: "2001:db8:0:1::/64".parse().ok(),
+        prefix: "2001:db8:0:1::/64".parse().ok(),
+        blocks: id != 2,
         reason: "it's a \"test\"".to_owned(),
         violation: Some(ViolationType::MessageLimit),
         score: Some(20.5),

@@ -182,18 +182,19 @@ fn write_violation(to: &Transaction<'_>, violation: &Violation) -> Result<(), Er
 fn write_ban(to: &Transaction<'_>, ban: &Ban) -> Result<(), Error> {
     to.prepare_cached(
         "INSERT INTO bans
-             (id, user, address, reason, violation, score, created_at_ms, expires_at_ms)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+             (id, user, address, reason, violation, score, created_at_ms, expires_at_ms, blocks)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
     )?
     .execute(params![
         sql_ms(ban.id),
         ban.user.as_ref().map(ToString::to_string),
-        ban.address.map(|address| address.to_string()),
+        ban.prefix.map(|prefix| prefix.to_string()),
         ban.reason,
         ban.violation.map(ViolationType::name),
         ban.score,
         sql_ms(ban.created_at_unix_ms),
         ban.expires_at_unix_ms.map(sql_ms),
+        ban.blocks,
     ])
     .map(drop)
 }

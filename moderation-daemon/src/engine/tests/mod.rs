@@ -145,11 +145,12 @@ fn the_defaults_are_those_of_the_env_example() {
     }
     let rules = rules();
     let points = ViolationType::ALL.map(|kind| rules.scores.of(kind));
-    assert_eq!(points, [1.0, 1.0, 1.0, 1.0, 20.0, 5.0]);
+    assert_eq!(points, [1.0, 1.0, 1.0, 1.0, 20.0, 5.0, 1.0]);
     assert_eq!(rules.message_user, None);
     assert_eq!(rules.concurrency, Some(Concurrency { max: 2, lease_ms: 60_000 }));
-    let ban = BanRule { enabled: true, interval: 20.0, duration_ms: 2 * 60 * 60_000 };
-    assert_eq!(rules.ban, ban);
+    let ban = rules.ban;
+    let want = (true, 20.0, 2 * 60 * 60_000);
+    assert_eq!((ban.enabled, ban.interval, ban.duration_ms), want);
 }
 
 #[test]
@@ -325,12 +326,13 @@ fn protected_addresses_are_not_banned_but_their_users_are() {
     let bad = |user, ip| violation(ViolationType::NonBrowser, None, user, ip);
     let outcome = judge_one(&mut engine, bad("anna", "192.0.2.7"), NOW);
     let ban = outcome.ban.expect("the user can be banned");
-    assert_eq!((ban.user.as_ref().map(UserId::as_str), ban.address), (Some("anna"), None));
+    assert_eq!((ban.user.as_ref().map(UserId::as_str), ban.prefix), (Some("anna"), None));
     let outcome = judge_one(&mut engine, bad("", "192.0.2.7"), NOW);
     assert_eq!((outcome.ban, outcome.refusal), (None, Some(BanRefusal::Protected)));
     let new = NewBan {
         user: None,
-        address: "192.0.2.7".parse().ok(),
+        prefix: "192.0.2.7".parse().ok(),
+        blocks: true,
         reason: "test".to_owned(),
         duration_ms: None,
     };
@@ -352,8 +354,8 @@ fn lifting_ends_a_ban_at_once_and_within_the_same_batch() {
     let mut engine = engine();
     judge_one(&mut engine, violation(ViolationType::NonBrowser, None, "anna", "192.0.2.7"), NOW);
     let mut overlay = engine.overlay();
-    let address: Address = "192.0.2.7".parse().expect("an address");
-    let lifted = overlay.lift(&LiftTarget::Address(address), "root", NOW);
+    let prefix: Prefix = "192.0.2.7".parse().expect("an address");
+    let lifted = overlay.lift(&LiftTarget::Prefix(prefix), "root", NOW);
     assert_eq!(lifted.len(), 1);
     assert_eq!(overlay.lift(&LiftTarget::Ban(lifted[0].id), "root", NOW), []);
     assert!(overlay.ban_of(&subject("anna", "192.0.2.7"), NOW).is_none());
@@ -381,7 +383,8 @@ fn a_ban_that_is_lifted_in_its_own_batch_leaves_no_trace() {
     let mut overlay = engine.overlay();
     let new = NewBan {
         user: "anna".parse().ok(),
-        address: None,
+        prefix: None,
+        blocks: true,
         reason: "test".to_owned(),
         duration_ms: None,
     };

@@ -31,7 +31,7 @@ fn strict_rules() -> Rules {
     rules.login.max = 3;
     rules.message_ip = Some(Limit { max: 5, window_ms: 1_000 });
     rules.message_user = Some(Limit { max: 4, window_ms: 2_000 });
-    rules.ban = BanRule { enabled: true, interval: 6.0, duration_ms: 1_500 };
+    rules.ban = BanRule { interval: 6.0, duration_ms: 1_500, ..rules.ban };
     rules
 }
 
@@ -93,9 +93,9 @@ proptest! {
         judge(&mut engine, &requests, batch, NOW);
         for ban in engine.bans().iter() {
             let is_protected =
-                ban.address.is_some_and(|address| protected.protecting(address).is_some());
+                ban.prefix.is_some_and(|prefix| protected.covering(prefix.net()).is_some());
             prop_assert!(!is_protected, "{:?}", ban);
-            prop_assert!(ban.user.is_some() || ban.address.is_some());
+            prop_assert!(ban.user.is_some() || ban.prefix.is_some());
         }
     }
 
