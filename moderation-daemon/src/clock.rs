@@ -19,6 +19,13 @@ pub fn boot_ns() -> u64 {
     u64::try_from(Duration::from(time).as_nanos()).unwrap_or(u64::MAX)
 }
 
+/// Nanoseconds of `CLOCK_MONOTONIC`, the clock behind `bpf_ktime_get_coarse_ns`,
+/// by which the kernel programs count rates.
+pub fn monotonic_ns() -> u64 {
+    let time = clock_gettime(ClockId::CLOCK_MONOTONIC).expect("Linux has always had it");
+    u64::try_from(Duration::from(time).as_nanos()).unwrap_or(u64::MAX)
+}
+
 /// Milliseconds since 1970; 0 before that.
 #[expect(clippy::disallowed_methods, reason = "this is the place")]
 fn unix_ms() -> u64 {

@@ -14,7 +14,7 @@ use crate::{
     exit::{self, NeedsRoot},
     metrics::Metrics,
     moderator::{self, Kernel, Setup, Started},
-    network::{self, AttachOptions, Pins},
+    network::{self, AttachOptions, Attached, Pins},
     store::Store,
     telemetry,
 };
@@ -30,9 +30,10 @@ struct Arguments {
     /// The configuration [default: /etc/moderation/moderation.yaml, if it exists]
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Load, attach to this interface and serve, all in one process; root only
+    /// Load, attach to this interface and serve, all in one process; root only;
+    /// can be given several times [default: network.interfaces]
     #[arg(long, value_name = "IFACE")]
-    interface: Option<String>,
+    interface: Vec<String>,
     /// Check the configuration and end
     #[arg(long)]
     check: bool,
@@ -57,8 +58,8 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
         println!("the configuration is valid");
         return Ok(());
     }
-    if let Some(interface) = arguments.interface {
-        config.network.interfaces = vec![interface];
+    if !arguments.interface.is_empty() {
+        config.network.interfaces = arguments.interface;
     }
     if let [interface, ..] = interfaces_to_attach(&config) {
         NeedsRoot::check().with_context(|| format!("cannot attach to {interface}"))?;
@@ -74,11 +75,21 @@ fn interfaces_to_attach(config: &Config) -> &[String] {
 /// The quick start: what `moderationctl xdp attach` does, by ourselves.
 fn attach(config: &Config) -> anyhow::Result<()> {
     let network = &config.network;
-    for interface in interfaces_to_attach(config) {
-        let options = AttachOptions::new(network, interface.clone(), None);
-        if let Some(attached) = network::attach(&Pins::new(&network.pin_root), &options)? {
-            tracing::info!(interface = attached.interface, mode = %attached.mode, "attached");
+    let interfaces = interfaces_to_attach(config).to_vec();
+    if interfaces.is_empty() {
+        return Ok(());
+    }
+    let options = AttachOptions::new(network, interfaces, None);
+    let Attached { attachments, failures } =
+        network::attach(&Pins::new(&network.pin_root), &options)?;
+    for attached in &attachments {
+        tracing::info!(interface = attached.interface, mode = %attached.mode, "attached");
+    }
+    for error in failures {
+        if attachments.is_empty() {
+            return Err(error.into());
         }
+        tracing::error!(error = &error as &dyn std::error::Error, "not attached everywhere");
     }
     Ok(())
 }

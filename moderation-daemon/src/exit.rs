@@ -58,6 +58,12 @@ pub fn tell(consequence: &str, error: &dyn std::error::Error) {
     eprintln!("{consequence}: {error}");
 }
 
+/// Says something to the person in front of the terminal, apart from the result.
+#[expect(clippy::print_stderr, reason = "this is what the user sees")]
+pub fn tell_line(line: &str) {
+    eprintln!("{line}");
+}
+
 /// Whether a cause is of a type, be it wrapped in context or not.
 fn is_caused_by<E: std::error::Error + Send + Sync + 'static>(error: &anyhow::Error) -> bool {
     error.is::<E>() || error.chain().any(|cause| cause.downcast_ref::<E>().is_some())

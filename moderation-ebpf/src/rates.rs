@@ -64,7 +64,7 @@ pub(crate) fn is_too_fast(source: Source, hash: u64) -> bool {
     if limit == 0 {
         return false;
     }
-    let epoch = now_ns() / SYN_HALF_NS.load();
+    let epoch = now_ns() / SYN_HALF_NS.load().max(1);
     // Half the limit is suspicious: who makes more than the limit in a window
     // is suspected well before its end.
     if suspicion(epoch, hash) <= limit / 2 {
@@ -175,7 +175,7 @@ unsafe fn increment(word: *mut u64) {
 #[inline(always)]
 pub(crate) fn handshake(source: Source, address: [u8; 16]) {
     let limit = CONNECTION_LIMIT.load();
-    let epoch = now_ns() / CONNECTION_HALF_NS.load();
+    let epoch = now_ns() / CONNECTION_HALF_NS.load().max(1);
     let key = RateKey::from(source);
     let entry = match HANDSHAKES.get_ptr_mut(key) {
         Some(entry) => entry,

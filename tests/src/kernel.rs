@@ -7,9 +7,12 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use ipnet::IpNet;
 use moderation_common::{BanEntry, Counter, Reason};
-use moderation_daemon::config::AttachMode;
-use moderation_daemon::engine::Address;
-use moderation_daemon::network::{AttachOptions, Network, Pins, TestProgram, attach};
+use moderation_daemon::clock;
+use moderation_daemon::config::{AttachMode, Connections, Ports, Syn};
+use moderation_daemon::engine::{Address, Prefix};
+use moderation_daemon::network::{
+    AttachOptions, Counters, Epoch, Network, Pins, Rates, Table, TestProgram, attach,
+};
 use nix::unistd::Uid;
 
 use crate::bpffs::PinFolder;
@@ -45,20 +48,30 @@ impl Pinboard {
 /// Options that attach nothing and make small maps that are root's.
 pub fn detached() -> AttachOptions {
     AttachOptions {
-        interface: String::new(),
+        interfaces: Vec::new(),
         mode: AttachMode::Off,
         owner: Some(Uid::effective()),
+        enforce: true,
         guards: Vec::new(),
+        proxies: Vec::new(),
+        ports: Ports { exempt: Vec::new(), cover_bans: false, explanation: None },
         max_bans: 4_096,
-        syn_window: Duration::from_secs(3600),
+        max_networks: 256,
+        syn: Syn { enabled: true, limit: 1_000_000, window: HOUR, flood: 100_000, table: 1_024 },
+        connections: Connections { enabled: false, limit: 1, window: HOUR, cgroup: None },
     }
 }
+
+/// Longer than any test.
+const HOUR: Duration = Duration::from_secs(3600);
 
 /// A loaded program with maps of its own.
 #[derive(Debug)]
 pub struct Kernel {
     /// The daemon's hands on the maps.
     pub network: Network,
+    counters: Counters,
+    syn_window: Duration,
     program: TestProgram,
     board: Pinboard,
 }
@@ -73,10 +86,12 @@ impl Kernel {
     pub fn with(options: &AttachOptions) -> Result<Self> {
         let board = Pinboard::reserve()?;
         let attached = attach(board.pins(), options)?;
-        ensure!(attached.is_none(), "something was attached: {attached:?}");
+        ensure!(attached.attachments.is_empty(), "something was attached: {attached:?}");
+        ensure!(attached.failures.is_empty(), "something failed: {attached:?}");
         let network = Network::open(board.pins())?;
         let program = TestProgram::open(board.pins())?;
-        Ok(Self { network, program, board })
+        let (counters, syn_window) = (Counters::open(board.pins())?, options.syn.window);
+        Ok(Self { network, counters, syn_window, program, board })
     }
 
     /// Its pins.
@@ -91,7 +106,13 @@ impl Kernel {
 
     /// Blocks an address until then, by `CLOCK_BOOTTIME`.
     pub fn ban_until(&mut self, ip: impl Into<IpAddr>, expires_at_ns: u64) -> Result<()> {
-        Ok(self.network.block(Address::from(ip.into()), BanEntry { expires_at_ns })?)
+        let prefix = Prefix::from(Address::from(ip.into()));
+        self.ban_prefix(prefix, expires_at_ns)
+    }
+
+    /// Blocks a prefix until then.
+    pub fn ban_prefix(&mut self, prefix: Prefix, expires_at_ns: u64) -> Result<()> {
+        Ok(self.network.block(prefix, BanEntry { expires_at_ns })?)
     }
 
     /// Makes this the operator's allowlist.
@@ -104,9 +125,9 @@ impl Kernel {
     /// error if it was not counted exactly once, with all its bytes, or if the
     /// action is not the one that belongs to the reason.
     pub fn judge(&self, frame: &[u8]) -> Result<Reason> {
-        let before = self.network.counters().all()?;
+        let before = self.counters.all()?;
         let drops = self.program.drops(frame)?;
-        let after = self.network.counters().all()?;
+        let after = self.counters.all()?;
         let mut counted = before.into_iter().zip(after).filter(|(before, after)| before != after);
         let ((reason, before), (_, after)) = counted.next().context("the frame was not counted")?;
         ensure!(counted.next().is_none(), "the frame was counted under two reasons");
@@ -117,9 +138,16 @@ impl Kernel {
         Ok(reason)
     }
 
-    /// Connection attempts counted for a source, an address or a /64.
-    pub fn syns_of(&self, source: &str) -> Result<u64> {
-        let counts = self.network.syns().busiest(usize::MAX, 0)?;
-        Ok(counts.iter().find(|count| count.source == source).map_or(0, |count| count.syns))
+    /// Connection attempts that are counted exactly, by source.
+    pub fn attempts(&self) -> Result<Vec<(String, u64)>> {
+        let now = Epoch::at(clock::monotonic_ns(), self.syn_window);
+        let rates = Rates::open(self.pins(), Table::Heavy)?.busiest(usize::MAX, now)?;
+        Ok(rates.into_iter().map(|rate| (rate.source, rate.count)).collect())
+    }
+
+    /// The same for one source, an address or a /64.
+    pub fn attempts_of(&self, source: &str) -> Result<u64> {
+        let attempts = self.attempts()?;
+        Ok(attempts.iter().find(|(name, _)| name == source).map_or(0, |(_, count)| *count))
     }
 }

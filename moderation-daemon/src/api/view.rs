@@ -1,6 +1,6 @@
 //! The JSON that callers read.
 
-use moderation_common::{Counter, Reason};
+use moderation_common::{Alarm, Counter, Reason};
 use serde::{Serialize, Serializer};
 use serde_json::{Value, json};
 
@@ -182,4 +182,10 @@ pub(crate) fn packets_by_reason(counters: &[(Reason, Counter)]) -> Value {
         (reason.name().to_owned(), counts)
     });
     Value::Object(counters.collect())
+}
+
+/// What the kernel programs lost, by name.
+pub(crate) fn alarms_by_name(alarms: &[(Alarm, u64)]) -> Value {
+    let alarms = alarms.iter().map(|(alarm, count)| (alarm.name().to_owned(), json!(count)));
+    Value::Object(alarms.collect())
 }

@@ -1,10 +1,10 @@
 //! The command line.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, time::Duration};
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::config::AttachMode;
+use crate::config::{AttachMode, parse_duration};
 
 /// Look after moderationd: who is banned, why, and what the kernel does.
 #[derive(Debug, Parser)]
@@ -121,9 +121,10 @@ pub(super) enum Xdp {
     Attach {
         #[command(flatten)]
         pins: PinRoot,
-        /// The interface
+        /// The interface; can be given several times [default:
+        /// network.interfaces]
         #[arg(long, value_name = "IFACE")]
-        interface: String,
+        interface: Vec<String>,
         /// How [default: network.mode]
         #[arg(long)]
         mode: Option<AttachMode>,
@@ -131,6 +132,23 @@ pub(super) enum Xdp {
         /// [default: who has them already, else root]
         #[arg(long, value_name = "USER")]
         owner: Option<String>,
+        /// Detach again after so long, unless somebody calls moderationctl xdp
+        /// confirm: for the first time on a host that is far away
+        #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+        confirm_within: Option<Duration>,
+    },
+    /// Say that the host is still reachable: keep what waits for that
+    Confirm {
+        #[command(flatten)]
+        pins: PinRoot,
+        /// The interface [default: network.interfaces]
+        #[arg(long, value_name = "IFACE")]
+        interface: Vec<String>,
+    },
+    /// Check that no ban is hidden from the program by its own prefilter
+    Verify {
+        #[command(flatten)]
+        pins: PinRoot,
     },
     /// Take the program off an interface; maps and bans stay
     Detach {

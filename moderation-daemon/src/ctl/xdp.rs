@@ -1,7 +1,9 @@
 //! The commands that work on the kernel: the one-shot loader. They need root,
 //! and neither daemon nor store.
 
-use anyhow::{Context as _, anyhow};
+use std::time::Duration;
+
+use anyhow::{Context as _, anyhow, bail};
 use nix::unistd::{Uid, User};
 use serde_json::{Value, json};
 
@@ -10,11 +12,14 @@ use super::{
     output::{Output, field, list, table},
 };
 use crate::{
-    api::view::packets_by_reason,
+    api::view::{alarms_by_name, packets_by_reason},
     clock,
     config::{AttachMode, Config},
-    exit::NeedsRoot,
-    network::{self, AttachOptions, BanMaps, Counters, Pins, Syns, attachments},
+    exit::{NeedsRoot, tell, tell_line},
+    network::{
+        self, AttachOptions, Attached, BanMaps, Counters, Epoch, Loaded, NetworkError, Pins,
+        Rates, Table, Verified, attachments,
+    },
 };
 
 pub(super) fn run(command: Xdp, config: &Config, output: Output) -> anyhow::Result<()> {
@@ -23,16 +28,33 @@ pub(super) fn run(command: Xdp, config: &Config, output: Output) -> anyhow::Resu
         Pins::new(given.pin_root.unwrap_or_else(|| config.network.pin_root.clone()))
     };
     match command {
-        Xdp::Attach { pins: given, interface, mode, owner } => {
+        Xdp::Attach { pins: given, interface, mode, owner, confirm_within } => {
             let owner = owner.as_deref().map(find_user).transpose()?;
-            let mut options = AttachOptions::new(&config.network, interface, owner);
+            let interfaces = interfaces(interface, config)?;
+            let mut options = AttachOptions::new(&config.network, interfaces, owner);
             options.mode = mode.unwrap_or(options.mode);
-            attach(&pins(given), &options, output)
+            match confirm_within {
+                Some(patience) => attach_for(&pins(given), &options, patience, output),
+                None => attach(&pins(given), &options, output),
+            }
+        }
+        Xdp::Confirm { pins: given, interface } => {
+            confirm(&pins(given), &interfaces(interface, config)?, output)
         }
         Xdp::Detach { pins: given, interface } => detach(&pins(given), &interface, output),
         Xdp::Off { pins: given } => off(&pins(given), output),
         Xdp::Status { pins: given } => status(&pins(given), config, output),
+        Xdp::Verify { pins: given } => verify(&pins(given), output),
     }
+}
+
+/// Those of the command line, else those of the configuration.
+fn interfaces(given: Vec<String>, config: &Config) -> anyhow::Result<Vec<String>> {
+    let interfaces = if given.is_empty() { config.network.interfaces.clone() } else { given };
+    if interfaces.is_empty() {
+        bail!("no interface: name one with --interface, or in network.interfaces");
+    }
+    Ok(interfaces)
 }
 
 fn find_user(name: &str) -> anyhow::Result<Uid> {
@@ -44,22 +66,102 @@ fn find_user(name: &str) -> anyhow::Result<Uid> {
 }
 
 fn attach(pins: &Pins, options: &AttachOptions, output: Output) -> anyhow::Result<()> {
-    let attached = network::attach(pins, options)?;
+    let Attached { attachments, failures } = network::attach(pins, options)?;
     let owner = pins.owner().map(Uid::as_raw);
-    let result = json!({ "attached": attached, "pin_root": pins.root(), "owner": owner });
+    let result = json!({
+        "attached": attachments,
+        "failures": failures.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        "pin_root": pins.root(),
+        "owner": owner,
+    });
     let owner = owner.unwrap_or_default();
-    Ok(output.show(&result, |_| match &attached {
-        Some(attached) => format!(
-            "attached to {} in {} mode; pins in {}, the daemon's for uid {owner}",
-            attached.interface,
-            attached.mode,
-            pins.root().display(),
-        ),
-        None if options.mode == AttachMode::Off => {
-            format!("loaded and pinned in {}; attached to nothing", pins.root().display())
+    output.show(&result, |_| {
+        let root = pins.root().display();
+        if options.mode == AttachMode::Off {
+            return format!("loaded and pinned in {root}; attached to nothing");
         }
-        None => format!("{} has gone again", options.interface),
-    })?)
+        let lines = attachments.iter().map(|attached| {
+            let (interface, mode) = (&attached.interface, attached.mode);
+            format!("attached to {interface} in {mode} mode; pins in {root}, the daemon's for uid {owner}\n")
+        });
+        lines.collect()
+    })?;
+    first(failures)
+}
+
+/// One trouble is enough to fail; the others are told first.
+fn first(failures: Vec<NetworkError>) -> anyhow::Result<()> {
+    let mut failures = failures.into_iter();
+    let Some(first) = failures.next() else { return Ok(()) };
+    for other in failures {
+        tell("and", &other);
+    }
+    Err(first.into())
+}
+
+/// How often to look for a confirmation.
+const LOOK_INTERVAL: Duration = Duration::from_millis(200);
+
+/// Attaches for a while, and for good once that is confirmed. Meanwhile the
+/// program stays only as long as this process does: whatever ends it, a lost
+/// connection or the time, detaches.
+fn attach_for(
+    pins: &Pins,
+    options: &AttachOptions,
+    patience: Duration,
+    output: Output,
+) -> anyhow::Result<()> {
+    let mut loaded = Loaded::load(pins, options)?;
+    let mut waiting = Vec::new();
+    for interface in &options.interfaces {
+        network::forget_confirmation(pins, interface);
+        waiting.extend(loaded.attach_unpinned(interface)?);
+    }
+    loaded.count_handshakes()?;
+    let seconds = patience.as_secs();
+    let asked = waiting.len();
+    if asked > 0 {
+        tell_line(&format!("attached; to keep it, run within {seconds} s: moderationctl xdp confirm"));
+    }
+    let deadline = clock::boot_ns() + u64::try_from(patience.as_nanos()).unwrap_or(u64::MAX);
+    while !waiting.is_empty() && clock::boot_ns() < deadline {
+        let (confirmed, rest): (Vec<_>, _) =
+            waiting.into_iter().partition(network::Fresh::is_confirmed);
+        confirmed.into_iter().try_for_each(network::Fresh::keep)?;
+        waiting = rest;
+        std::thread::sleep(LOOK_INTERVAL);
+    }
+    let kept = asked - waiting.len();
+    if !waiting.is_empty() {
+        drop(waiting);
+        bail!("not confirmed within {seconds} s: detached again");
+    }
+    let result = json!({ "confirmed": kept, "pin_root": pins.root() });
+    Ok(output.show(&result, |_| "attached for good".to_owned())?)
+}
+
+fn confirm(pins: &Pins, interfaces: &[String], output: Output) -> anyhow::Result<()> {
+    if !pins.exist() {
+        bail!("nothing is loaded at {}: nothing waits to be confirmed", pins.root().display());
+    }
+    for interface in interfaces {
+        network::confirm(pins, interface)?;
+    }
+    let result = json!({ "confirmed": interfaces });
+    Ok(output.show(&result, |_| format!("confirmed {}", interfaces.join(", ")))?)
+}
+
+/// Fails if a ban is hidden.
+fn verify(pins: &Pins, output: Output) -> anyhow::Result<()> {
+    let verified = network::verify(pins)?;
+    let Verified { entries, hidden, switched_off } = verified;
+    output.show(&json!(verified), |_| {
+        format!("{entries} exact entries; {hidden} hidden, {switched_off} not looked for")
+    })?;
+    if hidden + switched_off > 0 {
+        bail!("{} bans have no effect: restart the daemon, which mends it", hidden + switched_off);
+    }
+    Ok(())
 }
 
 fn detach(pins: &Pins, interface: &str, output: Output) -> anyhow::Result<()> {
@@ -108,13 +210,22 @@ fn status(pins: &Pins, config: &Config, output: Output) -> anyhow::Result<()> {
         json!({ "pin_root": pins.root(), "loaded": pins.exist(), "attached": attached });
     if pins.exist() {
         let counters = Counters::open(pins)?.all()?;
-        let window_ns = u64::try_from(config.network.syn.window.as_nanos()).unwrap_or(u64::MAX);
-        let since_ns = clock::boot_ns().saturating_sub(window_ns);
         status["blocked"] = json!(BanMaps::open(pins)?.all()?.len());
         status["counters"] = packets_by_reason(&counters);
-        status["busiest"] = json!(Syns::open(pins)?.busiest(BUSIEST, since_ns)?);
+        status["alarms"] = alarms_by_name(&network::alarms(pins)?);
+        status["busiest"] = json!(busiest(pins, config)?);
     }
     Ok(output.show(&status, status_text)?)
+}
+
+/// Connections by source: attempts of those that stand out, and handshakes.
+fn busiest(pins: &Pins, config: &Config) -> Result<Value, NetworkError> {
+    let now_ns = clock::monotonic_ns();
+    let network = &config.network;
+    let tables = [(Table::Heavy, network.syn.window), (Table::Handshakes, network.connections.window)];
+    let [attempts, handshakes] = tables
+        .map(|(table, window)| Rates::open(pins, table)?.busiest(BUSIEST, Epoch::at(now_ns, window)));
+    Ok(json!({ "attempts": attempts?, "handshakes": handshakes? }))
 }
 
 fn status_text(status: &Value) -> String {
@@ -134,8 +245,11 @@ fn status_text(status: &Value) -> String {
         .into_iter()
         .map(|(reason, counts)| [reason, field(&counts["packets"]), field(&counts["bytes"])]);
     let counters = table(["REASON", "PACKETS", "BYTES"], counters);
-    let busiest = status["busiest"].as_array().cloned().unwrap_or_default();
-    let busiest = busiest.iter().map(|count| [field(&count["source"]), field(&count["syns"])]);
-    let busiest = table(["SOURCE", "CONNECTION ATTEMPTS"], busiest);
-    [summary, attachments, counters, busiest].join("\n")
+    let rates = |name: &str, head| {
+        let rates = status["busiest"][name].as_array().cloned().unwrap_or_default();
+        table(["SOURCE", head], rates.iter().map(|rate| [field(&rate["source"]), field(&rate["count"])]))
+    };
+    let attempts = rates("attempts", "CONNECTION ATTEMPTS");
+    let handshakes = rates("handshakes", "HANDSHAKES");
+    [summary, attachments, counters, attempts, handshakes].join("\n")
 }

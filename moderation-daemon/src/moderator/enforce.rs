@@ -3,7 +3,7 @@
 //! kernel refuses, bans stay stored and hold at the API, and this tries again.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::HashSet,
     error::Error as _,
     sync::Arc,
 };
@@ -14,9 +14,9 @@ use moderation_common::BanEntry;
 use super::board::{Board, KernelStatus};
 use crate::{
     clock,
-    engine::{Address, Engine, Prefix},
+    engine::{Engine, Prefix},
     metrics::Metrics,
-    network::{Changes, Network, NetworkError, PinIdentity, Pins, Reconciled},
+    network::{Changes, Desired, Network, NetworkError, PinIdentity, Pins, Reconciled},
 };
 
 /// The kernel as the moderator knows it.
@@ -118,11 +118,10 @@ impl Enforcer {
 
     fn project_one(&mut self, engine: &Engine, prefix: Prefix) {
         let wanted = wanted(engine, prefix);
-        let Some(address) = address(prefix) else { return };
         let Some(network) = &mut self.network else { return };
         let result = match wanted {
-            Some(entry) => network.block(address, entry),
-            None => network.unblock(address),
+            Some(entry) => network.block(prefix, entry),
+            None => network.unblock(prefix),
         };
         match (result, wanted) {
             (Ok(()), Some(_)) => self.board.set_blocked(prefix),
@@ -139,11 +138,13 @@ impl Enforcer {
     /// Makes the kernel agree about everything.
     pub(super) fn reconcile(&mut self, engine: &Engine, allowlist: &[IpNet]) {
         let Some(pins) = self.pins.clone() else { return };
-        let Reconciled { blocked, result } = match self.open(&pins) {
-            Ok(network) => network.reconcile(&all_wanted(engine), allowlist),
-            Err(error) => Reconciled { blocked: HashSet::new(), result: Err(error) },
+        let wanted = all_wanted(engine);
+        let all: HashSet<_> = wanted.iter().map(|(prefix, _)| prefix).collect();
+        let Reconciled { failed, result } = match self.open(&pins) {
+            Ok(network) => network.reconcile(wanted, allowlist),
+            Err(error) => Reconciled { failed: all.clone(), result: Err(error) },
         };
-        self.board.replace_blocked(blocked.into_iter().map(Prefix::from).collect());
+        self.board.replace_blocked(all.difference(&failed).copied().collect());
         match result {
             Ok(changes) => {
                 self.stale = false;
@@ -217,12 +218,6 @@ impl Enforcer {
     }
 }
 
-/// The maps hold single IPv4 addresses and IPv6 /64s; bans of other shapes hold
-/// at the API only.
-fn address(prefix: Prefix) -> Option<Address> {
-    prefix.to_string().parse().ok()
-}
-
 /// What the kernel should hold about a prefix.
 fn wanted(engine: &Engine, prefix: Prefix) -> Option<BanEntry> {
     let until = engine.bans().blocked_until(prefix)?;
@@ -232,9 +227,9 @@ fn wanted(engine: &Engine, prefix: Prefix) -> Option<BanEntry> {
     Some(clock::ban_entry(until, clock::boot_ns(), clock::now().unix_ms))
 }
 
-fn all_wanted(engine: &Engine) -> HashMap<Address, BanEntry> {
+fn all_wanted(engine: &Engine) -> Desired {
     let prefixes = engine.bans().prefixes();
-    prefixes.filter_map(|prefix| Some((address(prefix)?, wanted(engine, prefix)?))).collect()
+    prefixes.filter_map(|prefix| Some((prefix, wanted(engine, prefix)?))).collect()
 }
 
 /// An error with its causes on one line.

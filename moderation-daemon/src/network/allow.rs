@@ -1,15 +1,22 @@
 //! The allowlist maps: prefixes that are never dropped. One pair is the
-//! operator's, which the daemon keeps; the other holds the guards, which are
-//! root's.
+//! operator's, which the daemon keeps; the other holds guards and proxies,
+//! which are root's and which the daemon reads.
 
-use std::{collections::HashSet, hash::Hash};
+use std::{
+    collections::{BTreeSet, HashMap},
+    hash::Hash,
+    net::IpAddr,
+};
 
 use aya::{
     Pod,
     maps::{LpmTrie, Map, MapData, lpm_trie::Key},
 };
 use ipnet::IpNet;
-use moderation_common::map::{self, ALLOW_V4, ALLOW_V6, GUARD_V4, GUARD_V6};
+use moderation_common::{
+    GuardClass,
+    map::{self, ALLOW_V4, ALLOW_V6, GUARD_V4, GUARD_V6},
+};
 
 use super::{Changes, NetworkError, Pins};
 
@@ -39,7 +46,7 @@ impl AllowMaps {
         Ok(Self { v4: AllowMap::open(pins, ALLOW_V4)?, v6: AllowMap::open(pins, ALLOW_V6)? })
     }
 
-    /// The guards; root only.
+    /// Guards and proxies, for the one who writes them: root.
     ///
     /// # Errors
     ///
@@ -50,12 +57,35 @@ impl AllowMaps {
 
     /// Makes the maps hold exactly `prefixes`, by difference.
     pub(super) fn reconcile(&mut self, prefixes: &[IpNet]) -> Result<Changes, NetworkError> {
-        let mut v4 = HashSet::new();
-        let mut v6 = HashSet::new();
-        for prefix in prefixes {
+        self.reconcile_classes(prefixes.iter().map(|prefix| (*prefix, 0)))
+    }
+
+    /// Makes the maps hold exactly these guards and proxies. Where one prefix is
+    /// both, it is a guard.
+    ///
+    /// # Errors
+    ///
+    /// The first failure; all that could be changed nevertheless has been.
+    pub fn set_guards(
+        &mut self,
+        guards: &[IpNet],
+        proxies: &[IpNet],
+    ) -> Result<Changes, NetworkError> {
+        let proxies = proxies.iter().map(|prefix| (*prefix, GuardClass::Proxy as u32));
+        let guards = guards.iter().map(|prefix| (*prefix, GuardClass::Guard as u32));
+        self.reconcile_classes(proxies.chain(guards))
+    }
+
+    fn reconcile_classes(
+        &mut self,
+        prefixes: impl Iterator<Item = (IpNet, u32)>,
+    ) -> Result<Changes, NetworkError> {
+        let mut v4 = HashMap::new();
+        let mut v6 = HashMap::new();
+        for (prefix, class) in prefixes {
             match prefix.trunc() {
-                IpNet::V4(net) => v4.insert((net.prefix_len().into(), net.addr().octets())),
-                IpNet::V6(net) => v6.insert((net.prefix_len().into(), net.addr().octets())),
+                IpNet::V4(net) => v4.insert((net.prefix_len().into(), net.addr().octets()), class),
+                IpNet::V6(net) => v6.insert((net.prefix_len().into(), net.addr().octets()), class),
             };
         }
         let (v4, v6) = (self.v4.reconcile(&v4), self.v6.reconcile(&v6));
@@ -63,16 +93,62 @@ impl AllowMaps {
     }
 }
 
+/// Who is guarded, and who is a proxy, as the kernel has it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Guards {
+    /// Prefixes that are never dropped or banned.
+    pub guards: BTreeSet<IpNet>,
+    /// Prefixes that are never dropped.
+    pub proxies: BTreeSet<IpNet>,
+}
+
+impl Guards {
+    /// Reads the pinned maps; needs no more than the permission to read.
+    ///
+    /// # Errors
+    ///
+    /// If a pin is missing or may not be read by this user.
+    pub fn read(pins: &Pins) -> Result<Self, NetworkError> {
+        let mut all = Self::default();
+        let v4: LpmTrie<_, [u8; 4], u32> = open_trie(pins.open_guard_map(GUARD_V4)?, GUARD_V4)?;
+        for item in v4.iter() {
+            let (key, class) = item.map_err(NetworkError::map("read", GUARD_V4))?;
+            all.add(key.prefix_len(), key.data().into(), class);
+        }
+        let v6: LpmTrie<_, [u8; 16], u32> = open_trie(pins.open_guard_map(GUARD_V6)?, GUARD_V6)?;
+        for item in v6.iter() {
+            let (key, class) = item.map_err(NetworkError::map("read", GUARD_V6))?;
+            all.add(key.prefix_len(), key.data().into(), class);
+        }
+        Ok(all)
+    }
+
+    fn add(&mut self, length: u32, address: IpAddr, class: u32) {
+        // The kernel holds no prefix that is longer than its address.
+        let net = u8::try_from(length).ok().and_then(|length| IpNet::new(address, length).ok());
+        if class == GuardClass::Proxy as u32 {
+            self.proxies.extend(net);
+        } else {
+            self.guards.extend(net);
+        }
+    }
+}
+
+fn open_trie<K: Pod>(
+    data: MapData,
+    name: &'static str,
+) -> Result<LpmTrie<MapData, K, u32>, NetworkError> {
+    LpmTrie::try_from(Map::LpmTrie(data)).map_err(NetworkError::map("open", name))
+}
+
 type Entry<K> = (u32, K);
 
 impl<K: Pod + Eq + Hash> AllowMap<K> {
     fn open(pins: &Pins, name: &'static str) -> Result<Self, NetworkError> {
-        let trie = LpmTrie::try_from(Map::LpmTrie(pins.open_map(name)?))
-            .map_err(NetworkError::map("open", name))?;
-        Ok(Self { name, trie })
+        Ok(Self { name, trie: open_trie(pins.open_map(name)?, name)? })
     }
 
-    fn reconcile(&mut self, wanted: &HashSet<Entry<K>>) -> Result<Changes, NetworkError> {
+    fn reconcile(&mut self, wanted: &HashMap<Entry<K>, u32>) -> Result<Changes, NetworkError> {
         if wanted.len() > MAX_ALLOWED {
             let (prefixes, capacity) = (wanted.len(), MAX_ALLOWED);
             return Err(NetworkError::AllowlistTooLong { prefixes, capacity });
@@ -80,23 +156,28 @@ impl<K: Pod + Eq + Hash> AllowMap<K> {
         let present = self.entries()?;
         let mut failure = Ok(());
         // Nobody loses protection that stays wanted, and room is made first.
-        for (length, data) in present.difference(wanted) {
-            let removed = self.trie.remove(&Key::new(*length, *data));
+        let mut changes = Changes::default();
+        for entry in present.keys().filter(|entry| !wanted.contains_key(*entry)) {
+            let removed = self.trie.remove(&Key::new(entry.0, entry.1));
             failure = failure.and(removed.map_err(NetworkError::map("remove from", self.name)));
+            changes.removed += 1;
         }
-        for (length, data) in wanted.difference(&present) {
-            let added = self.trie.insert(&Key::new(*length, *data), 0, 0);
+        for (entry, class) in wanted {
+            match present.get(entry) {
+                Some(old) if old == class => continue,
+                Some(_) => changes.updated += 1,
+                None => changes.added += 1,
+            }
+            let added = self.trie.insert(&Key::new(entry.0, entry.1), class, 0);
             failure = failure.and(added.map_err(NetworkError::map("write to", self.name)));
         }
-        let added = wanted.difference(&present).count();
-        let removed = present.difference(wanted).count();
-        failure.map(|()| Changes { added, updated: 0, removed })
+        failure.map(|()| changes)
     }
 
-    fn entries(&self) -> Result<HashSet<Entry<K>>, NetworkError> {
+    fn entries(&self) -> Result<HashMap<Entry<K>, u32>, NetworkError> {
         self.trie
-            .keys()
-            .map(|key| key.map(|key| (key.prefix_len(), key.data())))
+            .iter()
+            .map(|item| item.map(|(key, class)| ((key.prefix_len(), key.data()), class)))
             .collect::<Result<_, _>>()
             .map_err(NetworkError::map("read", self.name))
     }

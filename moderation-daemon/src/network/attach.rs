@@ -1,101 +1,289 @@
-//! Root's half: load, pin, attach, detach. The pinned link keeps the program
-//! on its interface whatever becomes of the process that attached it.
+//! Root's half: load, pin, attach, detach. Pinned links keep the programs where
+//! they are whatever becomes of the process that attached them.
+
+use std::{fs, io, path::Path};
 
 use aya::{
     Ebpf,
     programs::{
-        Xdp,
+        ProgramError, Xdp,
         links::{FdLink, PinnedLink},
         xdp::{XdpLink, XdpMode as AyaMode},
     },
 };
 use ipnet::IpNet;
+use moderation_common::Seeds;
 use nix::{errno::Errno, unistd::Uid};
-use std::{fs, io, path::Path, time::Duration};
 
 use super::{
     AllowMaps, Attachment, NetworkError, Pins, XdpMode,
+    control::{ControlMap, keep_seeds, seeds},
+    filter::Bitmap,
+    handshake,
     interface::attachment_of,
+    migrate,
     object::{self, Parameters},
+    port,
 };
 use crate::config::{self, AttachMode};
 
-/// How to attach.
+/// How to load and attach.
 #[derive(Clone, Debug)]
 pub struct AttachOptions {
-    /// The interface's name.
-    pub interface: String,
+    /// The interfaces' names.
+    pub interfaces: Vec<String>,
     /// The mode; [`AttachMode::Off`] loads and pins, but attaches nothing.
     pub mode: AttachMode,
     /// Who gets the daemon's maps; `None`: who has them, or else root.
     pub owner: Option<Uid>,
-    /// Prefixes that only root can take off the guard allowlist again.
+    /// Whether to drop; else only to count what would be dropped.
+    pub enforce: bool,
+    /// Prefixes that only root can take off the guards again.
     pub guards: Vec<IpNet>,
-    /// How many bans each family's map can hold, if it is made now.
+    /// Proxies and CDNs: never dropped.
+    pub proxies: Vec<IpNet>,
+    /// Ports with an exemption.
+    pub ports: config::Ports,
+    /// How many exact bans there can be, if the maps are made now.
     pub max_bans: u32,
-    /// Length of the window in which connection attempts are counted.
-    pub syn_window: Duration,
+    /// How many banned blocks of each family, if the maps are made now.
+    pub max_networks: u32,
+    /// Connection attempts.
+    pub syn: config::Syn,
+    /// Completed handshakes.
+    pub connections: config::Connections,
 }
 
 impl AttachOptions {
     /// As configured.
-    pub fn new(config: &config::Network, interface: String, owner: Option<Uid>) -> Self {
+    pub fn new(config: &config::Network, interfaces: Vec<String>, owner: Option<Uid>) -> Self {
         Self {
-            interface,
+            interfaces,
             mode: config.mode,
             owner,
+            enforce: config.enforce,
             guards: config.guards.clone(),
+            proxies: config.proxies.clone(),
+            ports: config.ports.clone(),
             max_bans: config.max_bans,
-            syn_window: config.syn.window,
+            max_networks: config.max_networks,
+            syn: config.syn.clone(),
+            connections: config.connections.clone(),
         }
     }
 }
 
-/// Loads the program on the existing pins, or makes them, and puts it on the
-/// interface. On an interface that is attached already the new program takes
-/// the old one's place without a gap.
+/// What came of attaching: one interface's trouble is not another's.
+#[derive(Debug, Default)]
+pub struct Attached {
+    /// The interfaces that run the program now.
+    pub attachments: Vec<Attachment>,
+    /// Those that do not, and why.
+    pub failures: Vec<NetworkError>,
+}
+
+/// Loads the programs on the existing pins, or makes them, and puts them where
+/// they belong. On an interface that is attached already the new program takes
+/// the old one's place without a gap, also if the old one is of an earlier
+/// layout of the maps.
 ///
 /// # Errors
 ///
 /// See [`NetworkError`]; an error leaves attached what was attached.
-pub fn attach(pins: &Pins, options: &AttachOptions) -> Result<Option<Attachment>, NetworkError> {
-    pins.create()?;
-    let owner = options.owner.or_else(|| pins.owner()).unwrap_or(Uid::effective());
-    let syn_window_ns = u64::try_from(options.syn_window.as_nanos()).unwrap_or(u64::MAX);
-    let parameters = Parameters { max_bans: options.max_bans, syn_window_ns };
-    let mut object = object::load(pins, parameters)?;
-    // Whoever is protected must be so before the first packet is judged.
-    AllowMaps::open_guards(pins)?.reconcile(&options.guards)?;
-    pins.give_to(owner)?;
-    pin_program(pins, &mut object)?;
-    if options.mode == AttachMode::Off {
-        return Ok(None);
+pub fn attach(pins: &Pins, options: &AttachOptions) -> Result<Attached, NetworkError> {
+    let mut loaded = Loaded::load(pins, options)?;
+    let mut attached = Attached::default();
+    for interface in &options.interfaces {
+        match loaded.attach(interface) {
+            Ok(attachment) => attached.attachments.extend(attachment),
+            Err(error) => attached.failures.push(error),
+        }
     }
-    let program = object::program(&mut object)?;
-    if !update(pins, program, options)? {
-        attach_anew(pins, program, options)?;
+    attached.failures.extend(loaded.count_handshakes().err());
+    Ok(attached)
+}
+
+/// The programs in the kernel, with their maps pinned.
+#[derive(Debug)]
+pub struct Loaded {
+    pins: Pins,
+    options: AttachOptions,
+    object: Ebpf,
+}
+
+impl Loaded {
+    /// Loads and pins, and puts the new program under links that are pinned
+    /// already, of this layout or an earlier one; attaches nothing new.
+    ///
+    /// # Errors
+    ///
+    /// See [`NetworkError`]; an error leaves attached what was attached.
+    pub fn load(pins: &Pins, options: &AttachOptions) -> Result<Self, NetworkError> {
+        pins.create()?;
+        let owner = options.owner.or_else(|| migrate::owner(pins)).unwrap_or(Uid::effective());
+        let (seeds, are_new) = known_seeds(pins)?;
+        let parameters = Parameters {
+            max_bans: options.max_bans,
+            max_networks: options.max_networks,
+            syn: options.syn.clone(),
+            connections: options.connections.clone(),
+            seeds,
+        };
+        let object = object::load(pins, &parameters)?;
+        if are_new {
+            // Nobody knows which keys the bits stand for: all pass, until the
+            // daemon has looked through the maps.
+            keep_seeds(pins, seeds)?;
+            Bitmap::open(pins, seeds)?.fill();
+        }
+        let mut loaded = Self { pins: pins.clone(), options: options.clone(), object };
+        loaded.protect()?;
+        migrate::copy(pins)?;
+        pins.give_to(owner)?;
+        pin_program(&mut loaded.object, pins)?;
+        migrate::take_over(pins, object::program(&mut loaded.object)?)?;
+        Ok(loaded)
     }
-    attachment_of(&options.interface)
+
+    /// Whoever is protected must be so before the first packet is judged.
+    fn protect(&self) -> Result<(), NetworkError> {
+        let AttachOptions { guards, proxies, ports, enforce, .. } = &self.options;
+        AllowMaps::open_guards(&self.pins)?.set_guards(guards, proxies)?;
+        port::set(&self.pins, ports)?;
+        ControlMap::open(&self.pins)?.change(|control| control.observe = u32::from(!enforce))
+    }
+
+    /// Puts the program on an interface and pins the link.
+    ///
+    /// # Errors
+    ///
+    /// See [`NetworkError`]; an error leaves attached what was attached.
+    pub fn attach(&mut self, interface: &str) -> Result<Option<Attachment>, NetworkError> {
+        if let Some(fresh) = self.attach_unpinned(interface)? {
+            fresh.keep()?;
+        }
+        if self.options.mode == AttachMode::Off { Ok(None) } else { attachment_of(interface) }
+    }
+
+    /// Puts the program on an interface, where it stays only as long as the
+    /// result lives or until it is kept. `None` if there is nothing to keep: it
+    /// was attached before, and the new program has taken the old one's place.
+    ///
+    /// # Errors
+    ///
+    /// See [`NetworkError`]; an error leaves attached what was attached.
+    pub fn attach_unpinned(&mut self, interface: &str) -> Result<Option<Fresh>, NetworkError> {
+        let (pins, options) = (&self.pins, &self.options);
+        if options.mode == AttachMode::Off {
+            return Ok(None);
+        }
+        let program = object::program(&mut self.object)?;
+        if update(pins, program, options, interface)? {
+            return Ok(None);
+        }
+        let link = attach_anew(program, options, interface)?;
+        Ok(Some(Fresh { pins: pins.clone(), interface: interface.to_owned(), link }))
+    }
+
+    /// Counts completed handshakes from now on, if that is configured.
+    ///
+    /// # Errors
+    ///
+    /// If there is no control group of version 2, or it refuses.
+    pub fn count_handshakes(&mut self) -> Result<(), NetworkError> {
+        let connections = &self.options.connections;
+        if !connections.enabled || self.options.mode == AttachMode::Off {
+            return handshake::detach(&self.pins);
+        }
+        let program = object::handshake_program(&mut self.object)?;
+        handshake::attach(&self.pins, program, connections.cgroup.as_deref())
+    }
+}
+
+/// The secrets of the hashes, and whether they were drawn just now.
+fn known_seeds(pins: &Pins) -> Result<(Seeds, bool), NetworkError> {
+    if pins.map(moderation_common::map::SEEDS).exists() {
+        let known = seeds(pins)?;
+        if known != (Seeds { a: 0, b: 0 }) {
+            return Ok((known, false));
+        }
+    }
+    let draw = || getrandom::u64().map_err(|error| NetworkError::Random(io::Error::other(error)));
+    Ok((Seeds { a: draw()?, b: draw()? }, true))
+}
+
+/// A link that is not pinned yet: it goes when this is dropped, or its process
+/// dies, and with it the program.
+#[derive(Debug)]
+pub struct Fresh {
+    pins: Pins,
+    interface: String,
+    link: FdLink,
+}
+
+impl Fresh {
+    /// Keeps the program on its interface for good.
+    ///
+    /// # Errors
+    ///
+    /// If the link cannot be pinned.
+    pub fn keep(self) -> Result<(), NetworkError> {
+        let path = self.pins.link(&self.interface);
+        self.link
+            .pin(&path)
+            .map_err(|source| NetworkError::Pin { path: path.clone(), source: Box::new(source) })?;
+        Pins::keep(&path)
+    }
+
+    /// Whether somebody has called [`confirm`] for its interface; said once.
+    pub fn is_confirmed(&self) -> bool {
+        fs::remove_dir(self.pins.confirmation(&self.interface)).is_ok()
+    }
+}
+
+/// Says that an interface works with the program on it; see
+/// [`Fresh::is_confirmed`]. A folder on the BPF filesystem, where root alone can
+/// make one, and which is gone with the next boot.
+///
+/// # Errors
+///
+/// If the folder of pins does not take it.
+pub fn confirm(pins: &Pins, interface: &str) -> Result<(), NetworkError> {
+    let path = pins.confirmation(interface);
+    match fs::create_dir(&path) {
+        Err(source) if source.kind() != io::ErrorKind::AlreadyExists => {
+            Err(NetworkError::PinFolder { operation: "create", path, source })
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Forgets a confirmation that came too late for its time.
+pub fn forget_confirmation(pins: &Pins, interface: &str) {
+    // There mostly is none.
+    drop(fs::remove_dir(pins.confirmation(interface)));
 }
 
 /// Pins the program beside the old pin and renames it into place, so that
 /// there is a program to look at all the time.
-fn pin_program(pins: &Pins, object: &mut Ebpf) -> Result<(), NetworkError> {
+fn pin_program(object: &mut Ebpf, pins: &Pins) -> Result<(), NetworkError> {
     let path = pins.program();
     let fresh = pins.map("moderation_new");
-    let failed = |operation| {
-        let path = path.clone();
-        move |source| NetworkError::PinFolder { operation, path, source }
-    };
     remove_pin(&fresh)?;
     object::program(object)?
         .pin(&fresh)
         .map_err(|source| NetworkError::Pin { path: fresh.clone(), source: Box::new(source) })?;
     Pins::keep(&fresh)?;
-    fs::rename(&fresh, &path).map_err(failed("replace"))
+    rename(&fresh, &path)
 }
 
-fn remove_pin(path: &Path) -> Result<(), NetworkError> {
+pub(super) fn rename(from: &Path, to: &Path) -> Result<(), NetworkError> {
+    let path = to.to_owned();
+    fs::rename(from, to)
+        .map_err(|source| NetworkError::PinFolder { operation: "replace", path, source })
+}
+
+pub(super) fn remove_pin(path: &Path) -> Result<(), NetworkError> {
     match fs::remove_file(path) {
         Err(source) if source.kind() != io::ErrorKind::NotFound => {
             Err(NetworkError::PinFolder { operation: "remove", path: path.to_owned(), source })
@@ -106,45 +294,58 @@ fn remove_pin(path: &Path) -> Result<(), NetworkError> {
 
 /// Puts the program under the pinned link; `false` if there is no link that
 /// still holds an interface.
-fn update(pins: &Pins, program: &mut Xdp, options: &AttachOptions) -> Result<bool, NetworkError> {
-    let path = pins.link(&options.interface);
+fn update(
+    pins: &Pins,
+    program: &mut Xdp,
+    options: &AttachOptions,
+    interface: &str,
+) -> Result<bool, NetworkError> {
+    let path = pins.link(interface);
     if !path.exists() {
         return Ok(false);
     }
-    let Some(attached) = attachment_of(&options.interface)? else {
+    let Some(attached) = attachment_of(interface)? else {
         // The interface that the link held is gone; this one has its name.
         remove_pin(&path)?;
         return Ok(false);
     };
-    require_mode(options, attached.mode)?;
-    let open = |source| NetworkError::OpenLink { path: path.clone(), source };
-    let link = FdLink::from(PinnedLink::from_pin(&path).map_err(open)?);
+    require_mode(options, interface, attached.mode)?;
+    let is_held = replace(&path, program, interface)?;
+    if !is_held {
+        remove_pin(&path)?;
+    }
+    Ok(is_held)
+}
+
+/// Puts the program under a pinned link; `false` if the link's interface is gone.
+pub(super) fn replace(
+    path: &Path,
+    program: &mut Xdp,
+    interface: &str,
+) -> Result<bool, NetworkError> {
+    let open = |source| NetworkError::OpenLink { path: path.to_owned(), source };
+    let link = FdLink::from(PinnedLink::from_pin(path).map_err(open)?);
     let link = XdpLink::try_from(link).map_err(open)?;
     match program.attach_to_link(link) {
         Ok(_) => Ok(true),
-        Err(error) if is_gone(&error) => {
-            remove_pin(&path)?;
-            Ok(false)
-        }
-        Err(source) => Err(attach_error(&options.interface, source)),
+        // kernel: `bpf_xdp_link_update`
+        Err(error) if errno(&error) == Some(Errno::ENOLINK) => Ok(false),
+        Err(source) => Err(attach_error(interface, source)),
     }
 }
 
-/// The link outlived its interface (kernel: `bpf_xdp_link_update`, `-ENOLINK`).
-fn is_gone(error: &aya::programs::ProgramError) -> bool {
-    errno(error) == Some(Errno::ENOLINK)
-}
-
-fn errno(error: &aya::programs::ProgramError) -> Option<Errno> {
+fn errno(error: &ProgramError) -> Option<Errno> {
     match error {
-        aya::programs::ProgramError::SyscallError(error) => {
-            error.io_error.raw_os_error().map(Errno::from_raw)
-        }
+        ProgramError::SyscallError(error) => error.io_error.raw_os_error().map(Errno::from_raw),
         _ => None,
     }
 }
 
-fn require_mode(options: &AttachOptions, attached: XdpMode) -> Result<(), NetworkError> {
+fn require_mode(
+    options: &AttachOptions,
+    interface: &str,
+    attached: XdpMode,
+) -> Result<(), NetworkError> {
     let wanted = match options.mode {
         AttachMode::Native => XdpMode::Native,
         AttachMode::Generic => XdpMode::Generic,
@@ -153,58 +354,55 @@ fn require_mode(options: &AttachOptions, attached: XdpMode) -> Result<(), Networ
     if wanted == attached {
         return Ok(());
     }
-    let interface = options.interface.clone();
-    Err(NetworkError::ModeDiffers { interface, attached, wanted })
+    Err(NetworkError::ModeDiffers { interface: interface.to_owned(), attached, wanted })
 }
 
 fn attach_anew(
-    pins: &Pins,
     program: &mut Xdp,
     options: &AttachOptions,
-) -> Result<(), NetworkError> {
-    let interface = &options.interface;
+    interface: &str,
+) -> Result<FdLink, NetworkError> {
     if let Some(other) = attachment_of(interface)? {
-        let Attachment { program_id, mode, .. } = other;
-        return Err(NetworkError::Busy { interface: interface.clone(), program_id, mode });
+        let (program_id, mode) = (other.program_id, other.mode);
+        let program = program_name(program_id);
+        let interface = interface.to_owned();
+        return Err(NetworkError::Busy { interface, program_id, program, mode });
     }
-    match options.mode {
-        AttachMode::Off => Ok(()),
-        AttachMode::Native => attach_as(pins, program, interface, AyaMode::Driver),
-        AttachMode::Generic => attach_as(pins, program, interface, AyaMode::Skb),
-        AttachMode::Auto => match attach_as(pins, program, interface, AyaMode::Driver) {
-            Err(NetworkError::Attach { source, .. }) => {
-                tracing::warn!(
-                    interface,
-                    error = %source,
-                    "the driver has no native XDP: attaching in generic mode, which costs \
-                     several times as much per packet"
-                );
-                attach_as(pins, program, interface, AyaMode::Skb)
-            }
-            other => other,
-        },
+    if options.mode == AttachMode::Generic {
+        return attach_as(program, interface, AyaMode::Skb);
+    }
+    match attach_as(program, interface, AyaMode::Driver) {
+        Err(NetworkError::Attach { source, .. }) if options.mode == AttachMode::Auto => {
+            tracing::warn!(
+                interface,
+                error = %source,
+                "the driver has no native XDP: attaching in generic mode, which costs \
+                 several times as much per packet"
+            );
+            attach_as(program, interface, AyaMode::Skb)
+        }
+        other => other,
     }
 }
 
-fn attach_as(
-    pins: &Pins,
-    program: &mut Xdp,
-    interface: &str,
-    mode: AyaMode,
-) -> Result<(), NetworkError> {
+/// What a program is called, by the kernel's list of programs.
+fn program_name(id: u32) -> String {
+    let programs = aya::programs::loaded_programs().filter_map(Result::ok);
+    let found = programs.filter(|program| program.id() == id).find_map(|program| {
+        program.name_as_str().filter(|name| !name.is_empty()).map(str::to_owned)
+    });
+    found.unwrap_or_else(|| "without a name".to_owned())
+}
+
+fn attach_as(program: &mut Xdp, interface: &str, mode: AyaMode) -> Result<FdLink, NetworkError> {
     let link = program
         .attach(interface, mode)
         .and_then(|id| program.take_link(id))
         .map_err(|source| attach_error(interface, source))?;
-    let path = pins.link(interface);
-    FdLink::try_from(link)
-        .map_err(NetworkError::NoLink)?
-        .pin(&path)
-        .map_err(|source| NetworkError::Pin { path: path.clone(), source: Box::new(source) })?;
-    Pins::keep(&path)
+    FdLink::try_from(link).map_err(NetworkError::NoLink)
 }
 
-fn attach_error(interface: &str, source: aya::programs::ProgramError) -> NetworkError {
+fn attach_error(interface: &str, source: ProgramError) -> NetworkError {
     NetworkError::Attach { interface: interface.to_owned(), source: Box::new(source) }
 }
 
@@ -223,16 +421,19 @@ pub fn detach(pins: &Pins, interface: &str) -> Result<bool, NetworkError> {
     Ok(true)
 }
 
-/// Takes the program off every interface and removes every pin; nothing is
-/// dropped any more. Needs no daemon and no database.
+/// Takes the programs off every interface and removes every pin; nothing is
+/// dropped or counted any more. Needs no daemon and no database.
 ///
 /// # Errors
 ///
 /// If pins cannot be removed.
 pub fn off(pins: &Pins) -> Result<Vec<String>, NetworkError> {
-    let interfaces = pins.interfaces();
-    for interface in &interfaces {
-        detach(pins, interface)?;
+    let mut interfaces = Vec::new();
+    for pins in pins.others().iter().chain([pins]) {
+        for interface in pins.interfaces() {
+            detach(pins, &interface)?;
+            interfaces.push(interface);
+        }
     }
     pins.remove()?;
     Ok(interfaces)

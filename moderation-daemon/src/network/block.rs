@@ -105,9 +105,9 @@ impl From<Prefix> for Key {
 /// The ban maps, for reading.
 #[derive(Debug)]
 pub struct BanMaps {
-    v4: Exact<u32>,
-    v6: Exact<u64>,
-    hosts: Exact<[u8; 16]>,
+    pub(super) v4: Exact<u32>,
+    pub(super) v6: Exact<u64>,
+    pub(super) hosts: Exact<[u8; 16]>,
     nets: Nets,
 }
 
@@ -147,9 +147,15 @@ impl BanMaps {
     /// If a map cannot be read.
     pub fn all(&self) -> Result<Desired, NetworkError> {
         let mut all = Desired::default();
-        self.v4.for_each(|key, entry| drop(all.v4.insert(key, entry)))?;
-        self.v6.for_each(|key, entry| drop(all.v6.insert(key, entry)))?;
-        self.hosts.for_each(|key, entry| drop(all.hosts.insert(key, entry)))?;
+        self.v4.for_each(|key, entry| {
+            all.v4.insert(key, entry);
+        })?;
+        self.v6.for_each(|key, entry| {
+            all.v6.insert(key, entry);
+        })?;
+        self.hosts.for_each(|key, entry| {
+            all.hosts.insert(key, entry);
+        })?;
         all.nets = self.nets.all()?;
         Ok(all)
     }
@@ -243,6 +249,11 @@ impl Blocker {
 
     pub(super) const fn control(&mut self) -> &mut ControlMap {
         &mut self.control
+    }
+
+    /// Exact entries in the kernel, as far as is known.
+    pub(super) const fn exact(&self) -> usize {
+        self.exact
     }
 
     pub(super) fn fill(&self) -> Fill {
@@ -366,14 +377,18 @@ impl Blocker {
             hosts_plan.remove(hosts, filter, host_hash, &mut room),
         ];
         let written = [
-            v4_plan.write(v4, filter, v4_hash, &mut room, |key| drop(failed.insert(of_v4(key)))),
-            v6_plan.write(v6, filter, v6_hash, &mut room, |key| drop(failed.insert(of_v6(key)))),
+            v4_plan.write(v4, filter, v4_hash, &mut room, |key| {
+                failed.insert(of_v4(key));
+            }),
+            v6_plan.write(v6, filter, v6_hash, &mut room, |key| {
+                failed.insert(of_v6(key));
+            }),
             hosts_plan.write(hosts, filter, host_hash, &mut room, |key| {
-                drop(failed.insert(of_host(key)));
+                failed.insert(of_host(key));
             }),
         ];
         let blocks = nets.reconcile(wanted.nets, agree, |net| {
-            failed.extend(Prefix::try_from(net).ok());
+            failed.extend(Prefix::new(net).ok());
         });
         self.exact = self.capacity() as usize - room.left;
         self.hosts = self.maps.hosts.for_each(|_, _| {})?;
@@ -499,6 +514,6 @@ impl<K: Pod + Default + Eq + Hash> Plan<K> {
 /// adjusted in between.
 const TOLERANCE_NS: u64 = 500_000_000;
 
-fn agree(one: BanEntry, other: BanEntry) -> bool {
+pub(super) fn agree(one: BanEntry, other: BanEntry) -> bool {
     one.expires_at_ns.abs_diff(other.expires_at_ns) <= TOLERANCE_NS
 }

@@ -1,5 +1,7 @@
 //! The switches that the program reads, and the seeds that it was made with.
 
+use std::fmt;
+
 use aya::maps::{Array, Map, MapData};
 use moderation_common::{
     Control, Seeds,
@@ -9,9 +11,14 @@ use moderation_common::{
 use super::{NetworkError, Pins};
 
 /// The pinned switches.
-#[derive(Debug)]
 pub(super) struct ControlMap {
     map: Array<MapData, [u32; 6]>,
+}
+
+impl fmt::Debug for ControlMap {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ControlMap").finish_non_exhaustive()
+    }
 }
 
 impl ControlMap {

@@ -71,7 +71,7 @@ impl Desired {
         let hosts = self.hosts.iter().map(|(key, entry)| (of_host(*key), *entry));
         let nets = self.nets.iter();
         // What the kernel holds may be wider than a ban of ours can be.
-        let nets = nets.filter_map(|(net, entry)| Some((Prefix::try_from(*net).ok()?, *entry)));
+        let nets = nets.filter_map(|(net, entry)| Some((Prefix::new(*net).ok()?, *entry)));
         v4.chain(v6).chain(hosts).chain(nets)
     }
 }
@@ -86,17 +86,17 @@ impl FromIterator<(Prefix, BanEntry)> for Desired {
 
 pub(super) fn of_v4(key: u32) -> Prefix {
     let net = Ipv4Net::from(Ipv4Addr::from(key.to_ne_bytes()));
-    Prefix::try_from(IpNet::V4(net)).expect("a single address can be banned")
+    Prefix::new(IpNet::V4(net)).expect("a single address can be banned")
 }
 
 pub(super) fn of_v6(key: u64) -> Prefix {
     let [a, b, c, d, e, f, g, h] = key.to_ne_bytes();
     let first = Ipv6Addr::from([a, b, c, d, e, f, g, h, 0, 0, 0, 0, 0, 0, 0, 0]);
     let net = Ipv6Net::new_assert(first, 64);
-    Prefix::try_from(IpNet::V6(net)).expect("a /64 can be banned")
+    Prefix::new(IpNet::V6(net)).expect("a /64 can be banned")
 }
 
 pub(super) fn of_host(octets: [u8; 16]) -> Prefix {
     let net = Ipv6Net::from(Ipv6Addr::from(octets));
-    Prefix::try_from(IpNet::V6(net)).expect("a single address can be banned")
+    Prefix::new(IpNet::V6(net)).expect("a single address can be banned")
 }

@@ -8,6 +8,7 @@ use aya::{
     pin::PinError,
     programs::{ProgramError, links::LinkError},
 };
+use nix::errno::Errno;
 
 /// What failed, and on what. The source says why.
 #[derive(Debug, thiserror::Error)]
@@ -71,14 +72,16 @@ pub enum NetworkError {
     },
     /// The interface has an XDP program that is not ours.
     #[error(
-        "{interface} already runs an XDP program (id {program_id}, {mode}) that is not ours; \
-         remove it first, for example with: ip link set dev {interface} xdp off"
+        "{interface} already runs an XDP program ({program}, id {program_id}, {mode}) that is not \
+         ours; remove it first, for example with: ip link set dev {interface} xdp off"
     )]
     Busy {
         /// The interface.
         interface: String,
-        /// The other program.
+        /// The other program's number.
         program_id: u32,
+        /// What it is called.
+        program: String,
         /// How it is attached.
         mode: super::XdpMode,
     },
@@ -140,6 +143,65 @@ pub enum NetworkError {
     Full {
         /// Its size.
         capacity: u32,
+    },
+    /// A map of banned blocks holds as many entries as it can.
+    #[error(
+        "the kernel's map of banned blocks is full ({capacity} entries): raise \
+         network.max_networks, and make the maps anew with moderationctl xdp off and xdp attach"
+    )]
+    NetsFull {
+        /// Its size.
+        capacity: u32,
+    },
+    /// The prefilter could not be mapped into memory.
+    #[error("cannot map the prefilter into memory")]
+    MapFilter {
+        /// Why not.
+        source: Errno,
+    },
+    /// No random number was to be had.
+    #[error("the system gave no random number")]
+    Random(#[source] io::Error),
+    /// A map could not be read or written piece by piece.
+    #[error("cannot {operation} the kernel's map {map}")]
+    Batch {
+        /// What was tried.
+        operation: &'static str,
+        /// Which map.
+        map: &'static str,
+        /// Why not.
+        source: io::Error,
+    },
+    /// There is no control group of version 2.
+    #[error(
+        "no control group of version 2 is mounted: handshakes are not counted; as root: \
+         mount -t cgroup2 cgroup2 /sys/fs/cgroup/unified, or network.connections.enabled: false"
+    )]
+    NoCgroup,
+    /// Handshakes cannot be counted.
+    #[error("cannot count handshakes on the control group {}", cgroup.display())]
+    Handshakes {
+        /// Where.
+        cgroup: PathBuf,
+        /// Why not.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// A pinned map is none of ours.
+    #[error(
+        "{} has keys or values of another size: remove it with moderationctl xdp off",
+        path.display()
+    )]
+    ForeignMap {
+        /// The pin.
+        path: PathBuf,
+    },
+    /// A ring could not be opened.
+    #[error("cannot read the kernel's ring {ring}")]
+    Ring {
+        /// Which.
+        ring: &'static str,
+        /// Why not.
+        source: io::Error,
     },
     /// More prefixes than the allowlist map holds.
     #[error("the allowlist has {prefixes} prefixes, the kernel's map holds {capacity}")]

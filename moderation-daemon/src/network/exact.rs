@@ -1,26 +1,34 @@
 //! One exact ban map: keys of one width, each with the moment at which its ban
 //! lapses. It knows nothing of the prefilter in front of it.
 
-use std::{io, os::fd::{AsFd as _, BorrowedFd}};
+use std::{
+    io,
+    marker::PhantomData,
+    os::fd::{AsFd as _, BorrowedFd},
+};
 
 use aya::{
     Pod,
-    maps::{HashMap as BpfHashMap, Map, MapData, MapError},
+    maps::{MapData, MapError},
 };
 use moderation_common::BanEntry;
-use nix::errno::Errno;
+use nix::{errno::Errno, libc};
 
-use super::{NetworkError, Pins, sys::{self, Batch, Pages}};
+use super::{
+    NetworkError, Pins,
+    sys::{self, BPF_EXIST, BPF_NOEXIST, Batch, Pages},
+};
 
 /// Entries that are read or written by one call: some 300 µs' worth.
 pub(super) const BATCH: usize = 1_024;
 
 /// A pinned map from `K` to an expiry.
 #[derive(Debug)]
-pub(super) struct Exact<K: Pod> {
+pub(super) struct Exact<K> {
     name: &'static str,
     capacity: u32,
-    map: BpfHashMap<MapData, K, u64>,
+    data: MapData,
+    key: PhantomData<K>,
 }
 
 /// What became of an insertion.
@@ -33,10 +41,12 @@ pub(super) enum Inserted {
 impl<K: Pod + Default> Exact<K> {
     pub(super) fn open(pins: &Pins, name: &'static str) -> Result<Self, NetworkError> {
         let data = pins.open_map(name)?;
-        let capacity = data.info().map_err(NetworkError::map("size", name))?.max_entries();
-        let map = BpfHashMap::try_from(Map::HashMap(data))
-            .map_err(NetworkError::map("open", name))?;
-        Ok(Self { name, capacity, map })
+        let info = data.info().map_err(NetworkError::map("size", name))?;
+        // The kernel reads and writes as much as the map's sizes say.
+        if info.key_size() as usize != size_of::<K>() || info.value_size() as usize != 8 {
+            return Err(NetworkError::ForeignMap { path: pins.map(name) });
+        }
+        Ok(Self { name, capacity: info.max_entries(), data, key: PhantomData })
     }
 
     pub(super) const fn capacity(&self) -> u32 {
@@ -44,29 +54,26 @@ impl<K: Pod + Default> Exact<K> {
     }
 
     fn fd(&self) -> BorrowedFd<'_> {
-        self.map.map().fd().as_fd()
+        self.data.fd().as_fd()
     }
 
     /// Sets the expiry of a key.
     pub(super) fn insert(&mut self, key: K, entry: BanEntry) -> Result<Inserted, NetworkError> {
-        const NOEXIST: u64 = 1;
-        const EXIST: u64 = 2;
-        match self.map.insert(key, entry.expires_at_ns, NOEXIST) {
+        let set = |flags| sys::update(self.fd(), &key, &entry.expires_at_ns, flags);
+        match set(BPF_NOEXIST) {
             Ok(()) => Ok(Inserted::New),
-            Err(error) if errno(&error) == Some(Errno::EEXIST) => self
-                .map
-                .insert(key, entry.expires_at_ns, EXIST)
-                .map(|()| Inserted::Known)
-                .map_err(|error| self.refused(error)),
+            Err(error) if error.raw_os_error() == Some(libc::EEXIST) => {
+                set(BPF_EXIST).map(|()| Inserted::Known).map_err(|error| self.refused(error))
+            }
             Err(error) => Err(self.refused(error)),
         }
     }
 
-    fn refused(&self, error: MapError) -> NetworkError {
-        match errno(&error) {
-            Some(Errno::E2BIG) => NetworkError::Full { capacity: self.capacity },
-            _ => NetworkError::map("write to", self.name)(error),
+    fn refused(&self, error: io::Error) -> NetworkError {
+        if error.raw_os_error() == Some(libc::E2BIG) {
+            return NetworkError::Full { capacity: self.capacity };
         }
+        self.failed("write to", error)
     }
 
     /// Sets the expiry of many keys; calls `done` for each with what became of
@@ -102,7 +109,7 @@ impl<K: Pod + Default> Exact<K> {
         done: &mut impl FnMut(usize, Inserted),
     ) -> Result<(), NetworkError> {
         let Some((key, value)) = keys.get(at).zip(values.get(at)) else {
-            return Err(self.batch_failed("write to", error));
+            return Err(self.failed("write to", error));
         };
         let inserted = self.insert(*key, BanEntry { expires_at_ns: *value })?;
         done(at, inserted);
@@ -111,11 +118,7 @@ impl<K: Pod + Default> Exact<K> {
 
     /// Deletes a key; `false` if it was not there.
     pub(super) fn remove(&mut self, key: K) -> Result<bool, NetworkError> {
-        match self.map.remove(&key) {
-            Ok(()) => Ok(true),
-            Err(error) if errno(&error) == Some(Errno::ENOENT) => Ok(false),
-            Err(error) => Err(NetworkError::map("remove from", self.name)(error)),
-        }
+        sys::delete(self.fd(), &key).map_err(|error| self.failed("remove from", error))
     }
 
     /// Deletes many keys; calls `done` for each that was there.
@@ -132,19 +135,16 @@ impl<K: Pod + Default> Exact<K> {
             at += count;
             match result {
                 Ok(()) => {}
-                Err(error) if error.raw_os_error() == Some(nix::libc::ENOENT) => at += 1,
-                Err(error) => return Err(self.batch_failed("remove from", error)),
+                Err(error) if error.raw_os_error() == Some(libc::ENOENT) => at += 1,
+                Err(error) => return Err(self.failed("remove from", error)),
             }
         }
         Ok(())
     }
 
     pub(super) fn get(&self, key: K) -> Result<Option<BanEntry>, NetworkError> {
-        match self.map.get(&key, 0) {
-            Ok(expires_at_ns) => Ok(Some(BanEntry { expires_at_ns })),
-            Err(MapError::KeyNotFound) => Ok(None),
-            Err(source) => Err(NetworkError::map("read", self.name)(source)),
-        }
+        let found = sys::lookup(self.fd(), &key).map_err(|error| self.failed("read", error))?;
+        Ok(found.map(|expires_at_ns| BanEntry { expires_at_ns }))
     }
 
     /// Calls `found` with every entry.
@@ -168,10 +168,10 @@ impl<K: Pod + Default> Exact<K> {
         &self,
         pages: &'p mut Pages<K, u64>,
     ) -> Result<Option<(&'p [K], &'p [u64])>, NetworkError> {
-        pages.next(self.fd()).map_err(|error| self.batch_failed("read", error))
+        pages.next(self.fd()).map_err(|error| self.failed("read", error))
     }
 
-    fn batch_failed(&self, operation: &'static str, source: io::Error) -> NetworkError {
+    fn failed(&self, operation: &'static str, source: io::Error) -> NetworkError {
         NetworkError::Batch { operation, map: self.name, source }
     }
 }

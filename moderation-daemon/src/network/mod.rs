@@ -2,88 +2,104 @@
 //! reconciling, counting. The only folder that names aya. It decides nothing:
 //! what is to be blocked comes from the store by way of the moderator.
 
-mod allow;
 mod attach;
-mod block;
-mod count;
-mod error;
+mod handshake;
 mod interface;
+mod migrate;
 mod object;
 mod pin;
+mod port;
 
-use std::collections::HashMap;
+mod allow;
+mod block;
+mod control;
+mod desired;
+mod exact;
+mod filter;
+mod nets;
+mod sweep;
+
+mod count;
+mod ring;
+
+mod error;
+mod sys;
 
 use ipnet::IpNet;
 use moderation_common::BanEntry;
 
-use crate::engine::Address;
+use crate::engine::Prefix;
+use block::Blocker;
 
-pub use allow::{AllowMaps, MAX_ALLOWED};
-pub use attach::{AttachOptions, attach, detach, off};
-pub use block::{BanMaps, Changes, Reconciled};
-pub use count::{Counters, Syns};
+pub use allow::{AllowMaps, Guards, MAX_ALLOWED};
+pub use attach::{
+    AttachOptions, Attached, Fresh, Loaded, attach, confirm, detach, forget_confirmation, off,
+};
+pub use block::{BanMaps, Changes, Fill, Reconciled, Verified, verify};
+pub use count::{Counters, Epoch, Rate, Rates, Table, alarms};
+pub use desired::Desired;
 pub use error::NetworkError;
 pub use interface::{Attachment, XdpMode, attachments};
 pub use object::{KERNEL_OBJECT, TestProgram};
 pub use pin::{PinIdentity, Pins};
+pub use ring::{Dropped, Overrun, Overruns, Samples};
+pub use sweep::{Sweep, Swept};
 
 /// The daemon's hands on the pinned maps. It needs no capability, only the
 /// permission of the pins, and drops nothing when it goes away.
 #[derive(Debug)]
 pub struct Network {
-    bans: BanMaps,
+    bans: Blocker,
     allow: AllowMaps,
-    counters: Counters,
-    syns: Syns,
 }
 
 impl Network {
-    /// Opens the maps that a loader has pinned.
+    /// Opens the maps that a loader has pinned, and makes the prefilter agree
+    /// with what is in them.
     ///
     /// # Errors
     ///
     /// If a pin is missing or may not be opened by this user.
     pub fn open(pins: &Pins) -> Result<Self, NetworkError> {
-        Ok(Self {
-            bans: BanMaps::open(pins)?,
-            allow: AllowMaps::open_operator(pins)?,
-            counters: Counters::open(pins)?,
-            syns: Syns::open(pins)?,
-        })
+        Ok(Self { bans: Blocker::open(pins)?, allow: AllowMaps::open_operator(pins)? })
     }
 
-    /// Drops `address`'s packets from now on, until `entry` lapses.
+    /// Entries that the prefilter hid when the maps were opened, each of them a
+    /// ban without effect until then. Anything but 0 is a defect of ours, or
+    /// somebody wrote into the maps by hand.
+    pub const fn hidden_at_open(&self) -> usize {
+        self.bans.hidden_at_open()
+    }
+
+    /// Drops a prefix's packets from now on, until `entry` lapses.
     ///
     /// # Errors
     ///
-    /// [`NetworkError::Full`] if the map holds as many bans as it can.
-    pub fn block(&mut self, address: Address, entry: BanEntry) -> Result<(), NetworkError> {
-        self.bans.block(address, entry)
+    /// [`NetworkError::Full`] or [`NetworkError::NetsFull`] if there are as many
+    /// bans as there may be.
+    pub fn block(&mut self, prefix: Prefix, entry: BanEntry) -> Result<(), NetworkError> {
+        self.bans.block(prefix, entry)
     }
 
-    /// Lets `address`'s packets pass again; it need not be blocked.
+    /// Lets a prefix's packets pass again; it need not be blocked.
     ///
     /// # Errors
     ///
     /// If the kernel refuses.
-    pub fn unblock(&mut self, address: Address) -> Result<(), NetworkError> {
-        self.bans.unblock(address)
+    pub fn unblock(&mut self, prefix: Prefix) -> Result<(), NetworkError> {
+        self.bans.unblock(prefix)
     }
 
     /// Makes the kernel agree with what is wanted, by difference: nothing that
     /// is blocked and stays blocked is touched. What one failure leaves possible
     /// is done nevertheless.
-    pub fn reconcile(
-        &mut self,
-        bans: &HashMap<Address, BanEntry>,
-        allowlist: &[IpNet],
-    ) -> Reconciled {
+    pub fn reconcile(&mut self, bans: Desired, allowlist: &[IpNet]) -> Reconciled {
         // First who may not be dropped, then whom to drop. Neither must wait for
         // the other's trouble to end.
         let allowed = self.allow.reconcile(allowlist);
-        let Reconciled { blocked, result } = self.bans.reconcile(bans);
+        let Reconciled { failed, result } = self.bans.reconcile(bans);
         let result = result.and_then(|banned| Ok(banned + allowed?));
-        Reconciled { blocked, result }
+        Reconciled { failed, result }
     }
 
     /// The allowlist's half of [`Network::reconcile`].
@@ -95,18 +111,61 @@ impl Network {
         self.allow.reconcile(allowlist)
     }
 
-    /// The kernel's packet counters.
-    pub const fn counters(&self) -> &Counters {
-        &self.counters
+    /// Begins a look through the exact maps.
+    pub fn sweep(&self) -> Sweep {
+        Sweep::new(&self.bans)
     }
 
-    /// The kernel's counts of connection attempts.
-    pub const fn syns(&self) -> &Syns {
-        &self.syns
+    /// Goes on with it by one page, mending what is there and not `wanted`;
+    /// `Some` after the last page. The whole of it costs a lookup per entry, a
+    /// page well under a millisecond.
+    ///
+    /// # Errors
+    ///
+    /// If a map cannot be read or written.
+    pub fn sweep_on(
+        &mut self,
+        sweep: &mut Sweep,
+        wanted: impl Fn(Prefix) -> Option<BanEntry>,
+    ) -> Result<Option<Swept>, NetworkError> {
+        sweep.step(&mut self.bans, wanted)
+    }
+
+    /// Counts what would be dropped and drops nothing, or drops again.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel refuses.
+    pub fn enforce(&mut self, mode: Enforcement) -> Result<(), NetworkError> {
+        let observe = u32::from(mode == Enforcement::Observe);
+        self.bans.control().change(|control| control.observe = observe)
+    }
+
+    /// Puts one dropped packet in `every` on the ring of samples; 0: none.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel refuses.
+    pub fn sample(&mut self, every: u32) -> Result<(), NetworkError> {
+        self.bans.control().change(|control| control.sample_every = every)
+    }
+
+    /// How full the ban maps are.
+    pub fn fill(&self) -> Fill {
+        self.bans.fill()
     }
 
     /// What the kernel blocks now.
     pub const fn bans(&self) -> &BanMaps {
-        &self.bans
+        self.bans.maps()
     }
+}
+
+/// Whether packets are dropped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Enforcement {
+    /// They are.
+    Drop,
+    /// They are only counted.
+    Observe,
 }

@@ -105,8 +105,9 @@ impl Nets {
         self.wanted = wanted;
         let mut changes = Changes::default();
         let mut result = Ok(());
-        for net in present.keys().filter(|net| !self.wanted.contains_key(*net)) {
-            result = result.and(self.erase(*net));
+        let surplus = present.keys().filter(|net| !self.wanted.contains_key(*net));
+        for net in surplus.copied().collect::<Vec<_>>() {
+            result = result.and(self.erase(net));
             changes.removed += 1;
         }
         let wanted: Vec<_> = self.wanted.keys().copied().collect();

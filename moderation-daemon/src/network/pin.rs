@@ -8,19 +8,22 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use aya::maps::MapData;
-use moderation_common::map::{BANS_V4, DAEMON_MAPS, PROGRAM};
+use aya::{
+    maps::{MapData, MapError},
+    sys::SyscallError,
+};
+use moderation_common::map::{BANS_V4, DAEMON_MAPS, GUARD_MAPS, PROGRAM};
 use nix::{
     mount::{MsFlags, mount},
     sys::statfs::{BPF_FS_MAGIC, statfs},
     unistd::{Gid, Uid},
 };
 
-use super::{Attachment, NetworkError, attachments};
+use super::{Attachment, NetworkError, attachments, sys};
 
 /// Layout of maps and values. Another layout gets another folder, so that a
-/// new loader never mistakes old maps for its own.
-const SCHEMA: &str = "v1";
+/// new loader never mistakes old maps for its own; see [`super::migrate`].
+const SCHEMA: &str = "v2";
 
 /// Stands for the dot of `eth0.7` in a link's pin: bpffs refuses dots in names
 /// (kernel: `bpf_lookup`), and interfaces have no percent sign in theirs
@@ -35,12 +38,32 @@ pub struct PinIdentity(u64, i64, i64);
 #[derive(Clone, Debug)]
 pub struct Pins {
     root: PathBuf,
+    schema: String,
 }
 
 impl Pins {
     /// The pins under `root`, a folder on a BPF filesystem.
     pub fn new(root: impl Into<PathBuf>) -> Self {
-        Self { root: root.into() }
+        Self::of_schema(root, SCHEMA)
+    }
+
+    /// The pins of another layout, `v` and a number: what a loader of another
+    /// version left there, or would make.
+    pub fn of_schema(root: impl Into<PathBuf>, schema: &str) -> Self {
+        Self { root: root.into(), schema: schema.to_owned() }
+    }
+
+    /// The pins of other layouts under the same folder, oldest first.
+    pub(super) fn others(&self) -> Vec<Self> {
+        let entries = fs::read_dir(&self.root).into_iter().flatten().flatten();
+        let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
+        let number = |name: &str| name.strip_prefix('v')?.parse::<u32>().ok();
+        let mut found: Vec<_> = names
+            .filter(|name| *name != self.schema)
+            .filter_map(|name| Some((number(&name)?, Self::of_schema(&self.root, &name))))
+            .collect();
+        found.sort_by_key(|(number, _)| *number);
+        found.into_iter().map(|(_, pins)| pins).collect()
     }
 
     /// The folder as configured.
@@ -49,7 +72,7 @@ impl Pins {
     }
 
     fn folder(&self) -> PathBuf {
-        self.root.join(SCHEMA)
+        self.root.join(&self.schema)
     }
 
     fn links(&self) -> PathBuf {
@@ -64,6 +87,16 @@ impl Pins {
     /// Pin of the XDP program.
     pub fn program(&self) -> PathBuf {
         self.folder().join(PROGRAM)
+    }
+
+    /// Pin of the link that keeps the handshakes' program on its control group.
+    pub(super) fn handshake_link(&self) -> PathBuf {
+        self.folder().join("handshakes_link")
+    }
+
+    /// A mark that the operator is still there; see [`super::attach::Fresh`].
+    pub(super) fn confirmation(&self, interface: &str) -> PathBuf {
+        self.folder().join(format!("confirmed_{}", interface.replace('.', DOT)))
     }
 
     /// Pin of the link that keeps the program on `interface`.
@@ -128,7 +161,20 @@ impl Pins {
                     source,
                 })?;
         }
+        self.show_guards()?;
         if owner.is_root() { Ok(()) } else { self.open_way() }
+    }
+
+    /// Who is guarded may be read: the daemon has to know whom it cannot ban,
+    /// and it is no more than who(1) and ip(8) tell.
+    fn show_guards(&self) -> Result<(), NetworkError> {
+        for name in GUARD_MAPS {
+            let path = self.map(name);
+            Self::keep(&path)?;
+            fs::set_permissions(&path, Permissions::from_mode(0o644))
+                .map_err(|source| NetworkError::PinFolder { operation: "show", path, source })?;
+        }
+        Ok(())
     }
 
     /// systemd mounts bpffs with mode 0700. The daemon's user must at least be
@@ -156,19 +202,26 @@ impl Pins {
         if !self.root.exists() {
             return Ok(());
         }
-        if !is_bpffs(&self.root) {
-            return Err(NetworkError::NoPins { path: self.root.clone() });
-        }
-        let removed = fs::remove_dir_all(self.folder());
-        if let Err(source) = removed
-            && source.kind() != io::ErrorKind::NotFound
-        {
-            let path = self.folder();
-            return Err(NetworkError::PinFolder { operation: "remove", path, source });
+        for pins in self.others().iter().chain([self]) {
+            pins.remove_folder()?;
         }
         // Not empty, or a mount: somebody else's business.
         drop(fs::remove_dir(&self.root));
         Ok(())
+    }
+
+    /// Removes the pins of this layout alone.
+    pub(super) fn remove_folder(&self) -> Result<(), NetworkError> {
+        if !is_bpffs(&self.root) {
+            return Err(NetworkError::NoPins { path: self.root.clone() });
+        }
+        match fs::remove_dir_all(self.folder()) {
+            Err(source) if source.kind() != io::ErrorKind::NotFound => {
+                let path = self.folder();
+                Err(NetworkError::PinFolder { operation: "remove", path, source })
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Who works with the maps: the owner of their pins, if there are any.
@@ -192,6 +245,18 @@ impl Pins {
         let path = self.map(name);
         MapData::from_pin(&path)
             .map_err(|source| NetworkError::OpenMap { path, source: Box::new(source) })
+    }
+
+    /// Opens a map that this user may read, but not write.
+    pub(super) fn open_guard_map(&self, name: &str) -> Result<MapData, NetworkError> {
+        let path = self.map(name);
+        let open = |path: &Path| -> Result<MapData, MapError> {
+            let fd = sys::open_read_only(path).map_err(|io_error| {
+                MapError::SyscallError(SyscallError { call: "BPF_OBJ_GET", io_error })
+            })?;
+            MapData::from_fd(fd)
+        };
+        open(&path).map_err(|source| NetworkError::OpenMap { path, source: Box::new(source) })
     }
 
     /// Whether a loader has been here.

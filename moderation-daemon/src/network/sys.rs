@@ -20,7 +20,53 @@ const LOOKUP_BATCH: u32 = 24;
 /// Open for reading only (`linux/bpf.h`).
 const BPF_F_RDONLY: u32 = 1 << 3;
 /// Refuse keys that are there already (`linux/bpf.h`).
-const BPF_NOEXIST: u64 = 1;
+pub(super) const BPF_NOEXIST: u64 = 1;
+/// Refuse keys that are not there yet (`linux/bpf.h`).
+pub(super) const BPF_EXIST: u64 = 2;
+
+/// Sets one key's value.
+pub(super) fn update<K: Pod, V: Pod>(
+    map: BorrowedFd<'_>,
+    key: &K,
+    value: &V,
+    flags: u64,
+) -> io::Result<()> {
+    bpf(bpf_cmd::BPF_MAP_UPDATE_ELEM as u32, &mut element(map, key, address(value), flags)).map(drop)
+}
+
+/// One key's value; `None` if it is not there.
+pub(super) fn lookup<K: Pod, V: Pod + Default>(
+    map: BorrowedFd<'_>,
+    key: &K,
+) -> io::Result<Option<V>> {
+    let mut value = V::default();
+    let attr = &mut element(map, key, address(&raw mut value), 0);
+    found(bpf(bpf_cmd::BPF_MAP_LOOKUP_ELEM as u32, attr)).map(|found| found.then_some(value))
+}
+
+/// Deletes one key; `false` if it is not there.
+pub(super) fn delete<K: Pod>(map: BorrowedFd<'_>, key: &K) -> io::Result<bool> {
+    found(bpf(bpf_cmd::BPF_MAP_DELETE_ELEM as u32, &mut element(map, key, 0, 0)))
+}
+
+fn found(result: io::Result<i64>) -> io::Result<bool> {
+    match result {
+        Ok(_) => Ok(true),
+        Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+fn element<K>(map: BorrowedFd<'_>, key: &K, value: u64, flags: u64) -> bpf_attr {
+    let mut attr = empty();
+    attr.__bindgen_anon_2 = aya_obj::generated::bpf_attr__bindgen_ty_2 {
+        map_fd: map.as_raw_fd().cast_unsigned(),
+        key: address(key),
+        __bindgen_anon_1: aya_obj::generated::bpf_attr__bindgen_ty_2__bindgen_ty_1 { value },
+        flags,
+    };
+    attr
+}
 
 /// How far a batch got, and what stopped it.
 pub(super) struct Batch {

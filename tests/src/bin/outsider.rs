@@ -154,7 +154,7 @@ fn ban(pins: &Pins, ip: IpAddr) -> Result<()> {
     let mut network = Network::open(pins)?;
     // Who can write bans can write the operator's allowlist, too.
     network.reconcile_allowlist(&[])?;
-    Ok(network.block(Address::from(ip), entry)?)
+    Ok(network.block(Address::from(ip).into(), entry)?)
 }
 
 fn ask(socket: &Path) -> Result<()> {

@@ -82,7 +82,8 @@ fn expected(bytes: &[u8]) -> (Reason, Option<Source>) {
         (true, false, Source::V4(_)) => Reason::BanV4,
         (true, false, Source::V6(_)) => Reason::BanV6,
     };
-    let is_attempt = !reason.drops() && parse::opens_connection(&frame, &packet);
+    let kind = parse::kind(&frame, &packet);
+    let is_attempt = reason == Reason::Pass && kind == Kind::Opening;
     (reason, is_attempt.then_some(packet.source))
 }
 

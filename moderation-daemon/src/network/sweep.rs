@@ -1,0 +1,128 @@
+//! Looking through the exact maps page by page while decisions go on: every
+//! entry must be wanted, and there must be as many as were put in. What is
+//! missing altogether shows in the number; then a whole reconcile mends it.
+
+use moderation_common::BanEntry;
+
+use super::{
+    Changes, NetworkError,
+    block::{BanMaps, Blocker, agree},
+    desired::{of_host, of_v4, of_v6},
+    exact::BATCH,
+    sys::Pages,
+};
+use crate::engine::Prefix;
+
+/// One look through the maps.
+pub struct Sweep {
+    stage: Stage,
+    seen: usize,
+    /// Entries in the kernel when it began.
+    at_start: usize,
+    changes: Changes,
+}
+
+impl std::fmt::Debug for Sweep {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Sweep").field("seen", &self.seen).finish_non_exhaustive()
+    }
+}
+
+enum Stage {
+    V4(Pages<u32, u64>),
+    V6(Pages<u64, u64>),
+    Hosts(Pages<[u8; 16], u64>),
+}
+
+/// What a sweep has found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Swept {
+    /// What it mended.
+    pub changes: Changes,
+    /// Whether entries have vanished without our doing.
+    pub has_losses: bool,
+}
+
+impl Sweep {
+    pub(super) fn new(blocker: &Blocker) -> Self {
+        let stage = Stage::V4(Pages::new(BATCH));
+        Self { stage, seen: 0, at_start: blocker.exact(), changes: Changes::default() }
+    }
+
+    /// Looks at one page; `Some` after the last.
+    ///
+    /// # Errors
+    ///
+    /// If a map cannot be read or written.
+    pub(super) fn step(
+        &mut self,
+        blocker: &mut Blocker,
+        wanted: impl Fn(Prefix) -> Option<BanEntry>,
+    ) -> Result<Option<Swept>, NetworkError> {
+        match self.page(blocker.maps())? {
+            Some(page) => {
+                self.seen += page.len();
+                for (prefix, old) in page {
+                    self.mend(blocker, prefix, old, wanted(prefix))?;
+                }
+                Ok(None)
+            }
+            None if self.next_stage() => Ok(None),
+            None => Ok(Some(self.finish(blocker))),
+        }
+    }
+
+    fn page(&mut self, maps: &BanMaps) -> Result<Option<Vec<(Prefix, BanEntry)>>, NetworkError> {
+        Ok(match &mut self.stage {
+            Stage::V4(pages) => maps.v4.page(pages)?.map(|page| entries(page, of_v4)),
+            Stage::V6(pages) => maps.v6.page(pages)?.map(|page| entries(page, of_v6)),
+            Stage::Hosts(pages) => maps.hosts.page(pages)?.map(|page| entries(page, of_host)),
+        })
+    }
+
+    fn next_stage(&mut self) -> bool {
+        self.stage = match self.stage {
+            Stage::V4(_) => Stage::V6(Pages::new(BATCH)),
+            Stage::V6(_) => Stage::Hosts(Pages::new(BATCH)),
+            Stage::Hosts(_) => return false,
+        };
+        true
+    }
+
+    fn mend(
+        &mut self,
+        blocker: &mut Blocker,
+        prefix: Prefix,
+        old: BanEntry,
+        wanted: Option<BanEntry>,
+    ) -> Result<(), NetworkError> {
+        match wanted {
+            Some(entry) if agree(old, entry) => Ok(()),
+            Some(entry) => {
+                self.changes.updated += 1;
+                blocker.block(prefix, entry)
+            }
+            None => {
+                self.changes.removed += 1;
+                blocker.unblock(prefix)
+            }
+        }
+    }
+
+    /// Entries that came or went meanwhile may or may not have been seen: only
+    /// fewer than the fewer of both moments are too few.
+    fn finish(&self, blocker: &Blocker) -> Swept {
+        let least = self.at_start.min(blocker.exact() + self.changes.removed);
+        Swept { changes: self.changes, has_losses: self.seen < least }
+    }
+}
+
+fn entries<K: Copy>(
+    (keys, values): (&[K], &[u64]),
+    prefix: impl Fn(K) -> Prefix,
+) -> Vec<(Prefix, BanEntry)> {
+    let entries = keys.iter().zip(values);
+    entries
+        .map(|(key, value)| (prefix(*key), BanEntry { expires_at_ns: *value }))
+        .collect()
+}
