@@ -3,6 +3,7 @@
 //! what is to be blocked comes from the store by way of the moderator.
 
 mod allow;
+mod ask;
 mod attach;
 mod block;
 mod count;
