@@ -11,6 +11,7 @@ mod error;
 mod interface;
 mod object;
 mod pin;
+mod route;
 
 use std::collections::HashMap;
 
@@ -27,6 +28,7 @@ pub use error::NetworkError;
 pub use interface::{Attachment, XdpMode, attachments};
 pub use object::{KERNEL_OBJECT, TestProgram};
 pub use pin::{PinIdentity, Pins};
+pub use route::{gateways, own_addresses};
 
 /// The daemon's hands on the pinned maps. It needs no capability, only the
 /// permission of the pins, and drops nothing when it goes away.
