@@ -11,7 +11,9 @@ mod error;
 mod interface;
 mod object;
 mod pin;
+mod reaper;
 mod route;
+mod socket;
 
 use std::collections::HashMap;
 
@@ -28,7 +30,9 @@ pub use error::NetworkError;
 pub use interface::{Attachment, XdpMode, attachments};
 pub use object::{KERNEL_OBJECT, TestProgram};
 pub use pin::{PinIdentity, Pins};
+pub use reaper::{MAX_CLOSINGS, MAX_SUSPECTS, Reaped, Reaper};
 pub use route::{gateways, own_addresses};
+pub use socket::{Closing, Connection, Connections, Listing, SocketError};
 
 /// The daemon's hands on the pinned maps. It needs no capability, only the
 /// permission of the pins, and drops nothing when it goes away.
