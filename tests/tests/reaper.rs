@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::io::{ErrorKind, Read, Write};
-use std::net::{IpAddr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, Ipv6Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
 use std::time::Duration;
@@ -15,7 +15,7 @@ use moderation_tests::lab::{
     ABUSER_V4, ABUSER_V6, BYSTANDER_V4, BYSTANDER_V6, HOST_V4, HOST_V6, Lab, Pair,
 };
 use moderation_tests::namespace::Namespace;
-use moderation_tests::need;
+use moderation_tests::{need, wait};
 
 /// Connections that the server serves at once.
 const PLACES: usize = 5;
@@ -256,5 +256,29 @@ fn a_listing_that_takes_several_answers_is_whole() -> Result<()> {
     let peers: BTreeSet<_> = listed.iter().map(Connection::peer).collect();
     assert_eq!(peers, ends.iter().map(|(_, (_, peer))| *peer).collect());
     assert_eq!(peers.len(), MANY);
+    Ok(())
+}
+
+#[test]
+fn what_is_left_of_an_ended_connection_is_not_listed() -> Result<()> {
+    if !need::root() {
+        return Ok(());
+    }
+    let pair = Pair::new()?;
+    let listener = pair.host.run(|| Ok(TcpListener::bind((HOST_V4, 0))?))?;
+    let server = listener.local_addr()?;
+    let client = pair.client.run(|| Ok(TcpStream::connect_timeout(&server, PATIENCE)?))?;
+    let accepted = listener.accept()?.0;
+    let listed = || {
+        let list = || Ok(Connections::open()?.list().collect::<Result<Vec<_>, _>>()?);
+        pair.host.run(list).map(|listed: Vec<_>| listed.len())
+    };
+    // Half closed, the process may still read: it is a connection.
+    accepted.shutdown(Shutdown::Write)?;
+    assert_eq!(listed()?, 1);
+    // Closed on one side only, the kernel waits for the other (FIN_WAIT2).
+    drop(accepted);
+    wait::until("the connection to be given up", PATIENCE, || Ok((listed()? == 0).then_some(())))?;
+    drop(client);
     Ok(())
 }

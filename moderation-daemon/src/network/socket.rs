@@ -14,7 +14,7 @@ use netlink_packet_core::{
     NetlinkPayload, NetlinkSerializable,
 };
 use netlink_packet_sock_diag::{
-    AF_INET, AF_INET6, IPPROTO_TCP, SockDiagDestroy, SockDiagMessage,
+    AF_INET, AF_INET6, IPPROTO_TCP, SockDiagDestroy, SockDiagMessage, TCP_FIN_WAIT2, TCP_TIME_WAIT,
     inet::{ExtensionFlags, InetRequest, InetResponse, SocketId, StateFlags},
 };
 use nix::{
@@ -144,8 +144,8 @@ impl Connections {
 
     /// Lists the connections, IPv4 and IPv6, of the calling thread's network
     /// namespace, a few at a time and in no order. Listening sockets,
-    /// connections that are only waited for and those in `TIME_WAIT` are left
-    /// out; none of them holds a place in a program.
+    /// connections that are only asked for, and what is left of ended ones
+    /// (`TIME_WAIT`) are left out; none of them holds a place in a program.
     ///
     /// What comes or goes meanwhile may be missing or come twice, which the
     /// kernel marks by `NLM_F_DUMP_INTR`; the next listing has it right.
@@ -172,8 +172,25 @@ impl Connections {
             // connection, whose cookie differs (ESTALE).
             Some(Errno::ENOENT | Errno::ESTALE) => Ok(Closing::Gone),
             Some(Errno::EPERM | Errno::EACCES) => Err(SocketError::NotPermitted),
+            Some(Errno::EOPNOTSUPP) if self.is_remnant(connection)? => Ok(Closing::Gone),
             Some(Errno::EOPNOTSUPP) => Err(SocketError::CannotClose),
             Some(other) => Err(failed(other)),
+        }
+    }
+
+    /// Whether nothing but a remnant is left of a connection that was listed,
+    /// which some kernels say they cannot close (kernel: `tcp_abort`).
+    fn is_remnant(&mut self, connection: &Connection) -> Result<bool, SocketError> {
+        let request = request(connection.family, connection.id.clone());
+        self.channel.send(request, 0).map_err(|source| SocketError::List(source.into()))?;
+        loop {
+            match self.channel.next()? {
+                NetlinkPayload::InnerMessage(SockDiagMessage::InetResponse(response)) => {
+                    return Ok(is_remnant(&response));
+                }
+                NetlinkPayload::Error(_) => return Ok(true), // gone by now
+                _ => {}
+            }
         }
     }
 
@@ -236,7 +253,9 @@ fn begin(family: u8) -> Result<Channel, SocketError> {
 fn next_listed(dump: &mut Channel) -> Result<Option<Connection>, SocketError> {
     loop {
         match dump.next::<SockDiagMessage>()? {
-            NetlinkPayload::InnerMessage(SockDiagMessage::InetResponse(response)) => {
+            NetlinkPayload::InnerMessage(SockDiagMessage::InetResponse(response))
+                if !is_remnant(&response) =>
+            {
                 return Ok(Some(Connection::of(&response)));
             }
             NetlinkPayload::Done(done) => {
@@ -248,6 +267,14 @@ fn next_listed(dump: &mut Channel) -> Result<Option<Connection>, SocketError> {
             _ => {}
         }
     }
+}
+
+/// Whether all that is left is the kernel's memory of an ended connection. In
+/// `FIN_WAIT2` there may be a process behind it or not, and only with one is
+/// there an inode.
+fn is_remnant(response: &InetResponse) -> bool {
+    let is_ending = matches!(response.header.state, TCP_TIME_WAIT | TCP_FIN_WAIT2);
+    is_ending && response.header.inode == 0
 }
 
 fn broken_off(code: NonZeroI32) -> SocketError {
