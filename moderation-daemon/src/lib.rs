@@ -12,6 +12,7 @@ pub mod api;
 pub mod moderator;
 
 pub mod engine;
+pub mod guard;
 pub mod network;
 pub mod store;
 

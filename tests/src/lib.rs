@@ -18,6 +18,7 @@ pub mod visitor;
 pub mod counter;
 pub mod demo;
 
+pub mod closer;
 pub mod frame;
 pub mod kernel;
 pub mod outsider;

@@ -1,13 +1,13 @@
 //! What the kernel says about XDP on the interfaces of this network namespace.
 //! Needs no privilege.
 
-use std::{fmt, thread};
+use std::fmt;
 
 use futures_util::TryStreamExt as _;
 use rtnetlink::packet_route::link::{LinkAttribute, LinkMessage, LinkXdp, XdpAttached};
 use serde::Serialize;
 
-use super::NetworkError;
+use super::{NetworkError, ask::ask};
 
 /// How a program is attached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -65,21 +65,8 @@ pub(super) fn attachment_of(interface: &str) -> Result<Option<Attachment>, Netwo
     Ok(attachment(link))
 }
 
-/// Asks on a thread of its own, so that callers may be async or not. The
-/// thread is in the caller's network namespace.
 fn links() -> Result<Vec<LinkMessage>, NetworkError> {
-    thread::scope(|scope| scope.spawn(dump).join())
-        .unwrap_or_else(|_| Err("the thread that asks panicked".into()))
-        .map_err(NetworkError::Interfaces)
-}
-
-fn dump() -> Result<Vec<LinkMessage>, Box<dyn std::error::Error + Send + Sync>> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
-    runtime.block_on(async {
-        let (connection, handle, _) = rtnetlink::new_connection()?;
-        tokio::spawn(connection);
-        Ok(handle.link().get().execute().try_collect().await?)
-    })
+    ask(|handle| async move { handle.link().get().execute().try_collect().await })
 }
 
 fn name(link: &LinkMessage) -> Option<&str> {

@@ -22,7 +22,12 @@ mod sweep;
 mod count;
 mod ring;
 
+mod reaper;
+mod socket;
+
+mod ask;
 mod error;
+mod route;
 mod sys;
 
 use ipnet::IpNet;
@@ -42,7 +47,10 @@ pub use error::NetworkError;
 pub use interface::{Attachment, XdpMode, attachments};
 pub use object::{KERNEL_OBJECT, TestProgram};
 pub use pin::{PinIdentity, Pins};
+pub use reaper::{MAX_CLOSINGS, MAX_SUSPECTS, Reaped, Reaper};
 pub use ring::{Dropped, Overrun, Overruns, Samples};
+pub use route::{gateways, own_addresses};
+pub use socket::{Closing, Connection, Connections, Listing, SocketError};
 pub use sweep::{Sweep, Swept};
 
 /// The daemon's hands on the pinned maps. It needs no capability, only the
