@@ -1,5 +1,6 @@
 //! Builds the kernel programs for their own target and hands the object to the
-//! library as `KERNEL_OBJECT`. It installs nothing: that is `cargo xtask setup`.
+//! library as `KERNEL_OBJECT`, and the benchmarks' driver to the tests' build script
+//! as `DRIVER_OBJECT`. It installs nothing: that is `cargo xtask setup`.
 //!
 //! Not aya-build: that one wants `RUSTC_BOOTSTRAP` set for the whole build,
 //! host crates included, and bpf-linker on `PATH`.
@@ -15,13 +16,18 @@ const SETUP: &str = "run `cargo xtask setup` first";
 
 fn main() {
     match build() {
-        Ok(object) => println!("cargo::rustc-env=KERNEL_OBJECT={}", object.display()),
+        Ok(objects) => {
+            let object = |name| objects.join(name).display().to_string();
+            println!("cargo::rustc-env=KERNEL_OBJECT={}", object("moderation"));
+            println!("cargo::metadata=DRIVER_OBJECT={}", object("driver"));
+        }
         // This fails the build, and says only this; a failing exit code would
         // have cargo print everything that the script did.
         Err(problem) => println!("cargo::error={problem}"),
     }
 }
 
+/// Returns the folder of the objects.
 fn build() -> Result<PathBuf, String> {
     let manifest = PathBuf::from(variable("CARGO_MANIFEST_DIR")?);
     let root = manifest.parent().ok_or("the daemon's crate lies outside a workspace")?;
@@ -37,7 +43,7 @@ fn build() -> Result<PathBuf, String> {
     let target_dir = PathBuf::from(variable("OUT_DIR")?).join("ebpf");
     let target = format!("bpf{}-unknown-none", endian()?);
     compile(root, &linker, &target_dir, &target)?;
-    Ok(target_dir.join(target).join("release/moderation"))
+    Ok(target_dir.join(target).join("release"))
 }
 
 fn watch(root: &Path) {
@@ -73,7 +79,7 @@ fn compile(root: &Path, linker: &Path, target_dir: &Path, target: &str) -> Resul
     let mut cargo = Command::new(variable("CARGO")?);
     cargo
         .current_dir(root)
-        .args(["build", "--package", "moderation-ebpf", "--bin", "moderation"])
+        .args(["build", "--package", "moderation-ebpf", "--bins"])
         .args(["--release", "-Z", "build-std=core", "--locked", "--target", target])
         .arg("--target-dir")
         .arg(target_dir)

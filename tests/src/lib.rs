@@ -15,6 +15,7 @@ pub mod chat;
 pub mod daemon;
 pub mod visitor;
 
+pub mod bench;
 pub mod counter;
 pub mod demo;
 

@@ -2,6 +2,7 @@
 //! command line and turns the outcome into an exit code. It must build before
 //! `cargo xtask setup` has run, so it depends on no other crate of the project.
 
+mod bench;
 mod check;
 mod demo;
 mod project;
@@ -21,7 +22,7 @@ const EXIT_USAGE: u8 = 64;
 /// `EX_NOPERM` of sysexits.h.
 const EXIT_NO_PERMISSION: u8 = 77;
 
-/// Set-up, tests, checks and the demo of this project.
+/// Set-up, tests, checks, benchmarks and the demo of this project.
 #[derive(Parser)]
 #[command(
     bin_name = "cargo xtask",
@@ -42,6 +43,8 @@ enum Command {
     Test(test::Arguments),
     /// Show bans take effect on real packets, in throw-away network namespaces (needs root)
     Demo(demo::Arguments),
+    /// Measure this system beside its peers (needs root)
+    Bench(bench::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -72,6 +75,7 @@ fn run(command: &Command) -> Result<ExitCode> {
         Command::Check(arguments) => Ok(check::run(&project, arguments)),
         Command::Test(arguments) => as_root("test", || test::run(&project, arguments)),
         Command::Demo(arguments) => as_root("demo", || demo::run(&project, arguments)),
+        Command::Bench(arguments) => as_root("bench", || bench::run(&project, arguments)),
     }
 }
 

@@ -36,6 +36,26 @@ const PROGRAMS: &[Program] = &[
     },
 ];
 
+/// Programs that benchmarks compare ours with; nothing else needs them.
+const PEERS: &[Program] = &[
+    Program {
+        name: "xdp-filter",
+        packages: &["xdp-tools"],
+        needed_for: "the peer of `bench datapath`",
+    },
+    Program {
+        name: "nft",
+        packages: &["nftables"],
+        needed_for: "a peer of `bench bulk`, and fail2ban's firewall",
+    },
+    Program { name: "ipset", packages: &["ipset"], needed_for: "a peer of `bench bulk`" },
+    Program {
+        name: "fail2ban-server",
+        packages: &["fail2ban"],
+        needed_for: "the peer of `bench latency`",
+    },
+];
+
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
     /// Only report; exit with 1 when something is missing
@@ -72,8 +92,23 @@ pub(crate) fn run(project: &Project, arguments: &Arguments) -> Result<ExitCode> 
 ///
 /// When something is missing and cannot be provided; the message says what to do.
 pub(crate) fn ensure(project: &Project) -> Result<()> {
+    ensure_all(project, needs(project)?)
+}
+
+/// The same with the peers of the benchmarks.
+///
+/// # Errors
+///
+/// As for [`ensure`].
+pub(crate) fn ensure_for_bench(project: &Project) -> Result<()> {
+    let mut needs = needs(project)?;
+    needs.extend(PEERS.iter().map(Need::Program));
+    ensure_all(project, needs)
+}
+
+fn ensure_all(project: &Project, needs: Vec<Need>) -> Result<()> {
     let start = Instant::now();
-    let missing = print_present(project, needs(project)?);
+    let missing = print_present(project, needs);
     if !missing.is_empty() {
         refuse_what_only_root_can_do(&missing)?;
         let _lock = lock(&project.tools())?;
