@@ -26,13 +26,11 @@ impl Seeds {
         }
     }
 
-    /// The hash of a single IPv6 address.
+    /// The hash of a single IPv6 address, whose two halves are as they stand in
+    /// the packet.
     #[inline(always)]
-    pub const fn hash_host(self, octets: [u8; 16]) -> u64 {
-        let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = octets;
-        let high = u64::from_ne_bytes([a, b, c, d, e, f, g, h]);
-        let low = u64::from_ne_bytes([i, j, k, l, m, n, o, p]);
-        self.mix(low ^ self.mix(high))
+    pub const fn hash_host(self, [upper, lower]: [u64; 2]) -> u64 {
+        self.mix(lower ^ self.mix(upper))
     }
 
     /// Two rounds of multiply and fold. The multipliers are those of rrmxmx

@@ -8,6 +8,7 @@ mod ban;
 mod control;
 mod counter;
 mod filter;
+mod hint;
 pub mod map;
 mod rate;
 mod source;
@@ -16,6 +17,7 @@ pub use ban::BanEntry;
 pub use control::{Alarm, Control, GuardClass, port};
 pub use counter::{Counter, Reason};
 pub use filter::{Place, Seeds, filter_words};
+pub use hint::{HINT_WORDS, Hint, v4_hints, v6_hints};
 pub use rate::{
     Overrun, RateEntry, RateKey, SKETCH_BLOCK_BYTES, SKETCH_ROWS, SKETCH_SLOTS, Sample,
     SketchBlock, sketch_blocks,

@@ -21,6 +21,10 @@ pub const SEEDS: &str = "SEEDS";
 pub const ALLOW_V4: &str = "ALLOW_V4";
 /// The operator's allowlist, IPv6: a longest-prefix-match trie of sixteen octets.
 pub const ALLOW_V6: &str = "ALLOW_V6";
+/// Where there are allowed prefixes: a bitmap of [`Hint`](crate::Hint)s.
+pub const ALLOW_HINTS: &str = "ALLOW_HINTS";
+/// Where there are guards and proxies: like [`ALLOW_HINTS`]; only root can write it.
+pub const GUARD_HINTS: &str = "GUARD_HINTS";
 /// Guards and proxies, IPv4: like [`ALLOW_V4`], to a [`GuardClass`](crate::GuardClass);
 /// only root can write it.
 pub const GUARD_V4: &str = "GUARD_V4";
@@ -35,6 +39,8 @@ pub const COUNTERS: &str = "COUNTERS";
 pub const ALARMS: &str = "ALARMS";
 /// The sketch of connection attempts; see [`SketchBlock`](crate::SketchBlock).
 pub const SKETCH: &str = "SKETCH";
+/// The boot clock as it was read last, per CPU.
+pub const CLOCK: &str = "CLOCK";
 /// Sources whose connection attempts are counted exactly:
 /// [`RateKey`](crate::RateKey) to [`RateEntry`](crate::RateEntry).
 pub const HEAVY: &str = "HEAVY";
@@ -47,15 +53,15 @@ pub const OVERRUNS: &str = "OVERRUNS";
 pub const SAMPLES: &str = "SAMPLES";
 
 /// Maps that the daemon works on; a loader gives them to the daemon's user.
-pub const DAEMON_MAPS: [&str; 16] = [
+pub const DAEMON_MAPS: [&str; 17] = [
     BANS_V4, BANS_V6, BANS_HOST, NETS_V4, NETS_V6, FILTER, CONTROL, SEEDS, ALLOW_V4, ALLOW_V6,
-    COUNTERS, ALARMS, HEAVY, HANDSHAKES, OVERRUNS, SAMPLES,
+    ALLOW_HINTS, COUNTERS, ALARMS, HEAVY, HANDSHAKES, OVERRUNS, SAMPLES,
 ];
 /// Maps that stay root's and that the daemon may read, so that it knows whom a
 /// ban would miss, and cannot ban whom they protect.
-pub const GUARD_MAPS: [&str; 3] = [GUARD_V4, GUARD_V6, PORTS];
+pub const GUARD_MAPS: [&str; 4] = [GUARD_V4, GUARD_V6, GUARD_HINTS, PORTS];
 /// Maps that are root's alone.
-pub const ROOT_MAPS: [&str; 1] = [SKETCH];
+pub const ROOT_MAPS: [&str; 2] = [SKETCH, CLOCK];
 
 /// The XDP program's symbol.
 pub const PROGRAM: &str = "moderation";
@@ -78,6 +84,8 @@ pub mod global {
     pub const SYN_HALF_NS: &str = "SYN_HALF_NS";
     /// Handshakes that a source may complete in a window; 0: any number.
     pub const CONNECTION_LIMIT: &str = "CONNECTION_LIMIT";
+    /// Not 0: a port has an exemption from bans.
+    pub const UNBANNED_PORTS: &str = "UNBANNED_PORTS";
     /// Half the window of handshakes, in nanoseconds.
     pub const CONNECTION_HALF_NS: &str = "CONNECTION_HALF_NS";
 }

@@ -5,12 +5,13 @@
 use aya_ebpf::{
     Global,
     bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC},
-    helpers::bpf_ktime_get_boot_ns,
     macros::map,
     maps::{Array, HashMap, LpmTrie, lpm_trie::Key},
 };
 use moderation_common::{BanEntry, Control, Place, Reason, Seeds, Source, filter_words};
-use moderation_ebpf::parse::Packet;
+use moderation_ebpf::parse::{Frame, Packet};
+
+use crate::clock;
 
 /// How many bans there can be unless the loader says otherwise.
 const MAX_BANS: u32 = 1_000_000;
@@ -26,7 +27,7 @@ static BANS_V4: HashMap<u32, u64> = HashMap::with_max_entries(MAX_BANS, BPF_F_NO
 #[map]
 static BANS_V6: HashMap<u64, u64> = HashMap::with_max_entries(MAX_BANS, BPF_F_NO_PREALLOC);
 #[map]
-static BANS_HOST: HashMap<[u8; 16], u64> = HashMap::with_max_entries(MAX_BANS, BPF_F_NO_PREALLOC);
+static BANS_HOST: HashMap<[u64; 2], u64> = HashMap::with_max_entries(MAX_BANS, BPF_F_NO_PREALLOC);
 #[map]
 static NETS_V4: LpmTrie<[u8; 4], u64> = LpmTrie::with_max_entries(MAX_NETS, BPF_F_NO_PREALLOC);
 #[map]
@@ -67,29 +68,33 @@ pub(crate) fn seeds() -> Seeds {
 
 /// The ban that holds against the packet's source now.
 #[inline(always)]
-pub(crate) fn find(packet: &Packet, hash: u64, control: &Control) -> Option<Reason> {
+pub(crate) fn find(
+    frame: &Frame<'_>,
+    packet: &Packet,
+    hash: u64,
+    control: &Control,
+) -> Option<Reason> {
     match packet.source {
         Source::V4(key) => {
             if may_hold(hash) && lasts(BANS_V4.get_ptr(key)) {
                 return Some(Reason::BanV4);
             }
             if control.nets_v4 != 0 {
-                let [a, b, c, d, ..] = packet.address;
-                return in_net(NETS_V4.get(Key::new(32, [a, b, c, d])));
+                return in_net(NETS_V4.get(Key::new(32, key.to_ne_bytes())));
             }
         }
         Source::V6(key) => {
             if may_hold(hash) && lasts(BANS_V6.get_ptr(key)) {
                 return Some(Reason::BanV6);
             }
-            if control.hosts != 0
-                && may_hold(seeds().hash_host(packet.address))
-                && lasts(BANS_HOST.get_ptr(packet.address))
-            {
-                return Some(Reason::BanV6);
+            if control.hosts != 0 {
+                let address = packet.address(frame);
+                if may_hold(seeds().hash_host(address)) && lasts(BANS_HOST.get_ptr(address)) {
+                    return Some(Reason::BanV6);
+                }
             }
             if control.nets_v6 != 0 {
-                return in_net(NETS_V6.get(Key::new(128, packet.address)));
+                return in_net(NETS_V6.get(Key::new(128, packet.octets(frame))));
             }
         }
     }
@@ -110,22 +115,18 @@ fn lasts(entry: Option<*const u64>) -> bool {
     // never in place, and it is copied at once.
     #[expect(unsafe_code, reason = "map values are shared with user space")]
     let expires_at_ns = entry.map(|entry| unsafe { *entry });
-    expires_at_ns.is_some_and(|expires_at_ns| BanEntry { expires_at_ns }.holds_at(now_ns()))
+    expires_at_ns.is_some_and(holds)
+}
+
+/// A permanent ban needs no clock.
+#[inline(always)]
+fn holds(expires_at_ns: u64) -> bool {
+    expires_at_ns == BanEntry::NEVER || BanEntry { expires_at_ns }.holds_at(clock::boot_ns())
 }
 
 /// Blocks within blocks: user space gives the inner one the latest expiry of
 /// those around it, as the trie finds nothing but the narrowest.
 #[inline(always)]
 fn in_net(expires_at_ns: Option<&u64>) -> Option<Reason> {
-    let entry = BanEntry { expires_at_ns: *expires_at_ns? };
-    entry.holds_at(now_ns()).then_some(Reason::BanNet)
-}
-
-#[inline(always)]
-pub(crate) fn now_ns() -> u64 {
-    // SAFETY: the helper only reads a clock.
-    #[expect(unsafe_code, reason = "every kernel helper is foreign code")]
-    unsafe {
-        bpf_ktime_get_boot_ns()
-    }
+    holds(*expires_at_ns?).then_some(Reason::BanNet)
 }

@@ -2,12 +2,13 @@
 //! that innocents do not pay for it.
 
 use aya_ebpf::{
+    Global,
     bindings::BPF_F_NO_PREALLOC,
     macros::map,
-    maps::{HashMap, LpmTrie, lpm_trie::Key},
+    maps::{Array, HashMap, LpmTrie, lpm_trie::Key},
 };
 use moderation_common::{
-    GuardClass, Reason, Source,
+    GuardClass, HINT_WORDS, Hint, Reason, Source,
     map::{MAX_ALLOWED, MAX_PORTS},
     port,
 };
@@ -22,39 +23,53 @@ static GUARD_V4: LpmTrie<[u8; 4], u32> = LpmTrie::with_max_entries(MAX_ALLOWED, 
 #[map]
 static GUARD_V6: LpmTrie<[u8; 16], u32> = LpmTrie::with_max_entries(MAX_ALLOWED, BPF_F_NO_PREALLOC);
 #[map]
+static ALLOW_HINTS: Array<u64> = Array::with_max_entries(HINT_WORDS, 0);
+#[map]
+static GUARD_HINTS: Array<u64> = Array::with_max_entries(HINT_WORDS, 0);
+/// Whether any port has an exemption from bans; the loader says so.
+#[expect(unsafe_code, reason = "the loader finds the variable by its symbol")]
+#[unsafe(no_mangle)]
+static UNBANNED_PORTS: Global<u64> = Global::new(1);
+#[map]
 static PORTS: HashMap<u16, u32> = HashMap::with_max_entries(MAX_PORTS, 0);
 
 /// Why a packet of a banned source passes nevertheless.
 #[inline(always)]
 pub(crate) fn from_ban(frame: &Frame<'_>, packet: &Packet) -> Option<Reason> {
-    if let Some(reason) = source(packet) {
+    if let Some(reason) = source(frame, packet) {
         return Some(reason);
     }
     if is_neighbour_discovery(frame, packet) {
         return Some(Reason::NeighbourDiscovery);
     }
-    has_port(frame, packet, port::UNBANNED).then_some(Reason::ExemptPort)
+    let is_exempt = UNBANNED_PORTS.load() != 0 && has_port(frame, packet, port::UNBANNED);
+    is_exempt.then_some(Reason::ExemptPort)
 }
 
 /// Why a connection attempt of a source that is too fast passes nevertheless.
 #[inline(always)]
 pub(crate) fn from_rate(frame: &Frame<'_>, packet: &Packet) -> Option<Reason> {
-    if let Some(reason) = source(packet) {
+    if let Some(reason) = source(frame, packet) {
         return Some(reason);
     }
     has_port(frame, packet, port::UNSHED).then_some(Reason::ExemptPort)
 }
 
+/// The tries are asked only where there is something in them.
 #[inline(always)]
-fn source(packet: &Packet) -> Option<Reason> {
+fn source(frame: &Frame<'_>, packet: &Packet) -> Option<Reason> {
+    let hints = hints(packet.source);
+    let is_hinted = |map: &Array<u64>| hints.iter().any(|hint| has(map, *hint));
+    if !is_hinted(&GUARD_HINTS) && !is_hinted(&ALLOW_HINTS) {
+        return None;
+    }
     let (guard, is_allowed) = match packet.source {
-        Source::V4(_) => {
-            let [a, b, c, d, ..] = packet.address;
-            let key = Key::new(32, [a, b, c, d]);
+        Source::V4(key) => {
+            let key = Key::new(32, key.to_ne_bytes());
             (GUARD_V4.get(&key), ALLOW_V4.get(&key).is_some())
         }
         Source::V6(_) => {
-            let key = Key::new(128, packet.address);
+            let key = Key::new(128, packet.octets(frame));
             (GUARD_V6.get(&key), ALLOW_V6.get(&key).is_some())
         }
     };
@@ -66,6 +81,25 @@ fn source(packet: &Packet) -> Option<Reason> {
         None if is_allowed => Some(Reason::AllowOverride),
         None => None,
     }
+}
+
+/// The bits that a source has in the hints; one twice for IPv4.
+#[inline(always)]
+#[expect(clippy::cast_possible_truncation, reason = "the upper bits are wanted")]
+fn hints(source: Source) -> [Hint; 2] {
+    match source {
+        Source::V4(key) => [Hint::v4((u32::from_be(key) >> 16) as u16); 2],
+        Source::V6(key) => {
+            let upper = u64::from_be(key);
+            [Hint::v6((upper >> 32) as u32), Hint::wide((upper >> 56) as u8)]
+        }
+    }
+}
+
+#[inline(always)]
+fn has(hints: &Array<u64>, hint: Hint) -> bool {
+    // A word that is not there is the loader's mistake: ask the trie.
+    hints.get(hint.word).is_none_or(|word| word & hint.bit != 0)
 }
 
 /// Whether the packet goes to a port with that flag.

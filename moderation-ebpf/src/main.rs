@@ -11,6 +11,8 @@
 #[cfg(target_arch = "bpf")]
 mod bans;
 #[cfg(target_arch = "bpf")]
+mod clock;
+#[cfg(target_arch = "bpf")]
 mod counters;
 #[cfg(target_arch = "bpf")]
 mod exempt;
@@ -58,7 +60,7 @@ mod program {
         // An array's only entry is always there.
         let Some(control) = bans::control() else { return Reason::Pass };
         let hash = bans::seeds().hash(packet.source);
-        match bans::find(&packet, hash, control) {
+        match bans::find(frame, &packet, hash, control) {
             Some(reason) => match exempt::from_ban(frame, &packet) {
                 Some(exemption) => exemption,
                 None => sentence(frame, &packet, reason, control),

@@ -55,47 +55,84 @@ impl<'a> Frame<'a> {
         self.len() == 0
     }
 
-    /// The `N` bytes at `offset`, if the frame has them all.
-    #[expect(unsafe_code, reason = "the verifier wants the comparison of addresses, not a slice")]
+    /// The field at `offset`, in the byte order of the frame, if the frame has it
+    /// all.
     #[inline(always)]
-    fn read<const N: usize>(&self, offset: usize) -> Result<[u8; N], Malformed> {
-        if self.start + offset + N > self.end {
-            return Err(Malformed);
-        }
-        let field = (self.start + offset) as *const [u8; N];
-        // SAFETY: the field lies within the frame, as just compared, and a
-        // byte array has no alignment.
-        Ok(unsafe { *field })
+    fn read<T: Field>(&self, offset: usize) -> Result<T, Malformed> {
+        self.require(offset, size_of::<T>())?;
+        Ok(T::load(self.start + offset))
     }
 
-    /// Whether the frame has `length` bytes, at most 60, at `offset`.
+    /// The rest of the frame from an offset that is known only now. For the
+    /// verifier it begins at a pointer of its own: compared with the frame's
+    /// end and read through the same one, however the compiler sorts its sums.
     #[inline(always)]
-    fn has(&self, offset: usize, length: usize) -> bool {
-        self.start + offset + length <= self.end
+    #[expect(unsafe_code, reason = "the only way to keep the compiler from it")]
+    fn after(&self, offset: usize) -> Self {
+        let start = self.start + offset;
+        // SAFETY: an initialized variable of this function.
+        let start = unsafe { core::ptr::read_volatile(&raw const start) };
+        Self { start, end: self.end, bytes: PhantomData }
     }
 
+    /// Whether the frame has `length` bytes at `offset`.
     #[inline(always)]
-    fn read_u16(&self, offset: usize) -> Result<u16, Malformed> {
-        self.read(offset).map(u16::from_be_bytes)
+    fn require(&self, offset: usize, length: usize) -> Result<(), Malformed> {
+        // The verifier wants the comparison of addresses, not a slice.
+        if self.start + offset + length > self.end { Err(Malformed) } else { Ok(()) }
     }
 }
+
+/// An integer that is read from a frame as a whole, wherever it lies.
+trait Field: Copy {
+    /// Reads it at an address within a frame, as has been compared.
+    fn load(address: usize) -> Self;
+}
+
+macro_rules! field {
+    ($type:ty) => {
+        impl Field for $type {
+            #[cfg(not(target_arch = "bpf"))]
+            #[inline(always)]
+            #[expect(unsafe_code, reason = "packets are addresses here")]
+            fn load(address: usize) -> Self {
+                // SAFETY: the field lies within the frame.
+                unsafe { (address as *const Self).read_unaligned() }
+            }
+
+            /// One load. What Rust calls unaligned the compiler takes apart into
+            /// bytes for this target, at ten times the cost; the verifier knows
+            /// on which CPUs that is necessary, and refuses it there.
+            #[cfg(target_arch = "bpf")]
+            #[inline(always)]
+            #[expect(unsafe_code, reason = "packets are addresses here")]
+            fn load(address: usize) -> Self {
+                // SAFETY: the field lies within the frame.
+                unsafe { *(address as *const Self) }
+            }
+        }
+    };
+}
+
+field!(u8);
+field!(u16);
+field!(u32);
+field!(u64);
 
 /// A frame that carries IP, as far as a ban needs to know it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Packet {
     /// Its source, at the width at which bans are exact.
     pub source: Source,
-    /// The whole source address in network order; IPv4 fills the first four octets.
-    pub address: [u8; 16],
     /// Offset of the IP header in the frame.
     header: usize,
 }
 
-// EtherTypes (IEEE 802 Numbers, IANA).
-const IPV4: u16 = 0x0800;
-const IPV6: u16 = 0x86dd;
-const VLAN_CUSTOMER: u16 = 0x8100;
-const VLAN_SERVICE: u16 = 0x88a8;
+// EtherTypes (IEEE 802 Numbers, IANA), as they stand in a frame.
+const IPV4: u16 = 0x0800_u16.to_be();
+const IPV6: u16 = 0x86dd_u16.to_be();
+const VLAN_CUSTOMER: u16 = 0x8100_u16.to_be();
+const VLAN_SERVICE: u16 = 0x88a8_u16.to_be();
 
 const ETHERNET_HEADER: usize = 14;
 const VLAN_TAG: usize = 4;
@@ -111,12 +148,12 @@ const MAX_VLAN_TAGS: usize = 2;
 #[inline(always)]
 pub fn network(frame: &Frame<'_>) -> Result<Option<Packet>, Malformed> {
     let mut header = ETHERNET_HEADER;
-    let mut ether_type = frame.read_u16(12)?;
+    let mut ether_type = frame.read::<u16>(12)?;
     for _ in 0..MAX_VLAN_TAGS {
         if ether_type != VLAN_CUSTOMER && ether_type != VLAN_SERVICE {
             break;
         }
-        ether_type = frame.read_u16(header + 2)?;
+        ether_type = frame.read::<u16>(header + 2)?;
         header += VLAN_TAG;
     }
     match ether_type {
@@ -130,29 +167,46 @@ pub fn network(frame: &Frame<'_>) -> Result<Option<Packet>, Malformed> {
 /// end of the frame do not hide the source from a ban.
 #[inline(always)]
 fn ipv4(frame: &Frame<'_>, header: usize) -> Result<Packet, Malformed> {
-    let fixed: [u8; 20] = frame.read(header)?;
-    if fixed[0] >> 4 != 4 {
+    frame.require(header, 20)?;
+    if frame.read::<u8>(header)? >> 4 != 4 {
         return Err(Malformed);
     }
-    let octets = [fixed[12], fixed[13], fixed[14], fixed[15]];
-    let mut address = [0; 16];
-    address[0] = octets[0];
-    address[1] = octets[1];
-    address[2] = octets[2];
-    address[3] = octets[3];
-    Ok(Packet { source: Source::V4(u32::from_ne_bytes(octets)), address, header })
+    Ok(Packet { source: Source::V4(frame.read(header + 12)?), header })
 }
 
 /// RFC 8200.
 #[inline(always)]
 fn ipv6(frame: &Frame<'_>, header: usize) -> Result<Packet, Malformed> {
-    let fixed: [u8; 40] = frame.read(header)?;
-    if fixed[0] >> 4 != 6 {
+    frame.require(header, 40)?;
+    if frame.read::<u8>(header)? >> 4 != 6 {
         return Err(Malformed);
     }
-    let address: [u8; 16] = frame.read(header + 8)?;
-    let prefix: [u8; 8] = frame.read(header + 8)?;
-    Ok(Packet { source: Source::V6(u64::from_ne_bytes(prefix)), address, header })
+    Ok(Packet { source: Source::V6(frame.read(header + 8)?), header })
+}
+
+impl Packet {
+    /// The whole source address in network order, in two halves; an IPv4
+    /// address is in the first four octets.
+    #[inline(always)]
+    pub fn address(&self, frame: &Frame<'_>) -> [u64; 2] {
+        match self.source {
+            Source::V4(key) => {
+                let [a, b, c, d] = key.to_ne_bytes();
+                [u64::from_ne_bytes([a, b, c, d, 0, 0, 0, 0]), 0]
+            }
+            // The header was found whole before.
+            Source::V6(upper) => [upper, frame.read(self.header + 16).unwrap_or(0)],
+        }
+    }
+
+    /// The same as octets.
+    #[inline(always)]
+    pub fn octets(&self, frame: &Frame<'_>) -> [u8; 16] {
+        let [upper, lower] = self.address(frame);
+        let [a, b, c, d, e, f, g, h] = upper.to_ne_bytes();
+        let [i, j, k, l, m, n, o, p] = lower.to_ne_bytes();
+        [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p]
+    }
 }
 
 // Protocol numbers (IANA).
@@ -196,33 +250,36 @@ fn upper(frame: &Frame<'_>, packet: &Packet) -> Result<Reached, Malformed> {
     }
 }
 
-const FRAGMENT_OFFSET: u16 = 0x1fff;
-const MORE_FRAGMENTS: u16 = 0x2000;
+const FRAGMENT_OFFSET: u16 = 0x1fff_u16.to_be();
+const MORE_FRAGMENTS: u16 = 0x2000_u16.to_be();
 
 #[inline(always)]
 fn ipv4_upper(frame: &Frame<'_>, header: usize) -> Result<Reached, Malformed> {
-    let fixed: [u8; 20] = frame.read(header)?;
-    let length = ((fixed[0] & 0x0f) as usize) * 4;
+    frame.require(header, 20)?;
+    let length = ((frame.read::<u8>(header)? & 0x0f) as usize) * 4;
     if length < 20 {
         return Err(Malformed);
     }
-    let fragment = u16::from_be_bytes([fixed[6], fixed[7]]);
+    let fragment = frame.read::<u16>(header + 6)?;
     if fragment & FRAGMENT_OFFSET != 0 {
         return Ok(Reached::LaterFragment);
     }
     let is_fragment = fragment & MORE_FRAGMENTS != 0;
-    Ok(Reached::Upper(Upper { protocol: fixed[9], offset: header + length, is_fragment }))
+    let protocol = frame.read(header + 9)?;
+    Ok(Reached::Upper(Upper { protocol, offset: header + length, is_fragment }))
 }
 
 #[inline(always)]
 fn ipv6_upper(frame: &Frame<'_>, header: usize) -> Result<Reached, Malformed> {
-    let [mut next] = frame.read(header + 6)?;
+    let mut next: u8 = frame.read(header + 6)?;
     let mut offset = header + 40;
     let mut is_fragment = false;
     for _ in 0..MAX_EXTENSION_HEADERS {
-        let header: [u8; 8] = match next {
+        // All eight octets at once: the verifier loses sight of the frame's end
+        // between two reads at an offset that it does not know.
+        let header = match next {
             HOP_BY_HOP | ROUTING | DESTINATION_OPTIONS | MOBILITY | AUTHENTICATION | FRAGMENT => {
-                frame.read(offset)?
+                frame.read::<u64>(offset)?.to_ne_bytes()
             }
             _ => break,
         };
@@ -261,7 +318,7 @@ pub enum Kind {
 pub fn kind(frame: &Frame<'_>, packet: &Packet) -> Kind {
     match upper(frame, packet) {
         Ok(Reached::LaterFragment) => Kind::Fragment,
-        Ok(Reached::Upper(upper)) if upper.protocol == TCP && is_bare_syn(frame, upper.offset) => {
+        Ok(Reached::Upper(upper)) if upper.protocol == TCP && is_bare_syn(frame.after(upper.offset)) => {
             Kind::Opening
         }
         _ => Kind::Other,
@@ -273,8 +330,8 @@ const SYN: u8 = 0x02;
 const ACK: u8 = 0x10;
 
 #[inline(always)]
-fn is_bare_syn(frame: &Frame<'_>, offset: usize) -> bool {
-    matches!(frame.read(offset + TCP_FLAGS), Ok([flags]) if flags & (SYN | ACK) == SYN)
+fn is_bare_syn(tcp: Frame<'_>) -> bool {
+    matches!(tcp.read::<u8>(TCP_FLAGS), Ok(flags) if flags & (SYN | ACK) == SYN)
 }
 
 /// A packet's destination, which an exemption can name.
@@ -294,25 +351,26 @@ pub fn destination(frame: &Frame<'_>, packet: &Packet) -> Option<Destination> {
     else {
         return None;
     };
+    let header = frame.after(offset);
     let complete = match protocol {
-        TCP => is_whole_tcp(frame, offset),
-        UDP => frame.read::<8>(offset).is_ok(),
+        TCP => is_whole_tcp(header),
+        UDP => header.require(0, 8).is_ok(),
         _ => false,
     };
     if !complete {
         return None;
     }
-    let port = frame.read_u16(offset + 2).ok()?;
+    let port = u16::from_be(header.read(2).ok()?);
     Some(Destination { protocol, port })
 }
 
 /// RFC 9293: the data offset counts words of four octets, the fixed five
 /// included.
 #[inline(always)]
-fn is_whole_tcp(frame: &Frame<'_>, offset: usize) -> bool {
-    let Ok(fixed) = frame.read::<20>(offset) else { return false };
-    let length = ((fixed[12] >> 4) as usize) * 4;
-    length >= 20 && frame.has(offset, length)
+fn is_whole_tcp(header: Frame<'_>) -> bool {
+    let Ok(length) = header.read::<u8>(12) else { return false };
+    let length = ((length >> 4) as usize) * 4;
+    length >= 20 && header.require(0, length).is_ok()
 }
 
 /// Neighbour and router discovery as RFC 4861 demands it: hop limit 255, which
@@ -326,8 +384,10 @@ pub fn is_neighbour_discovery(frame: &Frame<'_>, packet: &Packet) -> bool {
     if !matches!(packet.source, Source::V6(_)) {
         return false;
     }
-    let Ok([next, hop_limit]) = frame.read(packet.header + 6) else { return false };
-    let Ok([kind, code, ..]) = frame.read::<8>(packet.header + 40) else { return false };
+    let Ok(next_and_hops) = frame.read::<u16>(packet.header + 6) else { return false };
+    let [next, hop_limit] = next_and_hops.to_ne_bytes();
+    let Ok(icmp) = frame.read::<u64>(packet.header + 40) else { return false };
+    let [kind, code, ..] = icmp.to_ne_bytes();
     let discovers = kind >= ROUTER_SOLICITATION && kind <= NEIGHBOUR_ADVERTISEMENT;
     next == ICMPV6 && hop_limit == 255 && code == 0 && discovers
 }

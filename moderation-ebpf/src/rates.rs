@@ -10,7 +10,6 @@ use core::intrinsics::{AtomicOrdering, atomic_xadd};
 use aya_ebpf::{
     Global,
     bindings::BPF_F_MMAPABLE,
-    helpers::bpf_ktime_get_coarse_ns,
     macros::map,
     maps::{Array, HashMap, LruHashMap, RingBuf},
 };
@@ -20,7 +19,7 @@ use moderation_common::{
 };
 use moderation_ebpf::sketch;
 
-use crate::counters;
+use crate::{clock, counters};
 
 #[expect(unsafe_code, reason = "the loader finds the variable by its symbol")]
 #[unsafe(no_mangle)]
@@ -64,7 +63,7 @@ pub(crate) fn is_too_fast(source: Source, hash: u64) -> bool {
     if limit == 0 {
         return false;
     }
-    let epoch = now_ns() / SYN_HALF_NS.load().max(1);
+    let epoch = clock::coarse_ns() / SYN_HALF_NS.load().max(1);
     // Half the limit is suspicious: who makes more than the limit in a window
     // is suspected well before its end.
     if suspicion(epoch, hash) <= limit / 2 {
@@ -175,7 +174,7 @@ unsafe fn increment(word: *mut u64) {
 #[inline(always)]
 pub(crate) fn handshake(source: Source, address: [u8; 16]) {
     let limit = CONNECTION_LIMIT.load();
-    let epoch = now_ns() / CONNECTION_HALF_NS.load().max(1);
+    let epoch = clock::coarse_ns() / CONNECTION_HALF_NS.load().max(1);
     let key = RateKey::from(source);
     let entry = match HANDSHAKES.get_ptr_mut(key) {
         Some(entry) => entry,
@@ -198,12 +197,3 @@ pub(crate) fn handshake(source: Source, address: [u8; 16]) {
     }
 }
 
-/// Precise to a timer tick (1 to 10 ms), at a tenth of the exact clock's cost.
-#[inline(always)]
-fn now_ns() -> u64 {
-    // SAFETY: the helper only reads a clock.
-    #[expect(unsafe_code, reason = "every kernel helper is foreign code")]
-    unsafe {
-        bpf_ktime_get_coarse_ns()
-    }
-}

@@ -4,7 +4,7 @@ use aya_ebpf::{helpers::bpf_get_prandom_u32, macros::map, maps::RingBuf};
 use moderation_common::{Alarm, Control, Reason, Sample, Source, map::SAMPLE_BYTES};
 use moderation_ebpf::parse::{Frame, Packet, destination};
 
-use crate::{bans, counters};
+use crate::{clock, counters};
 
 #[map]
 static SAMPLES: RingBuf = RingBuf::with_byte_size(SAMPLE_BYTES, 0);
@@ -32,8 +32,8 @@ pub(crate) fn take(frame: &Frame<'_>, packet: &Packet, reason: Reason, control: 
         return counters::alarm(Alarm::SampleLost);
     };
     slot.write(Sample {
-        at_ns: bans::now_ns(),
-        address: packet.address,
+        at_ns: clock::boot_ns(),
+        address: packet.octets(frame),
         family,
         reason: reason.index(),
         bytes: frame.len() as u32,

@@ -4,18 +4,20 @@
 
 use std::{
     collections::{BTreeSet, HashMap},
+    fmt,
     hash::Hash,
     net::IpAddr,
 };
 
 use aya::{
     Pod,
-    maps::{LpmTrie, Map, MapData, lpm_trie::Key},
+    maps::{Array, LpmTrie, Map, MapData, lpm_trie::Key},
 };
 use ipnet::IpNet;
 use moderation_common::{
-    GuardClass,
-    map::{self, ALLOW_V4, ALLOW_V6, GUARD_V4, GUARD_V6},
+    GuardClass, HINT_WORDS, Hint,
+    map::{self, ALLOW_HINTS, ALLOW_V4, ALLOW_V6, GUARD_HINTS, GUARD_V4, GUARD_V6},
+    v4_hints, v6_hints,
 };
 
 use super::{Changes, NetworkError, Pins};
@@ -26,6 +28,7 @@ pub const MAX_ALLOWED: usize = map::MAX_ALLOWED as usize;
 /// Both families' maps of one allowlist.
 #[derive(Debug)]
 pub struct AllowMaps {
+    hints: Hints,
     v4: AllowMap<[u8; 4]>,
     v6: AllowMap<[u8; 16]>,
 }
@@ -43,7 +46,11 @@ impl AllowMaps {
     ///
     /// If a pin is missing or may not be opened by this user.
     pub fn open_operator(pins: &Pins) -> Result<Self, NetworkError> {
-        Ok(Self { v4: AllowMap::open(pins, ALLOW_V4)?, v6: AllowMap::open(pins, ALLOW_V6)? })
+        Ok(Self {
+            hints: Hints::open(pins, ALLOW_HINTS)?,
+            v4: AllowMap::open(pins, ALLOW_V4)?,
+            v6: AllowMap::open(pins, ALLOW_V6)?,
+        })
     }
 
     /// Guards and proxies, for the one who writes them: root.
@@ -52,7 +59,16 @@ impl AllowMaps {
     ///
     /// If a pin is missing or may not be opened by this user.
     pub fn open_guards(pins: &Pins) -> Result<Self, NetworkError> {
-        Ok(Self { v4: AllowMap::open(pins, GUARD_V4)?, v6: AllowMap::open(pins, GUARD_V6)? })
+        Ok(Self {
+            hints: Hints::open(pins, GUARD_HINTS)?,
+            v4: AllowMap::open(pins, GUARD_V4)?,
+            v6: AllowMap::open(pins, GUARD_V6)?,
+        })
+    }
+
+    /// Has the program ask the tries about everybody, until the next reconcile.
+    pub(super) fn hint_at_all(&mut self) -> Result<(), NetworkError> {
+        self.hints.add(&vec![u64::MAX; HINT_WORDS as usize])
     }
 
     /// Makes the maps hold exactly `prefixes`, by difference.
@@ -88,9 +104,72 @@ impl AllowMaps {
                 IpNet::V6(net) => v6.insert((net.prefix_len().into(), net.addr().octets()), class),
             };
         }
+        // Hints first and last: at no moment may one be missing.
+        let wanted = hinted(v4.keys().copied(), v6.keys().copied());
+        self.hints.add(&wanted)?;
         let (v4, v6) = (self.v4.reconcile(&v4), self.v6.reconcile(&v6));
-        Ok(v4? + v6?)
+        let changes = v4? + v6?;
+        self.hints.set(&wanted)?;
+        Ok(changes)
     }
+}
+
+/// The bitmap of where there are prefixes; see [`moderation_common::Hint`].
+struct Hints {
+    name: &'static str,
+    map: Array<MapData, u64>,
+}
+
+impl fmt::Debug for Hints {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Hints").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+impl Hints {
+    fn open(pins: &Pins, name: &'static str) -> Result<Self, NetworkError> {
+        let map = Array::try_from(Map::Array(pins.open_map(name)?))
+            .map_err(NetworkError::map("open", name))?;
+        Ok(Self { name, map })
+    }
+
+    fn add(&mut self, wanted: &[u64]) -> Result<(), NetworkError> {
+        self.change(wanted, |old, wanted| old | wanted)
+    }
+
+    fn set(&mut self, wanted: &[u64]) -> Result<(), NetworkError> {
+        self.change(wanted, |_, wanted| wanted)
+    }
+
+    fn change(
+        &mut self,
+        wanted: &[u64],
+        change: impl Fn(u64, u64) -> u64,
+    ) -> Result<(), NetworkError> {
+        for (word, wanted) in (0..HINT_WORDS).zip(wanted) {
+            let old = self.map.get(&word, 0).map_err(NetworkError::map("read", self.name))?;
+            let new = change(old, *wanted);
+            if new != old {
+                self.map.set(word, new, 0).map_err(NetworkError::map("write to", self.name))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn hinted(
+    v4: impl Iterator<Item = Entry<[u8; 4]>>,
+    v6: impl Iterator<Item = Entry<[u8; 16]>>,
+) -> Vec<u64> {
+    let mut words = vec![0; HINT_WORDS as usize];
+    let mut set = |hint: Hint| words[hint.word as usize] |= hint.bit;
+    for (length, octets) in v4 {
+        v4_hints(octets.into(), u8::try_from(length).unwrap_or(0), &mut set);
+    }
+    for (length, octets) in v6 {
+        v6_hints(octets.into(), u8::try_from(length).unwrap_or(0), &mut set);
+    }
+    words
 }
 
 /// Who is guarded, and who is a proxy, as the kernel has it.

@@ -127,6 +127,7 @@ impl Loaded {
             max_networks: options.max_networks,
             syn: options.syn.clone(),
             connections: options.connections.clone(),
+            ports: options.ports.clone(),
             seeds,
         };
         let object = object::load(pins, &parameters)?;

@@ -2,7 +2,7 @@
 //! the switches beside. Bits are set before an entry appears and cleared after
 //! it is gone, so that a crash in between leaves too many, never too few.
 
-use std::{collections::HashSet, hash::Hash, ops::Add};
+use std::{collections::HashSet, hash::Hash, net::Ipv6Addr, ops::Add};
 
 use aya::Pod;
 use ipnet::IpNet;
@@ -87,7 +87,7 @@ impl Fill {
 pub(super) enum Key {
     V4(u32),
     V6(u64),
-    Host([u8; 16]),
+    Host([u64; 2]),
     Net(IpNet),
 }
 
@@ -96,10 +96,16 @@ impl From<Prefix> for Key {
         match prefix.net() {
             IpNet::V4(net) if net.prefix_len() == 32 => Self::V4(v4_key(net.addr())),
             IpNet::V6(net) if net.prefix_len() == 64 => Self::V6(v6_key(net.addr())),
-            IpNet::V6(net) if net.prefix_len() == 128 => Self::Host(net.addr().octets()),
+            IpNet::V6(net) if net.prefix_len() == 128 => Self::Host(halves(net.addr())),
             net => Self::Net(net),
         }
     }
+}
+
+/// The two halves of an address, as they stand in a packet.
+fn halves(address: Ipv6Addr) -> [u64; 2] {
+    let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = address.octets();
+    [u64::from_ne_bytes([a, b, c, d, e, f, g, h]), u64::from_ne_bytes([i, j, k, l, m, n, o, p])]
 }
 
 /// The ban maps, for reading.
@@ -107,7 +113,7 @@ impl From<Prefix> for Key {
 pub struct BanMaps {
     pub(super) v4: Exact<u32>,
     pub(super) v6: Exact<u64>,
-    pub(super) hosts: Exact<[u8; 16]>,
+    pub(super) hosts: Exact<[u64; 2]>,
     nets: Nets,
 }
 

@@ -22,7 +22,7 @@ pub(super) type Entries<K> = HashMap<K, BanEntry, RandomState>;
 pub struct Desired {
     pub(super) v4: Entries<u32>,
     pub(super) v6: Entries<u64>,
-    pub(super) hosts: Entries<[u8; 16]>,
+    pub(super) hosts: Entries<[u64; 2]>,
     pub(super) nets: BTreeMap<IpNet, BanEntry>,
 }
 
@@ -96,7 +96,8 @@ pub(super) fn of_v6(key: u64) -> Prefix {
     Prefix::new(IpNet::V6(net)).expect("a /64 can be banned")
 }
 
-pub(super) fn of_host(octets: [u8; 16]) -> Prefix {
-    let net = Ipv6Net::from(Ipv6Addr::from(octets));
+pub(super) fn of_host([upper, lower]: [u64; 2]) -> Prefix {
+    let octets = u128::from(u64::from_be(upper)) << 64 | u128::from(u64::from_be(lower));
+    let net = Ipv6Net::from(Ipv6Addr::from_bits(octets));
     Prefix::new(IpNet::V6(net)).expect("a single address can be banned")
 }

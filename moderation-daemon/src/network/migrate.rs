@@ -13,7 +13,7 @@ use moderation_common::map::{
 use nix::unistd::Uid;
 
 use super::{
-    NetworkError, Pins,
+    AllowMaps, NetworkError, Pins,
     attach::{rename, replace},
     control::{ControlMap, seeds},
     filter::Bitmap,
@@ -39,6 +39,7 @@ pub(super) fn copy(pins: &Pins) -> Result<(), NetworkError> {
     ControlMap::open(pins)?.change(|control| {
         (control.hosts, control.nets_v4, control.nets_v6) = (1, 1, 1);
     })?;
+    AllowMaps::open_operator(pins)?.hint_at_all()?;
     for from in &earlier {
         tracing::info!(from = %from.map("").display(), "taking over an earlier layout's bans");
         for (name, key_bytes) in EXACT {

@@ -26,13 +26,14 @@ pub(super) struct Parameters {
     pub(super) max_networks: u32,
     pub(super) syn: config::Syn,
     pub(super) connections: config::Connections,
+    pub(super) ports: config::Ports,
     pub(super) seeds: Seeds,
 }
 
 /// Loads maps and programs, on the pinned maps where there are any, else
 /// pinning new ones.
 pub(super) fn load(pins: &Pins, parameters: &Parameters) -> Result<Ebpf, NetworkError> {
-    let Parameters { max_bans, max_networks, syn, connections, seeds } = parameters;
+    let Parameters { max_bans, max_networks, syn, connections, ports, seeds } = parameters;
     // Maps that are there keep their size, whatever is configured now, and the
     // program has to go by that.
     let words = size(pins, FILTER)?.unwrap_or(filter_words(*max_bans));
@@ -47,6 +48,7 @@ pub(super) fn load(pins: &Pins, parameters: &Parameters) -> Result<Ebpf, Network
         (global::SYN_HALF_NS, half_ns(syn.window)),
         (global::CONNECTION_LIMIT, limit(connections.enabled, connections.limit)),
         (global::CONNECTION_HALF_NS, half_ns(connections.window)),
+        (global::UNBANNED_PORTS, u64::from(ports.cover_bans || ports.explanation.is_some())),
     ];
     let mut loader = EbpfLoader::new();
     for name in DAEMON_MAPS.into_iter().chain(GUARD_MAPS).chain(ROOT_MAPS) {

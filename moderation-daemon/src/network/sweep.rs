@@ -31,7 +31,7 @@ impl std::fmt::Debug for Sweep {
 enum Stage {
     V4(Pages<u32, u64>),
     V6(Pages<u64, u64>),
-    Hosts(Pages<[u8; 16], u64>),
+    Hosts(Pages<[u64; 2], u64>),
 }
 
 /// What a sweep has found.

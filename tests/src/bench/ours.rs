@@ -7,8 +7,8 @@ use anyhow::{Context, Result};
 use aya::programs::Xdp;
 use aya_obj::programs::XdpAttachType;
 use ipnet::IpNet;
-use moderation_daemon::config::{AttachMode, Config};
-use moderation_daemon::network::AttachOptions;
+use moderation_daemon::config::{AttachMode, Config, Syn};
+use moderation_daemon::network::{AttachOptions, attach};
 use nix::unistd::Uid;
 
 use crate::kernel::Kernel;
@@ -17,6 +17,7 @@ use crate::kernel::Kernel;
 pub(super) struct Filter {
     kernel: Kernel,
     program: Xdp,
+    patient: Xdp,
 }
 
 impl Filter {
@@ -28,8 +29,19 @@ impl Filter {
             ..AttachOptions::new(&config.network, Vec::new(), Some(Uid::effective()))
         };
         let kernel = Kernel::with(&options)?;
-        let program = Xdp::from_pin(kernel.pins().program(), XdpAttachType::Interface)?;
-        Ok(Self { kernel, program })
+        let pinned = || Xdp::from_pin(kernel.pins().program(), XdpAttachType::Interface);
+        let program = pinned()?;
+        // On the same maps, and pinned in the place of the first.
+        let syn = Syn { limit: u32::MAX, ..options.syn.clone() };
+        attach(kernel.pins(), &AttachOptions { syn, ..options })?;
+        let patient = pinned()?;
+        Ok(Self { kernel, program, patient })
+    }
+
+    /// The same program with a limit of connection attempts that no one source
+    /// exceeds: a benchmark's only innocent would.
+    pub(super) const fn patient(&self) -> &Xdp {
+        &self.patient
     }
 
     /// The program.

@@ -94,6 +94,11 @@ impl Case {
         cases
     }
 
+    /// Whether one innocent opens more connections than innocents do.
+    pub(super) const fn is_hasty(&self) -> bool {
+        matches!((self.kind, self.sources), (Kind::InnocentSyn, Sources::One))
+    }
+
     const fn exists(&self) -> bool {
         self.bans > 0 || matches!(self.kind, Kind::Innocent | Kind::InnocentSyn)
     }
