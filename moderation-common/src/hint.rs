@@ -6,7 +6,7 @@ use core::net::{Ipv4Addr, Ipv6Addr};
 
 /// Words for the IPv4 /16s.
 const V4_WORDS: u32 = 1_024;
-/// Words for the IPv6 /32s, by a hash of their 32 bits.
+/// Words for IPv6 /32s and /64s, by hashes of their bits.
 const V6_WORDS: u32 = 1_024;
 /// Words for the first octets of IPv6 addresses, for prefixes wider than /32.
 const WIDE_WORDS: u32 = 4;
@@ -34,11 +34,23 @@ impl Hint {
         Self::new(0, upper as u32)
     }
 
-    /// The bit of an IPv6 address, given as the upper 32 of its bits.
+    /// The bit of an IPv6 address among the prefixes from /32 to /63, given as
+    /// the upper 64 of its bits.
     #[inline(always)]
-    pub const fn v6(upper: u32) -> Self {
-        // Knuth's multiplicative hash: allocations differ in the middle bits.
-        Self::new(V4_WORDS, upper.wrapping_mul(0x9e37_79b1) >> 16)
+    pub const fn v6_32(upper: u64) -> Self {
+        Self::hashed(upper >> 32)
+    }
+
+    /// The bit of an IPv6 address among the prefixes from /64 on.
+    #[inline(always)]
+    pub const fn v6_64(upper: u64) -> Self {
+        Self::hashed(upper)
+    }
+
+    /// Knuth's multiplicative hash: allocations differ in the middle bits.
+    #[inline(always)]
+    const fn hashed(bits: u64) -> Self {
+        Self::new(V4_WORDS, (bits.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 48) as u32)
     }
 
     /// The bit of the IPv6 addresses with that first octet.
@@ -60,9 +72,13 @@ pub fn v4_hints(address: Ipv4Addr, length: u8, mut set: impl FnMut(Hint)) {
 
 /// Calls `set` with every bit of an IPv6 prefix.
 pub fn v6_hints(address: Ipv6Addr, length: u8, mut set: impl FnMut(Hint)) {
-    let [a, b, c, d, ..] = address.octets();
+    let [a, ..] = address.octets();
+    let upper = (address.to_bits() >> 64) as u64;
+    if length >= 64 {
+        return set(Hint::v6_64(upper));
+    }
     if length >= 32 {
-        return set(Hint::v6(u32::from_be_bytes([a, b, c, d])));
+        return set(Hint::v6_32(upper));
     }
     for offset in 0..1_u32 << 8_u32.saturating_sub(length as u32) {
         set(Hint::wide(a.wrapping_add(offset as u8)));

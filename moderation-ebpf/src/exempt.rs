@@ -58,9 +58,7 @@ pub(crate) fn from_rate(frame: &Frame<'_>, packet: &Packet) -> Option<Reason> {
 /// The tries are asked only where there is something in them.
 #[inline(always)]
 fn source(frame: &Frame<'_>, packet: &Packet) -> Option<Reason> {
-    let hints = hints(packet.source);
-    let is_hinted = |map: &Array<u64>| hints.iter().any(|hint| has(map, *hint));
-    if !is_hinted(&GUARD_HINTS) && !is_hinted(&ALLOW_HINTS) {
+    if !is_hinted(&GUARD_HINTS, packet.source) && !is_hinted(&ALLOW_HINTS, packet.source) {
         return None;
     }
     let (guard, is_allowed) = match packet.source {
@@ -83,15 +81,17 @@ fn source(frame: &Frame<'_>, packet: &Packet) -> Option<Reason> {
     }
 }
 
-/// The bits that a source has in the hints; one twice for IPv4.
+/// Whether there may be a prefix around the source.
 #[inline(always)]
 #[expect(clippy::cast_possible_truncation, reason = "the upper bits are wanted")]
-fn hints(source: Source) -> [Hint; 2] {
+fn is_hinted(hints: &Array<u64>, source: Source) -> bool {
     match source {
-        Source::V4(key) => [Hint::v4((u32::from_be(key) >> 16) as u16); 2],
+        Source::V4(key) => has(hints, Hint::v4((u32::from_be(key) >> 16) as u16)),
         Source::V6(key) => {
             let upper = u64::from_be(key);
-            [Hint::v6((upper >> 32) as u32), Hint::wide((upper >> 56) as u8)]
+            has(hints, Hint::v6_64(upper))
+                || has(hints, Hint::v6_32(upper))
+                || has(hints, Hint::wide((upper >> 56) as u8))
         }
     }
 }

@@ -143,7 +143,7 @@ impl Filter {
         }
     }
 
-    fn bits(place: Place, hash: u64) -> [usize; 2] {
+    fn bits(place: Place, hash: u64) -> [usize; 4] {
         Place::positions(hash).map(|bit| place.word as usize * 64 + bit as usize)
     }
 
