@@ -11,6 +11,7 @@ use crate::{
     api::{self, Listener},
     clock,
     config::{self, AttachMode, Config},
+    engine::Trust,
     exit::{self, NeedsRoot},
     metrics::Metrics,
     moderator::{self, Kernel, Setup, Started},
@@ -119,10 +120,18 @@ async fn serve(config: Config) -> anyhow::Result<()> {
 }
 
 fn setup(config: &Config) -> Setup {
-    let guards = config.network.guards.iter().copied();
+    let network = &config.network;
+    let trusted = [
+        (&network.guards, Trust::Guard),
+        (&config.allowlist, Trust::Allowlist),
+        (&network.proxies, Trust::Proxy),
+    ];
+    let trusted = trusted
+        .into_iter()
+        .flat_map(|(prefixes, trust)| prefixes.iter().map(move |prefix| (*prefix, trust)));
     Setup {
         rules: config.rules.clone(),
-        protected: guards.chain(config.allowlist.iter().copied()).collect(),
+        trusted: trusted.collect(),
         reconcile_interval: config.network.reconcile_interval,
         retention: config.store.retention,
         max_records: config.store.max_records,

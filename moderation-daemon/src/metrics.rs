@@ -93,6 +93,7 @@ pub struct Metrics {
     packet_bytes: Family<PacketLabels, Counter>,
     bans_active: Gauge,
     bans_enforced: Gauge,
+    bans_stopped: Gauge,
     scores: Gauge,
     windows: Gauge,
     leases: Gauge,
@@ -106,6 +107,8 @@ pub struct Metrics {
 pub struct Snapshot {
     /// How full the engine is.
     pub size: Size,
+    /// Whether automatic bans have stopped.
+    pub bans_stopped: bool,
     /// Bans that are in force in the kernel.
     pub bans_enforced: usize,
     /// Requests that wait.
@@ -135,6 +138,7 @@ impl Metrics {
         registry.register("bans_refused", "Bans that a score called for and that did not fall", self.bans_refused.clone());
         registry.register("bans_active", "Bans that hold now", self.bans_active.clone());
         registry.register("bans_enforced", "Bans of those that the kernel enforces", self.bans_enforced.clone());
+        registry.register("bans_stopped", "1 if automatic bans have stopped because a rule has run away", self.bans_stopped.clone());
         registry.register("queue_length", "Requests that wait for a decision", self.queue_length.clone());
         registry.register("queue_rejected", "Requests that found the queue full", self.queue_rejected.clone());
         registry.register("store_failures", "Batches that the store did not take", self.store_failures.clone());
@@ -174,8 +178,9 @@ impl Metrics {
     /// Counts a ban that a score called for and that did not fall.
     pub fn ban_refused(&self, refusal: BanRefusal) {
         let reason = match refusal {
-            BanRefusal::Protected => "protected",
+            BanRefusal::Protected(_) => "protected",
             BanRefusal::Full => "full",
+            BanRefusal::Runaway => "runaway",
         };
         self.bans_refused.get_or_create(&ReasonLabels { reason }).inc();
     }
@@ -206,6 +211,7 @@ impl Metrics {
     fn take(&self, snapshot: &Snapshot) {
         self.bans_active.set(gauge(snapshot.size.bans));
         self.bans_enforced.set(gauge(snapshot.bans_enforced));
+        self.bans_stopped.set(i64::from(snapshot.bans_stopped));
         self.scores.set(gauge(snapshot.size.scores));
         self.windows.set(gauge(snapshot.size.windows));
         self.leases.set(gauge(snapshot.size.leases));

@@ -1,5 +1,7 @@
 //! The operators' routes: bans, allowlist, status, metrics.
 
+use std::{net::IpAddr, sync::Arc};
+
 use axum::{
     Extension, Router,
     extract::State,
@@ -20,11 +22,11 @@ use super::{
 use crate::{
     clock,
     config::{AttachMode, parse_duration},
-    engine::{BanRefusal, InvalidPrefix, LiftTarget, NewBan, Prefix},
+    engine::{BanRefusal, InvalidPrefix, LiftTarget, NewBan, Prefix, Trust, Trusted},
     metrics::Snapshot,
-    moderator::AllowlistFull,
+    moderator::{AllowlistFull, BanView},
     network::Counters,
-    store::{Allowed, BanPage},
+    store::{Allowed, BanPage, BanRecord},
 };
 
 pub(super) fn routes() -> Router<Context> {
@@ -70,12 +72,16 @@ async fn bans(
             tracing::error!(error = &error as &dyn std::error::Error, "cannot list bans");
             Problem::Unreadable
         })?;
+    let board = context.moderator.board();
     let is_full = records.len() == limit as usize;
     let bans: Vec<_> = records
         .into_iter()
         .map(|record| {
-            let enforced = context.moderator.board().is_enforced(&record.ban);
-            BanJson::from_record(record, enforced, now)
+            let BanRecord { ban, lifted_at_unix_ms, lifted_by } = record;
+            let is_over = lifted_at_unix_ms.is_some() || !ban.holds_at(now.unix_ms);
+            let ban = Arc::new(ban);
+            let view = if is_over { BanView::over(ban) } else { board.view(&ban) };
+            BanJson::new(&view, now).lifted(lifted_at_unix_ms, lifted_by)
         })
         .collect();
     let next = bans.last().filter(|_| is_full).map(BanJson::id);
@@ -89,6 +95,7 @@ struct BanBody {
     ip: Option<String>,
     duration: Option<String>,
     reason: Option<String>,
+    network_block: Option<String>,
 }
 
 /// A reason is a sentence, not a book.
@@ -102,13 +109,13 @@ async fn ban(
     let prefix = body.ip.as_deref().map(|ip| banned_as(&context, ip)).transpose()?;
     // Whoever names one address of a /64 means that one first of all.
     let ip = body.ip.as_deref().and_then(|ip| ip.parse().ok());
-    if ip.is_some_and(|ip| context.moderator.board().is_protected(ip)) {
-        return Err(refused(BanRefusal::Protected, prefix));
+    if let Some(trusted) = ip.and_then(|ip| context.moderator.board().protecting(ip)) {
+        return Err(refused(BanRefusal::Protected(trusted), prefix));
     }
     let new = NewBan {
         user: body.user.as_deref().map(str::parse).transpose()?,
         prefix,
-        blocks: true,
+        blocks: blocks(body.network_block.as_deref())?,
         reason: text("reason", body.reason)?.unwrap_or_else(|| "banned by an operator".to_owned()),
         duration_ms: duration_ms(&context, body.duration.as_deref())?,
     };
@@ -158,12 +165,35 @@ fn duration_ms(context: &Context, text: Option<&str>) -> Result<Option<u64>, Pro
 fn refused(refusal: BanRefusal, prefix: Option<Prefix>) -> Problem {
     match refusal {
         BanRefusal::Full => Problem::Full("ban"),
-        BanRefusal::Protected => {
+        BanRefusal::Runaway => unreachable!("operators' bans are not limited"),
+        BanRefusal::Protected(trusted) => {
             let prefix = prefix.map_or_else(String::new, |prefix| prefix.to_string());
-            Problem::Protected(format!(
-                "{prefix} is on the allowlist or guarded (private, or in network.guards)"
-            ))
+            Problem::Protected(protected(&prefix, trusted))
         }
+    }
+}
+
+/// Why a prefix cannot be banned, in a sentence.
+pub(super) fn protected(prefix: &str, by: Trusted) -> String {
+    let holds = prefix.parse::<Prefix>().is_ok_and(|prefix| !by.prefix.contains(&prefix.net()));
+    match (by.trust, holds) {
+        (Trust::Allowlist | Trust::Proxy, _) => {
+            format!("{prefix} is on the allowlist, within {}", by.prefix)
+        }
+        (Trust::Guard, false) => format!(
+            "{prefix} is guarded, within {}: private, in network.guards, or this host's own",
+            by.prefix
+        ),
+        (Trust::Guard, true) => format!("{prefix} holds {}, which is guarded", by.prefix),
+    }
+}
+
+/// Whether the kernel is to enforce an operator's ban.
+fn blocks(text: Option<&str>) -> Result<bool, Problem> {
+    match text {
+        None | Some("always") => Ok(true),
+        Some("never") => Ok(false),
+        Some(_) => Err(Problem::InvalidField("network_block: always or never".to_owned())),
     }
 }
 
@@ -175,6 +205,13 @@ struct LiftQuery {
     ip: Option<String>,
 }
 
+fn lift_target(text: &str) -> Result<LiftTarget, InvalidPrefix> {
+    Ok(match text.parse::<IpAddr>() {
+        Ok(ip) => LiftTarget::Address(ip.to_canonical()),
+        Err(_) => LiftTarget::Prefix(text.parse()?),
+    })
+}
+
 async fn lift(
     State(context): State<Context>,
     Extension(peer): Extension<Peer>,
@@ -183,7 +220,7 @@ async fn lift(
     let target = match (query.id, query.user, query.ip) {
         (Some(id), None, None) => LiftTarget::Ban(id),
         (None, Some(user), None) => LiftTarget::User(user.parse()?),
-        (None, None, Some(ip)) => LiftTarget::Prefix(banned_as(&context, &ip)?),
+        (None, None, Some(ip)) => lift_target(&ip)?,
         _ => return Err(Problem::InvalidField("exactly one of id, user and ip".to_owned())),
     };
     let lifted = context.moderator.lift(target, peer.name()).await?;
@@ -208,6 +245,7 @@ async fn allowlist(State(context): State<Context>) -> axum::Json<Value> {
     let config = &context.config;
     let mut list: Vec<_> = config.network.guards.iter().map(listed("guard")).collect();
     list.extend(config.allowlist.iter().map(listed("config")));
+    list.extend(config.network.proxies.iter().map(listed("proxy")));
     list.extend(context.moderator.board().allowlist().into_iter().map(|allowed| AllowedView {
         prefix: allowed.prefix,
         note: allowed.note,
@@ -279,7 +317,7 @@ fn status_of(context: &Context) -> Value {
     json!({
         "version": env!("CARGO_PKG_VERSION"),
         "uptime_ms": uptime_ms,
-        "bans": { "active": active, "enforced": enforced },
+        "bans": { "active": active, "enforced": enforced, "stopped": board.is_runaway() },
         "network": network_status(context),
         "store": { "path": context.config.store.path },
         "queue": { "length": length, "capacity": capacity },
@@ -331,6 +369,7 @@ fn metrics_of(context: &Context) -> String {
     let board = context.moderator.board();
     let snapshot = Snapshot {
         size: board.size(),
+        bans_stopped: board.is_runaway(),
         bans_enforced: board.ban_counts().1,
         queue_length: context.moderator.queue().0,
         kernel_open: board.kernel().open,

@@ -35,7 +35,7 @@ pub(super) enum Command {
     #[command(after_help = "Examples:\n  moderationctl lift 42\n  \
                             moderationctl lift 192.0.2.7 user:64b0c0ffee")]
     Lift {
-        /// A ban's number, an address, or user:ID
+        /// A ban's number, an address, a prefix, or user:ID
         #[arg(required = true, value_name = "BAN")]
         targets: Vec<String>,
     },
@@ -72,7 +72,8 @@ pub(super) struct Whom {
     /// The user's id
     #[arg(long, group = "subject")]
     pub(super) user: Option<String>,
-    /// The address: IPv4, or IPv6 for its /64
+    /// The address or prefix; an IPv6 address stands for its /64 (bans.v6_prefix)
+    /// unless it is written as a /128
     #[arg(long, group = "subject")]
     pub(super) ip: Option<String>,
 }
@@ -87,6 +88,9 @@ pub(super) struct Ban {
     /// Why, for the people who read it
     #[arg(long)]
     pub(super) reason: Option<String>,
+    /// Whether the kernel drops the packets; never: it holds at the API only
+    #[arg(long, value_name = "WHEN", value_parser = ["always", "never"])]
+    pub(super) network_block: Option<String>,
 }
 
 #[derive(Debug, Subcommand)]

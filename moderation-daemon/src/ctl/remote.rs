@@ -50,6 +50,7 @@ impl Remote {
             ("ip", ban.whom.ip),
             ("duration", ban.duration),
             ("reason", ban.reason),
+            ("network_block", ban.network_block),
         ];
         let body = object(fields);
         let response = self.client.post("/v1/bans", &body);

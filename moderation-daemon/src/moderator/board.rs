@@ -8,10 +8,11 @@ use std::{
     sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
 };
 
+use ipnet::IpNet;
 use serde::Serialize;
 
 use crate::{
-    engine::{Ban, BanIndex, Moment, Prefix, PrefixSet, Size, Subject, longest},
+    engine::{Ban, BanIndex, Moment, Prefix, PrefixSet, Size, Subject, Trust, Trusted, longest},
     network::Changes,
     store::Allowed,
 };
@@ -21,9 +22,31 @@ use crate::{
 pub struct BanView {
     /// The ban.
     pub ban: Arc<Ban>,
-    /// Whether all of it is in force: its address, if it has one, is blocked
-    /// in the kernel.
+    /// Whether all of it is in force: what it asks of the kernel, if anything,
+    /// is done.
     pub enforced: bool,
+    /// What the kernel does about its prefix, if it has one.
+    pub network: Option<Enforcement>,
+}
+
+impl BanView {
+    /// Of a ban that is over: nothing of it is in force.
+    pub const fn over(ban: Arc<Ban>) -> Self {
+        Self { ban, enforced: false, network: None }
+    }
+}
+
+/// What the kernel does about a banned prefix.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Enforcement {
+    /// It drops the packets.
+    Blocked,
+    /// It should, and does not yet.
+    Pending,
+    /// By the rules it need not: the ban holds at the API only.
+    Never,
+    /// It may not: the prefix belongs to that proxy or CDN.
+    Proxy(IpNet),
 }
 
 /// How the kernel stands.
@@ -49,6 +72,7 @@ struct State {
     allowlist: Vec<Allowed>,
     kernel: KernelStatus,
     size: Size,
+    runaway: bool,
 }
 
 /// See the module. Its lock is never held over an await.
@@ -68,7 +92,7 @@ impl Board {
     /// The ban that holds for a subject longest.
     pub fn check(&self, subject: &Subject, now: Moment) -> Option<BanView> {
         let state = self.read();
-        let ip = subject.ip().filter(|ip| !state.trust.contains(*ip));
+        let ip = subject.ip().filter(|ip| !state.trust.protects(*ip));
         let of_user = subject.user().and_then(|user| state.bans.of_user(user).next());
         let around = ip.into_iter().flat_map(|ip| state.bans.prefixes_around(ip));
         let of_ip = around.map(|prefix| state.bans.of_prefix(prefix).next());
@@ -91,9 +115,9 @@ impl Board {
         (state.bans.len(), state.enforced)
     }
 
-    /// Whether exactly this address is protected, if not all of its /64.
-    pub fn is_protected(&self, ip: IpAddr) -> bool {
-        self.read().trust.contains(ip)
+    /// What forbids a ban on exactly this address, if not on all of its /64.
+    pub fn protecting(&self, ip: IpAddr) -> Option<Trusted> {
+        self.read().trust.of(ip).filter(|trusted| trusted.trust > Trust::Proxy)
     }
 
     /// The operator's allowlist, without the configured one.
@@ -109,6 +133,11 @@ impl Board {
     /// How full the engine is.
     pub fn size(&self) -> Size {
         self.read().size
+    }
+
+    /// Whether automatic bans have stopped, because a rule has run away.
+    pub fn is_runaway(&self) -> bool {
+        self.read().runaway
     }
 
     /// Whether the kernel blocks a prefix, as far as is known.
@@ -131,31 +160,38 @@ impl Board {
     pub(super) fn set_blocked(&self, prefix: Prefix) {
         let mut state = self.write();
         if state.blocked.insert(prefix) {
-            state.enforced += state.bans.of_prefix(prefix).filter(|ban| ban.blocks).count();
+            state.enforced += state.blocking(prefix);
         }
     }
 
     pub(super) fn set_unblocked(&self, prefix: Prefix) {
         let mut state = self.write();
         if state.blocked.remove(&prefix) {
-            state.enforced -= state.bans.of_prefix(prefix).filter(|ban| ban.blocks).count();
+            state.enforced -= state.blocking(prefix);
         }
     }
 
     pub(super) fn replace_blocked(&self, blocked: HashSet<Prefix>) {
         let mut state = self.write();
         state.blocked = blocked;
-        state.enforced = state.bans.iter().filter(|ban| state.is_enforced(ban)).count();
+        state.count_enforced();
     }
 
     pub(super) fn set_trust(&self, trust: PrefixSet, allowlist: Vec<Allowed>) {
         let mut state = self.write();
         state.trust = trust;
         state.allowlist = allowlist;
+        state.count_enforced();
     }
 
     pub(super) fn set_kernel(&self, kernel: KernelStatus) {
         self.write().kernel = kernel;
+    }
+
+    /// Says whether that is news.
+    pub(super) fn set_runaway(&self, runaway: bool) -> bool {
+        let mut state = self.write();
+        std::mem::replace(&mut state.runaway, runaway) != runaway
     }
 
     pub(super) fn set_size(&self, size: Size) {
@@ -165,13 +201,37 @@ impl Board {
 
 impl State {
     fn view(&self, ban: &Arc<Ban>) -> BanView {
-        BanView { ban: Arc::clone(ban), enforced: self.is_enforced(ban) }
+        let network = ban.prefix.map(|prefix| self.enforcement(prefix, ban.blocks));
+        BanView { ban: Arc::clone(ban), enforced: self.is_enforced(ban), network }
+    }
+
+    fn enforcement(&self, prefix: Prefix, blocks: bool) -> Enforcement {
+        match self.trust.proxy(prefix) {
+            Some(proxy) => Enforcement::Proxy(proxy),
+            None if !blocks => Enforcement::Never,
+            None if self.blocked.contains(&prefix) => Enforcement::Blocked,
+            None => Enforcement::Pending,
+        }
+    }
+
+    /// Bans on a prefix that are in force exactly if the kernel blocks it.
+    fn blocking(&self, prefix: Prefix) -> usize {
+        if self.trust.proxy(prefix).is_some() {
+            return 0;
+        }
+        self.bans.of_prefix(prefix).filter(|ban| ban.blocks).count()
+    }
+
+    fn count_enforced(&mut self) {
+        self.enforced = self.bans.iter().filter(|ban| self.is_enforced(ban)).count();
     }
 
     fn is_enforced(&self, ban: &Ban) -> bool {
         // One that was lifted or has run out is not in force, whoever else is
         // banned at its address.
         self.bans.get(ban.id).is_some()
-            && ban.prefix.is_none_or(|prefix| !ban.blocks || self.blocked.contains(&prefix))
+            && ban
+                .prefix
+                .is_none_or(|prefix| self.enforcement(prefix, ban.blocks) != Enforcement::Pending)
     }
 }

@@ -226,7 +226,7 @@ fn address(prefix: Prefix) -> Option<Address> {
 /// What the kernel should hold about a prefix.
 fn wanted(engine: &Engine, prefix: Prefix) -> Option<BanEntry> {
     let until = engine.bans().blocked_until(prefix)?;
-    if engine.trust().covering(prefix.net()).is_some() {
+    if !engine.trust().lets_drop(prefix) {
         return None;
     }
     Some(clock::ban_entry(until, clock::boot_ns(), clock::now().unix_ms))

@@ -19,13 +19,13 @@ use crate::{
     clock,
     engine::{
         BanId, BanRefusal, Lease, LeaseId, LiftTarget, NewBan, Outcome, PrefixSet, Request, Rules,
-        Subject, Verdict,
+        Subject, Trust, Verdict,
     },
     metrics::Metrics,
     store::Allowed,
 };
 
-pub use board::{BanView, Board, KernelStatus};
+pub use board::{BanView, Board, Enforcement, KernelStatus};
 pub use enforce::Kernel;
 pub use task::{Started, Stopper, start};
 
@@ -87,9 +87,9 @@ enum Command {
 pub struct Setup {
     /// What the engine goes by.
     pub rules: Rules,
-    /// Prefixes that are protected whatever operators say: guards and the
-    /// configured allowlist.
-    pub protected: Vec<IpNet>,
+    /// Prefixes that are trusted whatever operators say while it runs: guards,
+    /// proxies, the configured allowlist.
+    pub trusted: Vec<(IpNet, Trust)>,
     /// How often kernel and store are compared.
     pub reconcile_interval: Duration,
     /// How long violations, scores and past bans are kept.
@@ -100,8 +100,8 @@ pub struct Setup {
 
 impl Setup {
     fn trust(&self, operator: &[Allowed]) -> PrefixSet {
-        let operator = operator.iter().map(|allowed| allowed.prefix);
-        self.protected.iter().copied().chain(operator).collect()
+        let operator = operator.iter().map(|allowed| (allowed.prefix, Trust::Allowlist));
+        self.trusted.iter().copied().chain(operator).collect()
     }
 }
 

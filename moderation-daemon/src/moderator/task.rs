@@ -237,6 +237,7 @@ impl Task {
         self.engine.apply(changes);
         self.enforcer.project(&self.engine, touched);
         self.board.set_size(self.engine.size());
+        self.watch_circuit(now);
         for pending in pending {
             pending.answer(&self.board, &self.metrics);
         }
@@ -296,7 +297,7 @@ impl Task {
         reply: Reply<Result<bool, AllowlistFull>>,
     ) -> Result<(), StoreLost> {
         let known = self.allowlist.iter().any(|old| old.prefix == allowed.prefix);
-        if !known && self.allowlist.len() + self.setup.protected.len() >= MAX_ALLOWED {
+        if !known && self.allowlist.len() + self.setup.trusted.len() >= MAX_ALLOWED {
             respond(reply, Ok(Err(AllowlistFull)));
             return Ok(());
         }
@@ -363,6 +364,7 @@ impl Task {
         }
         self.enforcer.project(&self.engine, touched);
         self.board.set_size(self.engine.size());
+        self.watch_circuit(clock::now());
         let every = self.setup.reconcile_interval.as_secs().max(1);
         if self.enforcer.is_due() || self.ticks.is_multiple_of(every) {
             self.reconcile();
@@ -372,6 +374,24 @@ impl Task {
             self.prune().await?;
         }
         Ok(())
+    }
+
+    /// Says so, once, when automatic bans stop and when they go on.
+    fn watch_circuit(&self, now: Moment) {
+        let is_open = self.engine.is_runaway(now);
+        if !self.board.set_runaway(is_open) {
+            return;
+        }
+        let limit = self.setup.rules.ban.max_per_minute;
+        if is_open {
+            tracing::error!(
+                limit,
+                "automatic bans have stopped: more were called for in a minute than \
+                 bans.max_per_minute; look for the rule that has run away"
+            );
+        } else {
+            tracing::info!(limit, "automatic bans fall again");
+        }
     }
 
     async fn prune(&mut self) -> Result<(), StoreLost> {
@@ -399,7 +419,8 @@ impl Task {
     /// daemon may be told more than its loader was.
     fn kernel_allowlist(&self) -> Vec<IpNet> {
         let operator = self.allowlist.iter().map(|allowed| allowed.prefix);
-        self.setup.protected.iter().copied().chain(operator).collect()
+        let configured = self.setup.trusted.iter().map(|(prefix, _)| *prefix);
+        configured.chain(operator).collect()
     }
 
     fn reconcile(&mut self) {
