@@ -41,6 +41,7 @@ pub use decision::{BanRefusal, Cause, Change, Decision, Lift, Outcome, Verdict, 
 pub use event::{Act, EventType, Request, RequestId, ViolationType};
 pub use lease::{Lease, LeaseId};
 pub use overlay::{LiftTarget, NewBan, Overlay};
+pub(crate) use prefix::Lengths;
 pub use prefix::{InvalidPrefix, Prefix};
 pub use rule::{
     BanRule, Bounds, Concurrency, Escalation, Limit, Limiter, NetworkBlock, NetworkBlocks, Rules,
