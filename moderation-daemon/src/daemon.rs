@@ -16,7 +16,7 @@ use crate::{
     metrics::Metrics,
     moderator::{self, Kernel, Setup, Started},
     network::{self, AttachOptions, Pins},
-    store::Store,
+    store::{ImportStore, Store},
     telemetry,
 };
 
@@ -88,6 +88,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     let started_at_boot_ms = clock::now().boot_ms;
     let store = Store::open(&config.store.path)?;
     let reader = store.reader(&config.store.path)?;
+    let lists = ImportStore::open(&config.store.path)?;
     let api_socket = Listener::bind(&config.api)?;
     let admin_socket = Listener::bind(&config.admin)?;
     // A second daemon has ended by now, before it touched the kernel.
@@ -96,7 +97,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         (config.network.mode != AttachMode::Off).then(|| Pins::new(&config.network.pin_root));
     let kernel = pins.clone().map_or(Kernel::Off, Kernel::Pinned);
     let metrics = Arc::new(Metrics::new());
-    let started = moderator::start(setup(&config), store, kernel, Arc::clone(&metrics))?;
+    let started = moderator::start(setup(&config), store, lists, kernel, Arc::clone(&metrics))?;
     let Started { moderator, mut stopper } = started;
     let context = api::Context {
         moderator,

@@ -11,6 +11,7 @@ use prometheus_client::{
 
 use crate::{
     engine::{Act, BanRefusal, Size, Verdict, ViolationType},
+    moderator::{Added, Fill},
     network::Changes,
 };
 
@@ -32,6 +33,12 @@ struct ViolationLabels {
 struct PacketLabels {
     action: &'static str,
     reason: &'static str,
+}
+
+/// Labels of the gauges of prefixes.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct KindLabels {
+    kind: &'static str,
 }
 
 /// Labels of counters of refusals.
@@ -88,6 +95,12 @@ pub struct Metrics {
     pub enforcement_failures: Counter,
     drift: Counter,
     problems: Family<ReasonLabels, Counter>,
+    imports_accepted: Counter,
+    imports_refused: Family<ReasonLabels, Counter>,
+    prefixes: Family<KindLabels, Gauge>,
+    prefixes_max: Family<KindLabels, Gauge>,
+    prefixes_enforced: Gauge,
+    imported: Gauge,
     overflows: Family<TableLabels, Counter>,
     packets: Family<PacketLabels, Counter>,
     packet_bytes: Family<PacketLabels, Counter>,
@@ -107,6 +120,12 @@ pub struct Metrics {
 pub struct Snapshot {
     /// How full the engine is.
     pub size: Size,
+    /// How many prefixes are banned or imported.
+    pub fill: Fill,
+    /// How many exact ones and how many networks there may be.
+    pub max: (usize, usize),
+    /// Entries of imported lists.
+    pub imported: usize,
     /// Whether automatic bans have stopped.
     pub bans_stopped: bool,
     /// Bans that are in force in the kernel.
@@ -150,6 +169,12 @@ impl Metrics {
         registry.register("api_problems", "Requests that were answered with a problem, by its name", self.problems.clone());
         registry.register("packets", "Packets seen by the XDP program, by action and reason", self.packets.clone());
         registry.register("packet_bytes", "Their bytes", self.packet_bytes.clone());
+        registry.register("import_entries", "Entries of lists that were accepted", self.imports_accepted.clone());
+        registry.register("import_entries_refused", "Entries of lists that were not, by reason", self.imports_refused.clone());
+        registry.register("prefixes", "Different prefixes that are banned or imported, by kind", self.prefixes.clone());
+        registry.register("prefixes_max", "How many there may be (network.max_bans, network.max_networks)", self.prefixes_max.clone());
+        registry.register("prefixes_enforced", "Those of them that the kernel holds", self.prefixes_enforced.clone());
+        registry.register("imported", "Entries of imported lists that hold now", self.imported.clone());
         registry.register("scores", "Scores in memory", self.scores.clone());
         registry.register("windows", "Limiter windows in memory", self.windows.clone());
         registry.register("leases", "Leases in memory", self.leases.clone());
@@ -185,6 +210,18 @@ impl Metrics {
         self.bans_refused.get_or_create(&ReasonLabels { reason }).inc();
     }
 
+    /// Counts what became of a part of a list.
+    pub fn imported(&self, added: &Added) {
+        self.imports_accepted.inc_by(added.accepted as u64);
+        let reasons =
+            [("protected", added.protected), ("full", added.full), ("expired", added.expired)];
+        for (reason, count) in reasons {
+            if count > 0 {
+                self.imports_refused.get_or_create(&ReasonLabels { reason }).inc_by(count as u64);
+            }
+        }
+    }
+
     /// Counts what a comparison of kernel and store mended.
     pub fn drift(&self, changes: Changes) {
         self.drift.inc_by(changes.drift() as u64);
@@ -211,6 +248,16 @@ impl Metrics {
     fn take(&self, snapshot: &Snapshot) {
         self.bans_active.set(gauge(snapshot.size.bans));
         self.bans_enforced.set(gauge(snapshot.bans_enforced));
+        let kinds = [
+            ("exact", snapshot.fill.exact, snapshot.max.0),
+            ("network", snapshot.fill.networks, snapshot.max.1),
+        ];
+        for (kind, count, max) in kinds {
+            self.prefixes.get_or_create(&KindLabels { kind }).set(gauge(count));
+            self.prefixes_max.get_or_create(&KindLabels { kind }).set(gauge(max));
+        }
+        self.prefixes_enforced.set(gauge(snapshot.fill.enforced));
+        self.imported.set(gauge(snapshot.imported));
         self.bans_stopped.set(i64::from(snapshot.bans_stopped));
         self.scores.set(gauge(snapshot.size.scores));
         self.windows.set(gauge(snapshot.size.windows));

@@ -1,6 +1,6 @@
 //! The operators' routes: bans, allowlist, status, metrics.
 
-use std::{net::IpAddr, sync::Arc};
+use std::{collections::BTreeSet, net::IpAddr, sync::Arc};
 
 use axum::{
     Extension, Router,
@@ -22,11 +22,11 @@ use super::{
 use crate::{
     clock,
     config::{AttachMode, parse_duration},
-    engine::{BanRefusal, InvalidPrefix, LiftTarget, NewBan, Prefix, Trust, Trusted},
+    engine::{BanRefusal, InvalidPrefix, LiftTarget, NewBan, Prefix, Subject, Trust, Trusted},
     metrics::Snapshot,
     moderator::{AllowlistFull, BanView},
     network::Counters,
-    store::{Allowed, BanPage, BanRecord},
+    store::{Allowed, BanPage, BanRecord, Removal},
 };
 
 pub(super) fn routes() -> Router<Context> {
@@ -84,7 +84,7 @@ async fn bans(
             BanJson::new(&view, now).lifted(lifted_at_unix_ms, lifted_by)
         })
         .collect();
-    let next = bans.last().filter(|_| is_full).map(BanJson::id);
+    let next = bans.last().filter(|_| is_full).and_then(BanJson::id);
     Ok(axum::Json(BanList { bans, next }))
 }
 
@@ -223,13 +223,56 @@ async fn lift(
         (None, None, Some(ip)) => lift_target(&ip)?,
         _ => return Err(Problem::InvalidField("exactly one of id, user and ip".to_owned())),
     };
-    let lifted = context.moderator.lift(target, peer.name()).await?;
+    let mut lifted = context.moderator.lift(target.clone(), peer.name()).await?;
+    lifted.extend(lift_imported(&context, &target, &peer).await?);
     if lifted.is_empty() {
-        return Err(Problem::NoSuch("active ban"));
+        return Err(nothing_lifted(&context, &target));
     }
     let now = clock::now();
     let lifted: Vec<_> = lifted.iter().map(|ban| BanJson::new(ban, now)).collect();
     Ok(axum::Json(json!({ "lifted": lifted })))
+}
+
+/// Takes what a target names off every list; what it was.
+async fn lift_imported(
+    context: &Context,
+    target: &LiftTarget,
+    peer: &Peer,
+) -> Result<Vec<BanView>, Problem> {
+    let prefixes = match target {
+        LiftTarget::Ban(_) | LiftTarget::User(_) => return Ok(Vec::new()),
+        LiftTarget::Prefix(prefix) => vec![*prefix],
+        LiftTarget::Address(ip) => {
+            let v6_prefix = context.config.rules.ban.v6_prefix;
+            let widths = BTreeSet::from([v6_prefix, 64, 128]);
+            let around: BTreeSet<_> =
+                widths.into_iter().map(|bits| Prefix::around(*ip, bits)).collect();
+            around.into_iter().collect()
+        }
+    };
+    let mut lifted = context.moderator.board().imported(&prefixes);
+    for view in &mut lifted {
+        let Some(prefix) = view.ban.prefix else { continue };
+        context.moderator.remove_imported(Removal::Prefix(prefix)).await??;
+        let by = peer.name();
+        tracing::info!(%prefix, by, "an operator took an entry off the imported lists");
+        view.enforced = false;
+    }
+    Ok(lifted)
+}
+
+/// There is nothing to lift; says so if a wider ban holds.
+fn nothing_lifted(context: &Context, target: &LiftTarget) -> Problem {
+    let LiftTarget::Address(ip) = target else { return Problem::NoSuch("active ban") };
+    let subject = Subject::new(None, Some(*ip)).expect("it has an address");
+    let view = context.moderator.check(&subject);
+    let Some((prefix, view)) = view.and_then(|view| Some((view.ban.prefix?, view))) else {
+        return Problem::NoSuch("active ban");
+    };
+    Problem::NotItself(format!(
+        "{ip} itself is not banned, but within {prefix}, which is: {}; lift that",
+        view.ban.reason
+    ))
 }
 
 #[derive(Debug, Serialize)]
@@ -313,11 +356,21 @@ fn status_of(context: &Context) -> Value {
     let (active, enforced) = board.ban_counts();
     let (length, capacity) = context.moderator.queue();
     let size = board.size();
+    let (lists, fill, bounds) = (board.lists(), board.fill(), context.config.rules.bounds);
     let uptime_ms = clock::now().boot_ms.saturating_sub(context.started_at_boot_ms);
     json!({
         "version": env!("CARGO_PKG_VERSION"),
         "uptime_ms": uptime_ms,
         "bans": { "active": active, "enforced": enforced, "stopped": board.is_runaway() },
+        "imports": {
+            "lists": lists.len(),
+            "entries": lists.iter().map(|list| list.entries).sum::<usize>(),
+        },
+        "prefixes": {
+            "exact": { "wanted": fill.exact, "capacity": bounds.bans },
+            "networks": { "wanted": fill.networks, "capacity": bounds.networks },
+            "enforced": fill.enforced,
+        },
         "network": network_status(context),
         "store": { "path": context.config.store.path },
         "queue": { "length": length, "capacity": capacity },
@@ -367,8 +420,12 @@ async fn metrics(State(context): State<Context>) -> Result<impl IntoResponse, Pr
 
 fn metrics_of(context: &Context) -> String {
     let board = context.moderator.board();
+    let bounds = context.config.rules.bounds;
     let snapshot = Snapshot {
         size: board.size(),
+        fill: board.fill(),
+        max: (bounds.bans, bounds.networks),
+        imported: board.lists().iter().map(|list| list.entries).sum(),
         bans_stopped: board.is_runaway(),
         bans_enforced: board.ban_counts().1,
         queue_length: context.moderator.queue().0,

@@ -53,7 +53,10 @@ pub(super) struct LeaseView {
 /// A ban, as everyone sees it.
 #[derive(Debug, Serialize)]
 pub(super) struct BanJson {
-    id: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    id: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    import: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     user: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -130,7 +133,8 @@ impl BanJson {
     pub(super) fn new(view: &BanView, now: Moment) -> Self {
         let ban = &view.ban;
         Self {
-            id: ban.id,
+            id: view.source.is_none().then_some(ban.id),
+            import: view.source.as_ref().map(ToString::to_string),
             user: ban.user.as_ref().map(ToString::to_string),
             address: ban.prefix.map(|prefix| prefix.to_string()),
             reason: ban.reason.clone(),
@@ -151,7 +155,7 @@ impl BanJson {
         Self { lifted_at: at_unix_ms.map(clock::rfc3339), lifted_by: by, ..self }
     }
 
-    pub(super) const fn id(&self) -> u64 {
+    pub(super) const fn id(&self) -> Option<u64> {
         self.id
     }
 }

@@ -72,6 +72,16 @@ impl Expiry {
         (self != Self::NEVER).then_some(u64::from(self.0) * 1_000)
     }
 
+    /// In milliseconds since 1970, with never after all others.
+    pub fn ends(self) -> u64 {
+        Self::ends_of(self.unix_ms())
+    }
+
+    /// The same of a moment that is not one of ours.
+    pub fn ends_of(unix_ms: Option<u64>) -> u64 {
+        unix_ms.unwrap_or(u64::MAX)
+    }
+
     /// Whether it is still to come.
     pub fn is_after(self, now_unix_ms: u64) -> bool {
         self == Self::NEVER || now_unix_ms < u64::from(self.0) * 1_000

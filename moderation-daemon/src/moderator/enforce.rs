@@ -13,8 +13,9 @@ use moderation_common::BanEntry;
 
 use super::board::{Board, KernelStatus};
 use crate::{
+    blocklist::PrefixMap,
     clock,
-    engine::{Address, Engine, Prefix},
+    engine::{Address, Prefix},
     metrics::Metrics,
     network::{Changes, Network, NetworkError, PinIdentity, Pins, Reconciled},
 };
@@ -96,13 +97,13 @@ impl Enforcer {
     }
 
     /// Makes the kernel agree about some prefixes.
-    pub(super) fn project(&mut self, engine: &Engine, prefixes: impl IntoIterator<Item = Prefix>) {
+    pub(super) fn project(&mut self, prefixes: impl IntoIterator<Item = Prefix>) {
         let mut prefixes = prefixes.into_iter().peekable();
         if prefixes.peek().is_some() {
             self.leave_changed_pins();
         }
         for prefix in prefixes {
-            self.project_one(engine, prefix);
+            self.project_one(prefix);
         }
     }
 
@@ -112,12 +113,12 @@ impl Enforcer {
         if self.pins_changed() {
             self.network = None;
             self.stale = true;
-            self.board.replace_blocked(HashSet::new());
+            self.board.replace_blocked(PrefixMap::default());
         }
     }
 
-    fn project_one(&mut self, engine: &Engine, prefix: Prefix) {
-        let wanted = wanted(engine, prefix);
+    fn project_one(&mut self, prefix: Prefix) {
+        let wanted = self.wanted(prefix);
         let Some(address) = address(prefix) else { return };
         let Some(network) = &mut self.network else { return };
         let result = match wanted {
@@ -125,10 +126,10 @@ impl Enforcer {
             None => network.unblock(address),
         };
         match (result, wanted) {
-            (Ok(()), Some(_)) => self.board.set_blocked(prefix),
-            (Ok(()), None) => self.board.set_unblocked(prefix),
+            (Ok(()), Some(_)) => self.board.set_blocked([prefix]),
+            (Ok(()), None) => self.board.set_unblocked([prefix]),
             (Err(error), Some(_)) => {
-                self.board.set_unblocked(prefix);
+                self.board.set_unblocked([prefix]);
                 self.failed(&error);
             }
             // It is blocked still.
@@ -137,13 +138,15 @@ impl Enforcer {
     }
 
     /// Makes the kernel agree about everything.
-    pub(super) fn reconcile(&mut self, engine: &Engine, allowlist: &[IpNet]) {
+    pub(super) fn reconcile(&mut self, allowlist: &[IpNet]) {
         let Some(pins) = self.pins.clone() else { return };
+        let wanted = self.all_wanted();
         let Reconciled { blocked, result } = match self.open(&pins) {
-            Ok(network) => network.reconcile(&all_wanted(engine), allowlist),
+            Ok(network) => network.reconcile(&wanted, allowlist),
             Err(error) => Reconciled { blocked: HashSet::new(), result: Err(error) },
         };
-        self.board.replace_blocked(blocked.into_iter().map(Prefix::from).collect());
+        let blocked = blocked.into_iter().map(|address| (Prefix::from(address), ()));
+        self.board.replace_blocked(blocked.collect());
         match result {
             Ok(changes) => {
                 self.stale = false;
@@ -157,20 +160,34 @@ impl Enforcer {
         }
     }
 
-    /// Makes the kernel agree about who is protected, and about the banned
-    /// addresses among them; the others are not looked at.
-    pub(super) fn reconcile_allowlist(&mut self, engine: &Engine, allowlist: &[IpNet]) {
+    /// Makes the kernel agree about who is protected, and about those who are
+    /// banned within a prefix that is newly so or no longer.
+    pub(super) fn reconcile_allowlist(&mut self, allowlist: &[IpNet], changed: IpNet) {
         self.leave_changed_pins();
         let Some(network) = &mut self.network else { return };
         if let Err(error) = network.reconcile_allowlist(allowlist) {
             self.failed(&error);
         }
-        let moved: Vec<_> = engine
-            .bans()
-            .prefixes()
-            .filter(|prefix| wanted(engine, *prefix).is_some() != self.board.is_blocked(*prefix))
-            .collect();
-        self.project(engine, moved);
+        let mut moved = self.board.within(changed);
+        moved.retain(|prefix| self.wanted(*prefix).is_some() != self.board.is_blocked(*prefix));
+        self.project(moved);
+    }
+
+    /// What the kernel should hold about a prefix.
+    fn wanted(&self, prefix: Prefix) -> Option<BanEntry> {
+        let until = self.board.wanted(prefix)?;
+        Some(clock::ban_entry(until, clock::boot_ns(), clock::now().unix_ms))
+    }
+
+    fn all_wanted(&self) -> HashMap<Address, BanEntry> {
+        let (boot_ns, unix_ms) = (clock::boot_ns(), clock::now().unix_ms);
+        let mut wanted = HashMap::new();
+        self.board.for_each_wanted(|prefix, until| {
+            if let Some(address) = address(prefix) {
+                wanted.insert(address, clock::ban_entry(until, boot_ns, unix_ms));
+            }
+        });
+        wanted
     }
 
     fn open(&mut self, pins: &Pins) -> Result<&mut Network, NetworkError> {
@@ -221,20 +238,6 @@ impl Enforcer {
 /// at the API only.
 fn address(prefix: Prefix) -> Option<Address> {
     prefix.to_string().parse().ok()
-}
-
-/// What the kernel should hold about a prefix.
-fn wanted(engine: &Engine, prefix: Prefix) -> Option<BanEntry> {
-    let until = engine.bans().blocked_until(prefix)?;
-    if !engine.trust().lets_drop(prefix) {
-        return None;
-    }
-    Some(clock::ban_entry(until, clock::boot_ns(), clock::now().unix_ms))
-}
-
-fn all_wanted(engine: &Engine) -> HashMap<Address, BanEntry> {
-    let prefixes = engine.bans().prefixes();
-    prefixes.filter_map(|prefix| Some((address(prefix)?, wanted(engine, prefix)?))).collect()
 }
 
 /// An error with its causes on one line.

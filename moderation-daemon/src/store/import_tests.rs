@@ -81,7 +81,7 @@ fn what_the_last_run_did_not_bring_again_is_stale() {
     assert!(!store.is_latest(&list, first).expect("readable"));
     let new = entries(&["192.0.2.2", "192.0.2.3"], None);
     store.add(&list, Some(second), &new, "root", NOW).expect("healthy").expect("the latest");
-    assert_eq!(remove_all(&mut store, &Removal::Stale(list, second)), 1);
+    assert_eq!(remove_all(&mut store, &Removal::Stale(list, Some(second))), 1);
     assert_eq!(listed(&store.load(NOW).expect("readable")), ["192.0.2.2", "192.0.2.3"]);
 }
 
@@ -99,7 +99,10 @@ fn removals_take_what_they_name_and_nothing_else_however_much_it_is() {
     assert_eq!(remove_all(&mut store, &Removal::Expired(NOW + 1_000)), 1);
     assert_eq!(remove_all(&mut store, &Removal::Source(source("many"))), 10_000);
     let left = store.load(NOW).expect("readable");
-    assert_eq!(left.lists().map(|it| it.source).collect::<Vec<_>>(), [source("few"), source("other")]);
+    assert_eq!(
+        left.lists().map(|it| it.source).collect::<Vec<_>>(),
+        [source("few"), source("other")]
+    );
     assert!(listed(&left).is_empty());
 }
 

@@ -27,8 +27,9 @@ pub struct ImportStore {
 pub enum Removal {
     /// All of a source.
     Source(Source),
-    /// Those of a source that its last run, by this number, did not bring again.
-    Stale(Source, u64),
+    /// Those of a source that its last run did not bring again. The number is
+    /// that run's, if it is known.
+    Stale(Source, Option<u64>),
     /// Those that have lapsed by that moment, in milliseconds since 1970.
     Expired(u64),
     /// One prefix, whoever listed it.
@@ -286,14 +287,20 @@ fn find(transaction: &Transaction<'_>, what: &Removal, from: &Place) -> Result<F
     let all = |rows: rusqlite::MappedRows<'_, _>| rows.collect::<Result<Found, Error>>();
     let id = |source| Ok::<_, Error>(list(transaction, source)?.map_or(-1, |(id, _)| id));
     match what {
-        Removal::Source(source) => all(query("import = ?4")?
-            .query_map(params![from.0, from.1, slice, id(source)?], read)?),
-        Removal::Stale(source, run) => all(query("import = ?4 AND import_entries.run <> ?5")?
-            .query_map(params![from.0, from.1, slice, id(source)?, sql_ms(*run)], read)?),
+        Removal::Source(source) => {
+            all(query("import = ?4")?
+                .query_map(params![from.0, from.1, slice, id(source)?], read)?)
+        }
+        Removal::Stale(source, _) => {
+            all(query("import = ?4 AND import_entries.run <> imports.run")?
+                .query_map(params![from.0, from.1, slice, id(source)?], read)?)
+        }
         Removal::Expired(now_ms) => all(query("expires_at_ms <= ?4")?
             .query_map(params![from.0, from.1, slice, sql_ms(*now_ms)], read)?),
-        Removal::Prefix(prefix) => all(query("import IN (SELECT id FROM imports) AND prefix = ?4")?
-            .query_map(params![from.0, from.1, slice, prefix.to_string()], read)?),
+        Removal::Prefix(prefix) => {
+            all(query("import IN (SELECT id FROM imports) AND prefix = ?4")?
+                .query_map(params![from.0, from.1, slice, prefix.to_string()], read)?)
+        }
     }
 }
 
