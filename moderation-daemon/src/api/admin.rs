@@ -361,7 +361,8 @@ fn status_of(context: &Context) -> Value {
     json!({
         "version": env!("CARGO_PKG_VERSION"),
         "uptime_ms": uptime_ms,
-        "bans": { "active": active, "enforced": enforced, "stopped": board.is_runaway() },
+        "bans": { "active": active, "enforced": enforced },
+        "automatic_bans": automatic_bans(context),
         "imports": {
             "lists": lists.len(),
             "entries": lists.iter().map(|list| list.entries).sum::<usize>(),
@@ -376,6 +377,15 @@ fn status_of(context: &Context) -> Value {
         "queue": { "length": length, "capacity": capacity },
         "memory": { "scores": size.scores, "windows": size.windows, "leases": size.leases },
     })
+}
+
+/// Stopped: a rule has run away.
+fn automatic_bans(context: &Context) -> &'static str {
+    match (context.config.rules.ban.enabled, context.moderator.board().is_runaway()) {
+        (false, _) => "off",
+        (true, false) => "on",
+        (true, true) => "stopped",
+    }
 }
 
 fn network_status(context: &Context) -> Value {

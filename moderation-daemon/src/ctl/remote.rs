@@ -285,7 +285,7 @@ fn status_text(status: &Value) -> String {
         let text = format!("{} entries of {} lists", imports["entries"], imports["lists"]);
         rows.insert(3, ("imports", text));
     }
-    if bans["stopped"] == true {
+    if status["automatic_bans"] == "stopped" {
         let text = "automatic bans have stopped: too many in a minute, see the log";
         rows.push(("problem", text.to_owned()));
     }
