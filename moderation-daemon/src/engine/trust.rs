@@ -7,6 +7,7 @@ use std::{
     net::IpAddr,
 };
 
+use foldhash::fast::FixedState;
 use ipnet::IpNet;
 
 use super::Prefix;
@@ -37,11 +38,59 @@ pub struct Trusted {
 /// that occurs, not one per prefix.
 #[derive(Clone, Debug, Default)]
 pub struct PrefixSet {
-    prefixes: HashMap<IpNet, Trust>,
+    /// Asked about every entry of a list: the standard hasher would take most of
+    /// the time. Only operators put anything in.
+    prefixes: HashMap<IpNet, Trust, FixedState>,
     v4_lengths: BTreeSet<u8>,
     v6_lengths: BTreeSet<u8>,
+    touched: Touched,
     /// In order, to find those within a block.
     guards: BTreeSet<IpNet>,
+}
+
+/// Which /16s hold something trusted: of a list of a million, hardly any entry
+/// lies in one, and all the others are done with after one look.
+#[derive(Clone, Debug, Default)]
+struct Touched {
+    v4: Bits,
+    v6: Bits,
+}
+
+/// A bit for each value of the first 16 of an address; empty for none.
+type Bits = Vec<u64>;
+
+const COARSE_BITS: u8 = 16;
+
+impl Touched {
+    fn note(&mut self, prefix: IpNet) {
+        let bits = match prefix {
+            IpNet::V4(_) => &mut self.v4,
+            IpNet::V6(_) => &mut self.v6,
+        };
+        bits.resize((1 << COARSE_BITS) / 64, 0);
+        for at in coarse(prefix.network())..=coarse(prefix.broadcast()) {
+            bits[at / 64] |= 1 << (at % 64);
+        }
+    }
+
+    fn may_concern(&self, prefix: IpNet) -> bool {
+        let bits = match prefix {
+            IpNet::V4(_) => &self.v4,
+            IpNet::V6(_) => &self.v6,
+        };
+        let at = coarse(prefix.addr());
+        let is_touched = |word: &u64| word >> (at % 64) & 1 == 1;
+        prefix.prefix_len() < COARSE_BITS || bits.get(at / 64).is_some_and(is_touched)
+    }
+}
+
+/// The first 16 bits of an address.
+fn coarse(ip: IpAddr) -> usize {
+    let [high, low] = match ip {
+        IpAddr::V4(ip) => [ip.octets()[0], ip.octets()[1]],
+        IpAddr::V6(ip) => [ip.octets()[0], ip.octets()[1]],
+    };
+    usize::from(u16::from_be_bytes([high, low]))
 }
 
 impl PrefixSet {
@@ -53,6 +102,7 @@ impl PrefixSet {
             IpNet::V6(_) => &mut self.v6_lengths,
         };
         lengths.insert(prefix.prefix_len());
+        self.touched.note(prefix);
         let known = self.prefixes.entry(prefix).or_insert(trust);
         *known = trust.max(*known);
         if trust == Trust::Guard {
@@ -63,6 +113,9 @@ impl PrefixSet {
     /// The most trusted prefix in the set that covers `prefix` whole; of
     /// several the widest.
     pub fn covering(&self, prefix: IpNet) -> Option<Trusted> {
+        if !self.touched.may_concern(prefix) {
+            return None;
+        }
         let lengths = match prefix {
             IpNet::V4(_) => &self.v4_lengths,
             IpNet::V6(_) => &self.v6_lengths,
@@ -87,8 +140,13 @@ impl PrefixSet {
         covering.or_else(|| self.guard_within(prefix.net()))
     }
 
-    /// A guarded prefix within a block.
+    /// A guarded prefix within a block; the block itself is asked about
+    /// elsewhere.
     fn guard_within(&self, block: IpNet) -> Option<Trusted> {
+        let is_single = block.prefix_len() == block.max_prefix_len();
+        if is_single || !self.touched.may_concern(block) {
+            return None;
+        }
         // In the order of `IpNet` whatever begins within the block stands
         // between its first and its last address, at any length.
         let last = match block {
