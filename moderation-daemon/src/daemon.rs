@@ -11,11 +11,12 @@ use crate::{
     api::{self, Listener},
     clock,
     config::{self, AttachMode, Config},
+    engine::Trust,
     exit::{self, NeedsRoot},
     metrics::Metrics,
     moderator::{self, Kernel, Setup, Started},
     network::{self, AttachOptions, Attached, Pins},
-    store::Store,
+    store::{ImportStore, Store},
     telemetry,
 };
 
@@ -98,6 +99,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     let started_at_boot_ms = clock::now().boot_ms;
     let store = Store::open(&config.store.path)?;
     let reader = store.reader(&config.store.path)?;
+    let lists = ImportStore::open(&config.store.path)?;
     let api_socket = Listener::bind(&config.api)?;
     let admin_socket = Listener::bind(&config.admin)?;
     // A second daemon has ended by now, before it touched the kernel.
@@ -106,7 +108,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         (config.network.mode != AttachMode::Off).then(|| Pins::new(&config.network.pin_root));
     let kernel = pins.clone().map_or(Kernel::Off, Kernel::Pinned);
     let metrics = Arc::new(Metrics::new());
-    let started = moderator::start(setup(&config), store, kernel, Arc::clone(&metrics))?;
+    let started = moderator::start(setup(&config), store, lists, kernel, Arc::clone(&metrics))?;
     let Started { moderator, mut stopper } = started;
     let context = api::Context {
         moderator,
@@ -130,10 +132,18 @@ async fn serve(config: Config) -> anyhow::Result<()> {
 }
 
 fn setup(config: &Config) -> Setup {
-    let guards = config.network.guards.iter().copied();
+    let network = &config.network;
+    let trusted = [
+        (&network.guards, Trust::Guard),
+        (&config.allowlist, Trust::Allowlist),
+        (&network.proxies, Trust::Proxy),
+    ];
+    let trusted = trusted
+        .into_iter()
+        .flat_map(|(prefixes, trust)| prefixes.iter().map(move |prefix| (*prefix, trust)));
     Setup {
         rules: config.rules.clone(),
-        protected: guards.chain(config.allowlist.iter().copied()).collect(),
+        trusted: trusted.collect(),
         reconcile_interval: config.network.reconcile_interval,
         retention: config.store.retention,
         max_records: config.store.max_records,

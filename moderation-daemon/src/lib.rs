@@ -11,6 +11,7 @@ pub mod daemon;
 pub mod api;
 pub mod moderator;
 
+pub mod blocklist;
 pub mod engine;
 pub mod guard;
 pub mod network;

@@ -11,6 +11,7 @@ use prometheus_client::{
 
 use crate::{
     engine::{Act, BanRefusal, Size, Verdict, ViolationType},
+    moderator::{Added, Fill},
     network::Changes,
 };
 
@@ -32,6 +33,12 @@ struct ViolationLabels {
 struct PacketLabels {
     action: &'static str,
     reason: &'static str,
+}
+
+/// Labels of the gauges of prefixes.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct KindLabels {
+    kind: &'static str,
 }
 
 /// Labels of counters of refusals.
@@ -88,11 +95,18 @@ pub struct Metrics {
     pub enforcement_failures: Counter,
     drift: Counter,
     problems: Family<ReasonLabels, Counter>,
+    imports_accepted: Counter,
+    imports_refused: Family<ReasonLabels, Counter>,
+    prefixes: Family<KindLabels, Gauge>,
+    prefixes_max: Family<KindLabels, Gauge>,
+    prefixes_enforced: Gauge,
+    imported: Gauge,
     overflows: Family<TableLabels, Counter>,
     packets: Family<PacketLabels, Counter>,
     packet_bytes: Family<PacketLabels, Counter>,
     bans_active: Gauge,
     bans_enforced: Gauge,
+    bans_stopped: Gauge,
     scores: Gauge,
     windows: Gauge,
     leases: Gauge,
@@ -106,6 +120,14 @@ pub struct Metrics {
 pub struct Snapshot {
     /// How full the engine is.
     pub size: Size,
+    /// How many prefixes are banned or imported.
+    pub fill: Fill,
+    /// How many exact ones and how many networks there may be.
+    pub max: (usize, usize),
+    /// Entries of imported lists.
+    pub imported: usize,
+    /// Whether automatic bans have stopped.
+    pub bans_stopped: bool,
     /// Bans that are in force in the kernel.
     pub bans_enforced: usize,
     /// Requests that wait.
@@ -135,6 +157,7 @@ impl Metrics {
         registry.register("bans_refused", "Bans that a score called for and that did not fall", self.bans_refused.clone());
         registry.register("bans_active", "Bans that hold now", self.bans_active.clone());
         registry.register("bans_enforced", "Bans of those that the kernel enforces", self.bans_enforced.clone());
+        registry.register("bans_stopped", "1 if automatic bans have stopped because a rule has run away", self.bans_stopped.clone());
         registry.register("queue_length", "Requests that wait for a decision", self.queue_length.clone());
         registry.register("queue_rejected", "Requests that found the queue full", self.queue_rejected.clone());
         registry.register("store_failures", "Batches that the store did not take", self.store_failures.clone());
@@ -146,6 +169,12 @@ impl Metrics {
         registry.register("api_problems", "Requests that were answered with a problem, by its name", self.problems.clone());
         registry.register("packets", "Packets seen by the XDP program, by action and reason", self.packets.clone());
         registry.register("packet_bytes", "Their bytes", self.packet_bytes.clone());
+        registry.register("import_entries", "Entries of lists that were accepted", self.imports_accepted.clone());
+        registry.register("import_entries_refused", "Entries of lists that were not, by reason", self.imports_refused.clone());
+        registry.register("prefixes", "Different prefixes that are banned or imported, by kind", self.prefixes.clone());
+        registry.register("prefixes_max", "How many there may be (network.max_bans, network.max_networks)", self.prefixes_max.clone());
+        registry.register("prefixes_enforced", "Those of them that the kernel holds", self.prefixes_enforced.clone());
+        registry.register("imported", "Entries of imported lists that hold now", self.imported.clone());
         registry.register("scores", "Scores in memory", self.scores.clone());
         registry.register("windows", "Limiter windows in memory", self.windows.clone());
         registry.register("leases", "Leases in memory", self.leases.clone());
@@ -174,10 +203,23 @@ impl Metrics {
     /// Counts a ban that a score called for and that did not fall.
     pub fn ban_refused(&self, refusal: BanRefusal) {
         let reason = match refusal {
-            BanRefusal::Protected => "protected",
+            BanRefusal::Protected(_) => "protected",
             BanRefusal::Full => "full",
+            BanRefusal::Runaway => "runaway",
         };
         self.bans_refused.get_or_create(&ReasonLabels { reason }).inc();
+    }
+
+    /// Counts what became of a part of a list.
+    pub fn imported(&self, added: &Added) {
+        self.imports_accepted.inc_by(added.accepted as u64);
+        let reasons =
+            [("protected", added.protected), ("full", added.full), ("expired", added.expired)];
+        for (reason, count) in reasons {
+            if count > 0 {
+                self.imports_refused.get_or_create(&ReasonLabels { reason }).inc_by(count as u64);
+            }
+        }
     }
 
     /// Counts what a comparison of kernel and store mended.
@@ -206,6 +248,17 @@ impl Metrics {
     fn take(&self, snapshot: &Snapshot) {
         self.bans_active.set(gauge(snapshot.size.bans));
         self.bans_enforced.set(gauge(snapshot.bans_enforced));
+        let kinds = [
+            ("exact", snapshot.fill.exact, snapshot.max.0),
+            ("network", snapshot.fill.networks, snapshot.max.1),
+        ];
+        for (kind, count, max) in kinds {
+            self.prefixes.get_or_create(&KindLabels { kind }).set(gauge(count));
+            self.prefixes_max.get_or_create(&KindLabels { kind }).set(gauge(max));
+        }
+        self.prefixes_enforced.set(gauge(snapshot.fill.enforced));
+        self.imported.set(gauge(snapshot.imported));
+        self.bans_stopped.set(i64::from(snapshot.bans_stopped));
         self.scores.set(gauge(snapshot.size.scores));
         self.windows.set(gauge(snapshot.size.windows));
         self.leases.set(gauge(snapshot.size.leases));

@@ -50,6 +50,12 @@ impl Caller {
         accept(path, response)
     }
 
+    /// `POST` with a text for a body.
+    pub fn post_text(&mut self, path: &str, body: &str) -> Result<Value> {
+        let response = self.0.post_text(path, body.to_owned())?;
+        accept(path, response)
+    }
+
     /// `PUT`.
     pub fn put(&mut self, path: &str) -> Result<Value> {
         let response = self.0.put(path)?;

@@ -158,7 +158,9 @@ fn what_the_daemon_refuses_ends_with_1_and_its_reason() -> Result<()> {
     let cases = [
         (vec!["lift", "7"], "there is no such active ban"),
         (vec!["lift", "nobody"], "neither an IPv4 nor an IPv6 address"),
-        (vec!["lift", "192.0.2.0/24"], "cannot be banned"),
+        (vec!["lift", "192.0.2.0/24"], "there is no such active ban"),
+        (vec!["lift", "192.0.0.0/4"], "cannot be banned"),
+        (vec!["lift", "--import", "list"], "there is no such imported list"),
         (vec!["ban", "--ip", "10.0.0.1", "--reason", "x"], "10.0.0.1"),
         (vec!["ban", "--user", "anna", "--duration", "long"], "\"long\" is no duration"),
         (vec!["allow", "add", "everyone"], "everyone"),
@@ -268,6 +270,12 @@ fn a_bad_configuration_ends_with_78_and_names_the_place() -> Result<()> {
         ("network: { pin_root: moderation }\n", &["network.pin_root", "absolute"]),
         ("network: { mode: fast }\n", &["network.mode", "fast"]),
         ("network: { max_bans: 0 }\n", &["network.max_bans"]),
+        ("network: { pin_root: /sys/fs/bpf/v1.0 }\n", &["network.pin_root", "dot"]),
+        ("bans: { v6_prefix: 32 }\n", &["bans.v6_prefix"]),
+        ("bans: { max_per_minute: 0 }\n", &["bans.max_per_minute"]),
+        ("bans: { network_block: often }\n", &["bans.network_block", "often"]),
+        ("bans: { network_block_by_type: { dancing: never } }\n", &["dancing"]),
+        ("bans: { escalation: { v6_56: 1 } }\n", &["bans.escalation.v6_56"]),
         ("allowlist: [192.0.2.0/33]\n", &["allowlist"]),
         ("log: { format: xml }\n", &["log.format", "xml"]),
         ("bans: [\n", &["line"]),
@@ -359,7 +367,7 @@ fn what_takes_root_ends_with_77_for_others() -> Result<()> {
         return Ok(());
     }
     let outsider = Outsider::new(65_534, 65_534)?;
-    let (_folder, config) = configuration("network: { interface: null }\n")?;
+    let (_folder, config) = configuration("network: { interfaces: [] }\n")?;
     let commands: [(&str, &[&str]); 5] = [
         ("moderationd", &["--interface", "lo"]),
         ("moderationctl", &["xdp", "attach", "--interface", "lo"]),

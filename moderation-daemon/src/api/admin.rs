@@ -1,5 +1,7 @@
 //! The operators' routes: bans, allowlist, status, metrics.
 
+use std::{collections::BTreeSet, net::IpAddr, sync::Arc};
+
 use axum::{
     Extension, Router,
     extract::State,
@@ -20,11 +22,11 @@ use super::{
 use crate::{
     clock,
     config::{AttachMode, parse_duration},
-    engine::{BanRefusal, InvalidPrefix, LiftTarget, NewBan, Prefix},
+    engine::{BanRefusal, InvalidPrefix, LiftTarget, NewBan, Prefix, Subject, Trust, Trusted},
     metrics::Snapshot,
-    moderator::AllowlistFull,
+    moderator::{AllowlistFull, BanView},
     network::Counters,
-    store::{Allowed, BanPage},
+    store::{Allowed, BanPage, BanRecord, Removal},
 };
 
 pub(super) fn routes() -> Router<Context> {
@@ -70,15 +72,19 @@ async fn bans(
             tracing::error!(error = &error as &dyn std::error::Error, "cannot list bans");
             Problem::Unreadable
         })?;
+    let board = context.moderator.board();
     let is_full = records.len() == limit as usize;
     let bans: Vec<_> = records
         .into_iter()
         .map(|record| {
-            let enforced = context.moderator.board().is_enforced(&record.ban);
-            BanJson::from_record(record, enforced, now)
+            let BanRecord { ban, lifted_at_unix_ms, lifted_by } = record;
+            let is_over = lifted_at_unix_ms.is_some() || !ban.holds_at(now.unix_ms);
+            let ban = Arc::new(ban);
+            let view = if is_over { BanView::over(ban) } else { board.view(&ban) };
+            BanJson::new(&view, now).lifted(lifted_at_unix_ms, lifted_by)
         })
         .collect();
-    let next = bans.last().filter(|_| is_full).map(BanJson::id);
+    let next = bans.last().filter(|_| is_full).and_then(BanJson::id);
     Ok(axum::Json(BanList { bans, next }))
 }
 
@@ -89,6 +95,7 @@ struct BanBody {
     ip: Option<String>,
     duration: Option<String>,
     reason: Option<String>,
+    network_block: Option<String>,
 }
 
 /// A reason is a sentence, not a book.
@@ -102,13 +109,13 @@ async fn ban(
     let prefix = body.ip.as_deref().map(|ip| banned_as(&context, ip)).transpose()?;
     // Whoever names one address of a /64 means that one first of all.
     let ip = body.ip.as_deref().and_then(|ip| ip.parse().ok());
-    if ip.is_some_and(|ip| context.moderator.board().is_protected(ip)) {
-        return Err(refused(BanRefusal::Protected, prefix));
+    if let Some(trusted) = ip.and_then(|ip| context.moderator.board().protecting(ip)) {
+        return Err(refused(BanRefusal::Protected(trusted), prefix));
     }
     let new = NewBan {
         user: body.user.as_deref().map(str::parse).transpose()?,
         prefix,
-        blocks: true,
+        blocks: blocks(body.network_block.as_deref())?,
         reason: text("reason", body.reason)?.unwrap_or_else(|| "banned by an operator".to_owned()),
         duration_ms: duration_ms(&context, body.duration.as_deref())?,
     };
@@ -158,12 +165,35 @@ fn duration_ms(context: &Context, text: Option<&str>) -> Result<Option<u64>, Pro
 fn refused(refusal: BanRefusal, prefix: Option<Prefix>) -> Problem {
     match refusal {
         BanRefusal::Full => Problem::Full("ban"),
-        BanRefusal::Protected => {
+        BanRefusal::Runaway => unreachable!("operators' bans are not limited"),
+        BanRefusal::Protected(trusted) => {
             let prefix = prefix.map_or_else(String::new, |prefix| prefix.to_string());
-            Problem::Protected(format!(
-                "{prefix} is on the allowlist or guarded (private, or in network.guards)"
-            ))
+            Problem::Protected(protected(&prefix, trusted))
         }
+    }
+}
+
+/// Why a prefix cannot be banned, in a sentence.
+pub(super) fn protected(prefix: &str, by: Trusted) -> String {
+    let holds = prefix.parse::<Prefix>().is_ok_and(|prefix| !by.prefix.contains(&prefix.net()));
+    match (by.trust, holds) {
+        (Trust::Allowlist | Trust::Proxy, _) => {
+            format!("{prefix} is on the allowlist, within {}", by.prefix)
+        }
+        (Trust::Guard, false) => format!(
+            "{prefix} is guarded, within {}: private, in network.guards, or this host's own",
+            by.prefix
+        ),
+        (Trust::Guard, true) => format!("{prefix} holds {}, which is guarded", by.prefix),
+    }
+}
+
+/// Whether the kernel is to enforce an operator's ban.
+fn blocks(text: Option<&str>) -> Result<bool, Problem> {
+    match text {
+        None | Some("always") => Ok(true),
+        Some("never") => Ok(false),
+        Some(_) => Err(Problem::InvalidField("network_block: always or never".to_owned())),
     }
 }
 
@@ -175,6 +205,13 @@ struct LiftQuery {
     ip: Option<String>,
 }
 
+fn lift_target(text: &str) -> Result<LiftTarget, InvalidPrefix> {
+    Ok(match text.parse::<IpAddr>() {
+        Ok(ip) => LiftTarget::Address(ip.to_canonical()),
+        Err(_) => LiftTarget::Prefix(text.parse()?),
+    })
+}
+
 async fn lift(
     State(context): State<Context>,
     Extension(peer): Extension<Peer>,
@@ -183,16 +220,59 @@ async fn lift(
     let target = match (query.id, query.user, query.ip) {
         (Some(id), None, None) => LiftTarget::Ban(id),
         (None, Some(user), None) => LiftTarget::User(user.parse()?),
-        (None, None, Some(ip)) => LiftTarget::Prefix(banned_as(&context, &ip)?),
+        (None, None, Some(ip)) => lift_target(&ip)?,
         _ => return Err(Problem::InvalidField("exactly one of id, user and ip".to_owned())),
     };
-    let lifted = context.moderator.lift(target, peer.name()).await?;
+    let mut lifted = context.moderator.lift(target.clone(), peer.name()).await?;
+    lifted.extend(lift_imported(&context, &target, &peer).await?);
     if lifted.is_empty() {
-        return Err(Problem::NoSuch("active ban"));
+        return Err(nothing_lifted(&context, &target));
     }
     let now = clock::now();
     let lifted: Vec<_> = lifted.iter().map(|ban| BanJson::new(ban, now)).collect();
     Ok(axum::Json(json!({ "lifted": lifted })))
+}
+
+/// Takes what a target names off every list; what it was.
+async fn lift_imported(
+    context: &Context,
+    target: &LiftTarget,
+    peer: &Peer,
+) -> Result<Vec<BanView>, Problem> {
+    let prefixes = match target {
+        LiftTarget::Ban(_) | LiftTarget::User(_) => return Ok(Vec::new()),
+        LiftTarget::Prefix(prefix) => vec![*prefix],
+        LiftTarget::Address(ip) => {
+            let v6_prefix = context.config.rules.ban.v6_prefix;
+            let widths = BTreeSet::from([v6_prefix, 64, 128]);
+            let around: BTreeSet<_> =
+                widths.into_iter().map(|bits| Prefix::around(*ip, bits)).collect();
+            around.into_iter().collect()
+        }
+    };
+    let mut lifted = context.moderator.board().imported(&prefixes);
+    for view in &mut lifted {
+        let Some(prefix) = view.ban.prefix else { continue };
+        context.moderator.remove_imported(Removal::Prefix(prefix)).await??;
+        let by = peer.name();
+        tracing::info!(%prefix, by, "an operator took an entry off the imported lists");
+        view.enforced = false;
+    }
+    Ok(lifted)
+}
+
+/// There is nothing to lift; says so if a wider ban holds.
+fn nothing_lifted(context: &Context, target: &LiftTarget) -> Problem {
+    let LiftTarget::Address(ip) = target else { return Problem::NoSuch("active ban") };
+    let subject = Subject::new(None, Some(*ip)).expect("it has an address");
+    let view = context.moderator.check(&subject);
+    let Some((prefix, view)) = view.and_then(|view| Some((view.ban.prefix?, view))) else {
+        return Problem::NoSuch("active ban");
+    };
+    Problem::NotItself(format!(
+        "{ip} itself is not banned, but within {prefix}, which is: {}; lift that",
+        view.ban.reason
+    ))
 }
 
 #[derive(Debug, Serialize)]
@@ -208,6 +288,7 @@ async fn allowlist(State(context): State<Context>) -> axum::Json<Value> {
     let config = &context.config;
     let mut list: Vec<_> = config.network.guards.iter().map(listed("guard")).collect();
     list.extend(config.allowlist.iter().map(listed("config")));
+    list.extend(config.network.proxies.iter().map(listed("proxy")));
     list.extend(context.moderator.board().allowlist().into_iter().map(|allowed| AllowedView {
         prefix: allowed.prefix,
         note: allowed.note,
@@ -275,16 +356,36 @@ fn status_of(context: &Context) -> Value {
     let (active, enforced) = board.ban_counts();
     let (length, capacity) = context.moderator.queue();
     let size = board.size();
+    let (lists, fill, bounds) = (board.lists(), board.fill(), context.config.rules.bounds);
     let uptime_ms = clock::now().boot_ms.saturating_sub(context.started_at_boot_ms);
     json!({
         "version": env!("CARGO_PKG_VERSION"),
         "uptime_ms": uptime_ms,
         "bans": { "active": active, "enforced": enforced },
+        "automatic_bans": automatic_bans(context),
+        "imports": {
+            "lists": lists.len(),
+            "entries": lists.iter().map(|list| list.entries).sum::<usize>(),
+        },
+        "prefixes": {
+            "exact": { "wanted": fill.exact, "capacity": bounds.bans },
+            "networks": { "wanted": fill.networks, "capacity": bounds.networks },
+            "enforced": fill.enforced,
+        },
         "network": network_status(context),
         "store": { "path": context.config.store.path },
         "queue": { "length": length, "capacity": capacity },
         "memory": { "scores": size.scores, "windows": size.windows, "leases": size.leases },
     })
+}
+
+/// Stopped: a rule has run away.
+fn automatic_bans(context: &Context) -> &'static str {
+    match (context.config.rules.ban.enabled, context.moderator.board().is_runaway()) {
+        (false, _) => "off",
+        (true, false) => "on",
+        (true, true) => "stopped",
+    }
 }
 
 fn network_status(context: &Context) -> Value {
@@ -329,8 +430,13 @@ async fn metrics(State(context): State<Context>) -> Result<impl IntoResponse, Pr
 
 fn metrics_of(context: &Context) -> String {
     let board = context.moderator.board();
+    let bounds = context.config.rules.bounds;
     let snapshot = Snapshot {
         size: board.size(),
+        fill: board.fill(),
+        max: (bounds.bans, bounds.networks),
+        imported: board.lists().iter().map(|list| list.entries).sum(),
+        bans_stopped: board.is_runaway(),
         bans_enforced: board.ban_counts().1,
         queue_length: context.moderator.queue().0,
         kernel_open: board.kernel().open,

@@ -89,6 +89,7 @@ pub struct Client {
     patience: Duration,
 }
 
+const JSON: &str = "application/json";
 const PATIENCE: Duration = Duration::from_secs(10);
 
 impl Client {
@@ -98,13 +99,18 @@ impl Client {
         Self { socket, runtime: None, connection: None, patience: PATIENCE }
     }
 
+    /// Waits so long for each answer from now on.
+    pub const fn set_patience(&mut self, patience: Duration) {
+        self.patience = patience;
+    }
+
     /// `GET`.
     ///
     /// # Errors
     ///
     /// See [`ClientError`].
     pub fn get(&mut self, path: &str) -> Result<Response, ClientError> {
-        self.request(Method::GET, path, None)
+        self.request(Method::GET, path, JSON, String::new())
     }
 
     /// `POST` with a JSON body.
@@ -113,7 +119,16 @@ impl Client {
     ///
     /// See [`ClientError`].
     pub fn post(&mut self, path: &str, body: &Value) -> Result<Response, ClientError> {
-        self.request(Method::POST, path, Some(body))
+        self.request(Method::POST, path, JSON, body.to_string())
+    }
+
+    /// `POST` with a text for a body.
+    ///
+    /// # Errors
+    ///
+    /// See [`ClientError`].
+    pub fn post_text(&mut self, path: &str, body: String) -> Result<Response, ClientError> {
+        self.request(Method::POST, path, "text/plain; charset=utf-8", body)
     }
 
     /// `PUT` without a body.
@@ -122,7 +137,7 @@ impl Client {
     ///
     /// See [`ClientError`].
     pub fn put(&mut self, path: &str) -> Result<Response, ClientError> {
-        self.request(Method::PUT, path, None)
+        self.request(Method::PUT, path, JSON, String::new())
     }
 
     /// `DELETE`.
@@ -131,21 +146,21 @@ impl Client {
     ///
     /// See [`ClientError`].
     pub fn delete(&mut self, path: &str) -> Result<Response, ClientError> {
-        self.request(Method::DELETE, path, None)
+        self.request(Method::DELETE, path, JSON, String::new())
     }
 
     fn request(
         &mut self,
         method: Method,
         path: &str,
-        body: Option<&Value>,
+        content_type: &'static str,
+        body: String,
     ) -> Result<Response, ClientError> {
-        let body = body.map(Value::to_string).unwrap_or_default();
         let request = Request::builder()
             .method(method)
             .uri(path)
             .header(header::HOST, "moderation")
-            .header(header::CONTENT_TYPE, "application/json")
+            .header(header::CONTENT_TYPE, content_type)
             .body(Full::from(body))
             .map_err(|_| ClientError::Path(path.to_owned()))?;
         let runtime = match self.runtime.take() {

@@ -22,16 +22,21 @@ impl<T: DeserializeOwned, S: Sync> FromRequest<S> for Json<T> {
     type Rejection = Problem;
 
     async fn from_request(request: Request, _: &S) -> Result<Self, Problem> {
-        let read = read(request.into_body());
-        let bytes = timeout(BODY_TIMEOUT, read).await.map_err(|_| Problem::SlowClient)??;
+        let bytes = body(request.into_body(), MAX_BODY_BYTES).await?;
         parse(&bytes).map(Self)
     }
 }
 
-async fn read(body: Body) -> Result<Vec<u8>, Problem> {
-    match Limited::new(body, MAX_BODY_BYTES).collect().await {
+/// A whole body of at most so many bytes.
+pub(super) async fn body(body: Body, most_bytes: usize) -> Result<Vec<u8>, Problem> {
+    let read = read(body, most_bytes);
+    timeout(BODY_TIMEOUT, read).await.map_err(|_| Problem::SlowClient)?
+}
+
+async fn read(body: Body, most_bytes: usize) -> Result<Vec<u8>, Problem> {
+    match Limited::new(body, most_bytes).collect().await {
         Ok(whole) => Ok(whole.to_bytes().into()),
-        Err(error) if error.is::<LengthLimitError>() => Err(Problem::BodyTooLarge),
+        Err(error) if error.is::<LengthLimitError>() => Err(Problem::BodyTooLarge(most_bytes)),
         Err(_) => Err(Problem::Incomplete),
     }
 }

@@ -31,7 +31,7 @@ pub enum Problem {
     /// Neither user nor address.
     NoSubject,
     /// The body is longer than it may be.
-    BodyTooLarge,
+    BodyTooLarge(usize),
     /// The client took too long over its request.
     SlowClient,
     /// The client broke off.
@@ -42,8 +42,12 @@ pub enum Problem {
     MethodNotAllowed,
     /// No such ban, lease or prefix.
     NoSuch(&'static str),
+    /// There is no such ban on exactly this prefix, but another one holds.
+    NotItself(String),
     /// The address is on the allowlist or guarded.
     Protected(String),
+    /// Somebody else has begun the same thing anew.
+    Superseded(String),
     /// No room for another ban, lease or prefix.
     Full(&'static str),
     /// No decision.
@@ -67,12 +71,13 @@ impl Problem {
             Self::InvalidAddress(_) => "invalid-address",
             Self::InvalidUser(_) => "invalid-user",
             Self::NoSubject => "no-subject",
-            Self::BodyTooLarge => "body-too-large",
+            Self::BodyTooLarge(_) => "body-too-large",
             Self::SlowClient => "slow-client",
             Self::Incomplete => "incomplete-request",
             Self::NotFound => "not-found",
             Self::MethodNotAllowed => "method-not-allowed",
-            Self::NoSuch(_) => "no-such-thing",
+            Self::NoSuch(_) | Self::NotItself(_) => "no-such-thing",
+            Self::Superseded(_) => "superseded",
             Self::Protected(_) => "protected-address",
             Self::Full(_) => "full",
             Self::Unavailable(Unavailable::QueueFull) => "queue-full",
@@ -94,11 +99,11 @@ impl Problem {
             | Self::InvalidAddress(_)
             | Self::InvalidUser(_)
             | Self::NoSubject => StatusCode::UNPROCESSABLE_ENTITY,
-            Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::BodyTooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
             Self::SlowClient => StatusCode::REQUEST_TIMEOUT,
-            Self::NotFound | Self::NoSuch(_) => StatusCode::NOT_FOUND,
+            Self::NotFound | Self::NoSuch(_) | Self::NotItself(_) => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
-            Self::Protected(_) => StatusCode::CONFLICT,
+            Self::Protected(_) | Self::Superseded(_) => StatusCode::CONFLICT,
             Self::ForeignPeer => StatusCode::FORBIDDEN,
             Self::Unavailable(Unavailable::TimedOut) => StatusCode::GATEWAY_TIMEOUT,
             Self::Full(_) | Self::Unavailable(_) | Self::Unreadable | Self::TooManyConnections => {
@@ -115,9 +120,11 @@ impl Problem {
             | Self::UnknownType(detail)
             | Self::InvalidAddress(detail)
             | Self::InvalidUser(detail)
+            | Self::NotItself(detail)
+            | Self::Superseded(detail)
             | Self::Protected(detail) => detail.clone(),
             Self::NoSubject => NoSubject.to_string(),
-            Self::BodyTooLarge => format!("a body has at most {} bytes", super::MAX_BODY_BYTES),
+            Self::BodyTooLarge(most) => format!("a body has at most {most} bytes"),
             Self::SlowClient => "the request took too long to arrive".to_owned(),
             Self::Incomplete => "the request ended before its body did".to_owned(),
             Self::NotFound => "there is no such route on this socket".to_owned(),
@@ -166,7 +173,7 @@ impl IntoResponse for Problem {
         if status == StatusCode::SERVICE_UNAVAILABLE {
             headers.insert(header::RETRY_AFTER, RETRY_AFTER_SECONDS.into());
         }
-        if matches!(self, Self::SlowClient | Self::BodyTooLarge | Self::Incomplete) {
+        if matches!(self, Self::SlowClient | Self::BodyTooLarge(_) | Self::Incomplete) {
             // The rest of the body is still to come, and unwanted.
             headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
         }

@@ -7,8 +7,7 @@ use serde_json::{Value, json};
 use crate::{
     clock,
     engine::{Cause, Count, Lease, Moment, Verdict, ViolationType},
-    moderator::{Answer, BanView},
-    store::BanRecord,
+    moderator::{Answer, BanView, Enforcement},
 };
 
 /// The answer to an event, a violation or a lease.
@@ -54,7 +53,10 @@ pub(super) struct LeaseView {
 /// A ban, as everyone sees it.
 #[derive(Debug, Serialize)]
 pub(super) struct BanJson {
-    id: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    id: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    import: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     user: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -66,6 +68,10 @@ pub(super) struct BanJson {
     expires_at: Option<String>,
     remaining_ms: Option<u64>,
     enforced: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    network: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    note: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     lifted_at: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -127,7 +133,8 @@ impl BanJson {
     pub(super) fn new(view: &BanView, now: Moment) -> Self {
         let ban = &view.ban;
         Self {
-            id: ban.id,
+            id: view.source.is_none().then_some(ban.id),
+            import: view.source.as_ref().map(ToString::to_string),
             user: ban.user.as_ref().map(ToString::to_string),
             address: ban.prefix.map(|prefix| prefix.to_string()),
             reason: ban.reason.clone(),
@@ -136,25 +143,40 @@ impl BanJson {
             expires_at: ban.expires_at_unix_ms.map(clock::rfc3339),
             remaining_ms: ban.expires_at_unix_ms.map(|end| end.saturating_sub(now.unix_ms)),
             enforced: view.enforced,
+            network: view.network.map(network),
+            note: view.network.and_then(|network| note(view, network)),
             lifted_at: None,
             lifted_by: None,
         }
     }
 
-    /// A ban from the store; one that is over is not enforced.
-    pub(super) fn from_record(record: BanRecord, enforced: bool, now: Moment) -> Self {
-        let active = record.lifted_at_unix_ms.is_none() && record.ban.holds_at(now.unix_ms);
-        let view = BanView { ban: record.ban.into(), enforced: enforced && active };
-        Self {
-            lifted_at: record.lifted_at_unix_ms.map(clock::rfc3339),
-            lifted_by: record.lifted_by,
-            ..Self::new(&view, now)
-        }
+    /// The same, with what ended it early if something did.
+    pub(super) fn lifted(self, at_unix_ms: Option<u64>, by: Option<String>) -> Self {
+        Self { lifted_at: at_unix_ms.map(clock::rfc3339), lifted_by: by, ..self }
     }
 
-    pub(super) const fn id(&self) -> u64 {
+    pub(super) const fn id(&self) -> Option<u64> {
         self.id
     }
+}
+
+const fn network(enforcement: Enforcement) -> &'static str {
+    match enforcement {
+        Enforcement::Blocked => "blocked",
+        Enforcement::Pending => "pending",
+        Enforcement::Never | Enforcement::Proxy(_) => "never",
+    }
+}
+
+/// What people should know who expect the kernel to drop packets.
+fn note(view: &BanView, enforcement: Enforcement) -> Option<String> {
+    let (Enforcement::Proxy(proxy), Some(prefix)) = (enforcement, view.ban.prefix) else {
+        return None;
+    };
+    Some(format!(
+        "{prefix} is within {proxy}, a proxy or CDN: it is never dropped at the network layer; \
+         nginx and the API enforce the ban instead"
+    ))
 }
 
 /// Points are mostly whole, and look better so.

@@ -33,17 +33,31 @@ pub(super) enum Command {
     Ban(Ban),
     /// End bans early
     #[command(after_help = "Examples:\n  moderationctl lift 42\n  \
-                            moderationctl lift 192.0.2.7 user:64b0c0ffee")]
+                            moderationctl lift 192.0.2.7 user:64b0c0ffee\n  \
+                            moderationctl lift --import firehol_level1")]
     Lift {
-        /// A ban's number, an address, or user:ID
-        #[arg(required = true, value_name = "BAN")]
+        /// A ban's number, an address, a prefix, or user:ID
+        #[arg(required_unless_present = "import", value_name = "BAN")]
         targets: Vec<String>,
+        /// A whole imported list, by its source
+        #[arg(long, value_name = "NAME")]
+        import: Option<String>,
     },
+    /// Ban what is on a list: one prefix a line, or CSV with an expiry
+    #[command(after_help = "Examples:\n  moderationctl import firehol_level1.netset --replace\n  \
+                            curl -s https://lists.example/bad.csv | \
+                            moderationctl import - --source bad --expires 7d\n\n\
+                            # and ; begin comments. A line of CSV is PREFIX,EXPIRY: a time \
+                            (2030-01-31T12:00:00Z), a duration (7d), or nothing for ever.")]
+    Import(Import),
     /// List bans
     List {
         /// Those that are over, too
         #[arg(long)]
         all: bool,
+        /// The imported lists instead
+        #[arg(long, conflicts_with = "all")]
+        imports: bool,
     },
     /// Say whether an address or a user is banned, why, and until when
     Check {
@@ -72,7 +86,8 @@ pub(super) struct Whom {
     /// The user's id
     #[arg(long, group = "subject")]
     pub(super) user: Option<String>,
-    /// The address: IPv4, or IPv6 for its /64
+    /// The address or prefix; an IPv6 address stands for its /64 (bans.v6_prefix)
+    /// unless it is written as a /128
     #[arg(long, group = "subject")]
     pub(super) ip: Option<String>,
 }
@@ -87,6 +102,37 @@ pub(super) struct Ban {
     /// Why, for the people who read it
     #[arg(long)]
     pub(super) reason: Option<String>,
+    /// Whether the kernel drops the packets; never: it holds at the API only
+    #[arg(long, value_name = "WHEN", value_parser = ["always", "never"])]
+    pub(super) network_block: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Import {
+    /// The list; - reads standard input
+    #[arg(value_name = "FILE")]
+    pub(super) file: PathBuf,
+    /// What to call the list [default: the file's name without its ending]
+    #[arg(long, value_name = "NAME")]
+    pub(super) source: Option<String>,
+    /// Remove what an earlier import of the source brought and this one does not
+    #[arg(long)]
+    pub(super) replace: bool,
+    /// How long entries last that do not say so themselves [default: for ever]
+    #[arg(long, value_name = "DURATION")]
+    pub(super) expires: Option<String>,
+    /// Leave out lines that make no sense, instead of importing nothing
+    #[arg(long)]
+    pub(super) skip_bad: bool,
+    /// Read the list and say what would be imported; ask no daemon
+    #[arg(long)]
+    pub(super) dry_run: bool,
+}
+
+impl Import {
+    pub(super) fn is_stdin(&self) -> bool {
+        self.file.as_os_str() == "-"
+    }
 }
 
 #[derive(Debug, Subcommand)]

@@ -2,7 +2,9 @@
 //! works on the kernel itself and needs no daemon.
 
 mod command;
+mod import;
 mod output;
+mod own;
 mod remote;
 mod xdp;
 
@@ -34,5 +36,5 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
         return xdp::run(command, &config, output);
     }
     let socket = arguments.socket.unwrap_or_else(|| config.admin.path.clone());
-    Remote::new(socket, output).run(arguments.command)
+    Remote::new(socket, output, config.rules.ban.v6_prefix).run(arguments.command)
 }

@@ -83,6 +83,9 @@ fn state(ban: &Value) -> String {
     }
     let until =
         ban["expires_at"].as_str().map_or("for ever".to_owned(), |at| format!("until {at}"));
+    if ban["network"] == "never" {
+        return format!("{until} (at the API only)");
+    }
     let enforced = ban["enforced"].as_bool().unwrap_or(false);
     if enforced { until } else { format!("{until} (not enforced in the kernel)") }
 }

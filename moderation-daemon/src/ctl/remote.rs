@@ -1,6 +1,6 @@
 //! The commands that ask the daemon.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, time::Duration};
 
 use anyhow::{Context as _, bail};
 use serde_json::{Map, Value, json};
@@ -8,6 +8,7 @@ use serde_json::{Map, Value, json};
 use super::{
     command::{Allow, Ban, Command},
     output::{Output, bans, field, list, table},
+    own::OwnSessions,
 };
 use crate::{
     api::client::{Client, ClientError, Response},
@@ -15,23 +16,35 @@ use crate::{
     exit::Unreachable,
 };
 
+/// A long list is not removed in an instant.
+const LIST_PATIENCE: Duration = Duration::from_secs(120);
+
 pub(super) struct Remote {
-    client: Client,
+    pub(super) client: Client,
     socket: PathBuf,
-    output: Output,
+    pub(super) output: Output,
+    /// What the daemon bans for an IPv6 address, by the same configuration.
+    v6_prefix: u8,
 }
 
 impl Remote {
-    pub(super) fn new(socket: PathBuf, output: Output) -> Self {
-        Self { client: Client::new(&socket), socket, output }
+    pub(super) fn new(socket: PathBuf, output: Output, v6_prefix: u8) -> Self {
+        Self { client: Client::new(&socket), socket, output, v6_prefix }
     }
 
     pub(super) fn run(&mut self, command: Command) -> anyhow::Result<()> {
         match command {
             Command::Status => self.status(),
             Command::Ban(ban) => self.ban(ban),
-            Command::Lift { targets } => targets.iter().try_for_each(|target| self.lift(target)),
-            Command::List { all } => self.list(all),
+            Command::Lift { targets, import } => {
+                if let Some(source) = import {
+                    self.lift_import(&source)?;
+                }
+                targets.iter().try_for_each(|target| self.lift(target))
+            }
+            Command::Import(import) => super::import::run(self, &import, &OwnSessions::find()),
+            Command::List { imports: true, .. } => self.list_imports(),
+            Command::List { all, .. } => self.list(all),
             Command::Check { subject } => self.check(&subject),
             Command::Allow(allow) => self.allow(allow),
             Command::Xdp(_) => unreachable!("run before there is a remote"),
@@ -45,11 +58,15 @@ impl Remote {
     }
 
     fn ban(&mut self, ban: Ban) -> anyhow::Result<()> {
+        if let Some(prefix) = ban.whom.ip.as_deref().and_then(|ip| self.banned_as(ip)) {
+            OwnSessions::find().refuse(prefix)?;
+        }
         let fields = [
             ("user", ban.whom.user),
             ("ip", ban.whom.ip),
             ("duration", ban.duration),
             ("reason", ban.reason),
+            ("network_block", ban.network_block),
         ];
         let body = object(fields);
         let response = self.client.post("/v1/bans", &body);
@@ -66,10 +83,37 @@ impl Remote {
             let lines = lifted.iter().map(|ban| {
                 let whom = [&ban["user"], &ban["address"]];
                 let whom: Vec<_> = whom.into_iter().filter_map(Value::as_str).collect();
-                format!("lifted ban {} of {}\n", ban["id"], whom.join(" and "))
+                match ban["import"].as_str() {
+                    Some(source) => format!("took {} off {source}\n", whom.join(" and ")),
+                    None => format!("lifted ban {} of {}\n", ban["id"], whom.join(" and ")),
+                }
             });
             lines.collect()
         })?)
+    }
+
+    /// What the daemon will ban; if that makes no sense, it says so itself.
+    fn banned_as(&self, text: &str) -> Option<Prefix> {
+        match text.parse() {
+            Ok(ip) => Some(Prefix::around(ip, self.v6_prefix)),
+            Err(_) => text.parse().ok(),
+        }
+    }
+
+    fn lift_import(&mut self, source: &str) -> anyhow::Result<()> {
+        self.client.set_patience(LIST_PATIENCE);
+        let response = self.client.delete(&format!("/v1/imports/{}", encoded(source)));
+        let answer =
+            self.success(response).with_context(|| format!("cannot lift the list {source}"))?;
+        Ok(self
+            .output
+            .show(&answer, |answer| format!("lifted {} entries of {source}", answer["removed"]))?)
+    }
+
+    fn list_imports(&mut self) -> anyhow::Result<()> {
+        let response = self.client.get("/v1/imports");
+        let answer = self.success(response)?;
+        Ok(self.output.show(&answer, |answer| imports_text(&answer["imports"]))?)
     }
 
     fn list(&mut self, all: bool) -> anyhow::Result<()> {
@@ -135,7 +179,7 @@ impl Remote {
     }
 
     /// The body of a good answer; otherwise what the daemon says is wrong.
-    fn success(&self, response: Result<Response, ClientError>) -> anyhow::Result<Value> {
+    pub(super) fn success(&self, response: Result<Response, ClientError>) -> anyhow::Result<Value> {
         let response = response.map_err(|error| self.unreachable(error))?;
         if response.is_success() {
             return Ok(response.body);
@@ -236,10 +280,30 @@ fn status_text(status: &Value) -> String {
         ("store", field(&status["store"]["path"])),
         ("pins", field(&network["pin_root"])),
     ];
+    let imports = &status["imports"];
+    if imports["lists"].as_u64().is_some_and(|lists| lists > 0) {
+        let text = format!("{} entries of {} lists", imports["entries"], imports["lists"]);
+        rows.insert(3, ("imports", text));
+    }
+    if status["automatic_bans"] == "stopped" {
+        let text = "automatic bans have stopped: too many in a minute, see the log";
+        rows.push(("problem", text.to_owned()));
+    }
     if network["problem"].is_string() {
         rows.push(("problem", field(&network["problem"])));
     }
     list(&rows)
+}
+
+fn imports_text(imports: &Value) -> String {
+    let lists = imports.as_array().map(Vec::as_slice).unwrap_or_default();
+    if lists.is_empty() {
+        return "no imported lists".to_owned();
+    }
+    let rows = lists
+        .iter()
+        .map(|list| ["source", "entries", "networks", "updated_at"].map(|name| field(&list[name])));
+    table(["SOURCE", "ENTRIES", "NETWORKS", "UPDATED"], rows)
 }
 
 fn allowlist_text(allowlist: &Value) -> String {

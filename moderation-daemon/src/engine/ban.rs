@@ -55,6 +55,8 @@ pub struct BanIndex {
     by_user: HashMap<UserId, ByExpiry>,
     by_prefix: HashMap<Prefix, ByExpiry>,
     lengths: Lengths,
+    /// How many different /64s are banned in wider blocks.
+    in_blocks: HashMap<Prefix, usize>,
     by_expiry: ByExpiry,
 }
 
@@ -70,10 +72,12 @@ impl BanIndex {
         }
         if let Some(prefix) = ban.prefix {
             let bans = self.by_prefix.entry(prefix).or_default();
-            if bans.is_empty() {
-                self.lengths.add(prefix);
-            }
+            let is_first = bans.is_empty();
             bans.insert((ban.ends(), ban.id));
+            if is_first {
+                self.lengths.add(prefix);
+                blocks_around(prefix).for_each(|it| *self.in_blocks.entry(it).or_default() += 1);
+            }
         }
         self.by_expiry.insert((ban.ends(), ban.id));
         self.by_id.insert(ban.id, ban);
@@ -90,6 +94,7 @@ impl BanIndex {
             && forget(&mut self.by_prefix, &prefix, &ban)
         {
             self.lengths.remove(prefix);
+            blocks_around(prefix).for_each(|block| self.forget_in(block));
         }
         Some(ban)
     }
@@ -158,10 +163,29 @@ impl BanIndex {
         self.of_prefix(prefix).find(|ban| ban.blocks).map(|ban| ban.expires_at_unix_ms)
     }
 
+    /// How many different /64s are banned in a /56 or /48.
+    pub(super) fn banned_64s(&self, block: Prefix) -> usize {
+        self.in_blocks.get(&block).copied().unwrap_or(0)
+    }
+
+    fn forget_in(&mut self, block: Prefix) {
+        if let Some(count) = self.in_blocks.get_mut(&block) {
+            *count -= 1;
+            if *count == 0 {
+                self.in_blocks.remove(&block);
+            }
+        }
+    }
+
     /// How many different prefixes are banned: exact ones, and networks.
     pub const fn prefix_counts(&self) -> (usize, usize) {
         self.lengths.counts()
     }
+}
+
+/// The blocks in which a banned /64 counts.
+fn blocks_around(prefix: Prefix) -> impl Iterator<Item = Prefix> {
+    [56, 48].into_iter().filter_map(move |bits| prefix.block_of_64(bits))
 }
 
 /// The one among several bans that holds longest, if any holds at all.
@@ -221,6 +245,7 @@ mod tests {
         assert_eq!(index.blocked_until(prefix), None);
         assert!(index.is_empty() && index.by_user.is_empty() && index.by_prefix.is_empty());
         assert_eq!(index.prefix_counts(), (0, 0));
+        assert!(index.in_blocks.is_empty());
     }
 
     #[test]

@@ -4,9 +4,9 @@
 use std::sync::Arc;
 
 use super::{
-    Act, Ban, BanRefusal, Bearer, Cause, Change, Count, Decision, EventType, Lease, Limiter,
-    Moment, Outcome, Overlay, Prefix, Request, Score, ScoreKey, Subject, Verdict, Violation,
-    ViolationType, WindowKey, browser::is_browser, window::hit,
+    Act, Bearer, Cause, Change, Count, Decision, EventType, Lease, Limiter, Moment, Outcome,
+    Overlay, Request, Score, ScoreKey, Subject, Verdict, Violation, ViolationType, WindowKey,
+    browser::is_browser, penalty::Penalty, window::hit,
 };
 
 impl Overlay<'_> {
@@ -57,6 +57,11 @@ impl Overlay<'_> {
             Act::Event { kind, user_agent } => {
                 self.event(request, *kind, user_agent.as_deref(), counts, now)
             }
+            Act::Violation { kind: ViolationType::ConnectionRate, .. }
+                if self.is_trusted(&request.subject) =>
+            {
+                Decision { outcome: Outcome::allow(), changes: Vec::new() }
+            }
             Act::Violation { kind, points } => self.violate(request, *kind, *points, None, now),
             Act::Acquire => self.acquire(request, now),
         };
@@ -68,6 +73,12 @@ impl Overlay<'_> {
             decision.changes.push(Change::Answer(Arc::clone(id), outcome, until));
         }
         decision
+    }
+
+    /// Whoever is trusted may open connections as they like; a proxy's are those
+    /// of many.
+    fn is_trusted(&self, subject: &Subject) -> bool {
+        subject.ip().is_some_and(|ip| self.engine.trust.of(ip).is_some())
     }
 
     /// Limiters are asked in order and the first that is exceeded ends it, so
@@ -155,12 +166,8 @@ impl Overlay<'_> {
         let score = Score { points: violation.total, updated_at_unix_ms: now.unix_ms };
         changes.push(Change::Score(key, score));
         changes.push(Change::Violation(Box::new(violation.clone())));
-        let (ban, refusal) = match self.penalty(&violation, subject, now) {
-            None => (None, None),
-            Some(Ok(ban)) => (Some(Arc::new(ban)), None),
-            Some(Err(refusal)) => (None, Some(refusal)),
-        };
-        changes.extend(ban.clone().map(Change::Ban));
+        let Penalty { ban, refusal, changes: penalties } = self.penalty(&violation, subject, now);
+        changes.extend(penalties);
         let outcome = Outcome {
             verdict: Verdict::Deny,
             cause: Some(Cause::Violation(kind)),
@@ -170,45 +177,5 @@ impl Overlay<'_> {
             ..Outcome::allow()
         };
         Decision { outcome, changes }
-    }
-
-    /// The ban that a violation brings, if it does.
-    fn penalty(
-        &self,
-        violation: &Violation,
-        subject: &Subject,
-        now: Moment,
-    ) -> Option<Result<Ban, BanRefusal>> {
-        let rule = self.engine.rules.ban;
-        if !rule.enabled || !rule.crosses(violation.previous, violation.total) {
-            return None;
-        }
-        let user = subject.user().cloned();
-        let prefix = self.bannable_prefix(subject);
-        if user.is_none() && prefix.is_none() {
-            return Some(Err(BanRefusal::Protected));
-        }
-        if self.ban_count() >= self.engine.rules.bounds.bans {
-            return Some(Err(BanRefusal::Full));
-        }
-        Some(Ok(Ban {
-            id: self.next_ban,
-            user,
-            prefix,
-            blocks: true,
-            reason: format!("{} score reached {}", violation.kind, violation.total),
-            violation: Some(violation.kind),
-            score: Some(violation.total),
-            created_at_unix_ms: now.unix_ms,
-            expires_at_unix_ms: Some(now.unix_ms.saturating_add(rule.duration_ms)),
-        }))
-    }
-
-    /// What the subject's address is banned as, unless it is protected.
-    fn bannable_prefix(&self, subject: &Subject) -> Option<Prefix> {
-        let trust = &self.engine.trust;
-        let ip = subject.ip().filter(|ip| !trust.contains(*ip))?;
-        let prefix = Prefix::around(ip, self.engine.rules.ban.v6_prefix);
-        Some(prefix).filter(|prefix| trust.covering(prefix.net()).is_none())
     }
 }

@@ -3,8 +3,8 @@
 use std::{net::IpAddr, sync::Arc};
 
 use super::{
-    Ban, Bearer, Count, Lease, LeaseId, Limiter, RequestId, Score, ScoreKey, UserId, ViolationType,
-    Window, WindowKey,
+    Ban, Bearer, Count, Lease, LeaseId, Limiter, RequestId, Score, ScoreKey, Trusted, UserId,
+    ViolationType, Window, WindowKey,
 };
 
 /// A conclusion about one request: what to answer, and what it changes.
@@ -85,10 +85,13 @@ impl Outcome {
 /// Why no ban falls.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BanRefusal {
-    /// The address is on the allowlist or guarded, and no user is known.
-    Protected,
-    /// There are as many bans as there may be.
+    /// The address is on the allowlist or guarded, or holds what is guarded,
+    /// and no user is known.
+    Protected(Trusted),
+    /// There are as many bans, or banned prefixes, as there may be.
     Full,
+    /// More bans were called for within a minute than there may be.
+    Runaway,
 }
 
 /// One broken rule, as it is recorded.
@@ -139,6 +142,8 @@ pub enum Change {
     ForgetScore(ScoreKey),
     /// A rule was broken.
     Violation(Box<Violation>),
+    /// An automatic ban was called for, at a moment of the boot clock.
+    BanCall(u64),
     /// A ban fell.
     Ban(Arc<Ban>),
     /// A ban was lifted.

@@ -8,11 +8,13 @@
 
 mod ban;
 mod browser;
+mod circuit;
 mod decide;
 mod decision;
 mod event;
 mod lease;
 mod overlay;
+mod penalty;
 mod prefix;
 mod rule;
 mod score;
@@ -28,6 +30,7 @@ use std::{
     sync::Arc,
 };
 
+use circuit::Circuit;
 use lease::Leases;
 use score::ScoreBook;
 use window::Windows;
@@ -38,6 +41,7 @@ pub use decision::{BanRefusal, Cause, Change, Decision, Lift, Outcome, Verdict, 
 pub use event::{Act, EventType, Request, RequestId, ViolationType};
 pub use lease::{Lease, LeaseId};
 pub use overlay::{LiftTarget, NewBan, Overlay};
+pub(crate) use prefix::Lengths;
 pub use prefix::{InvalidPrefix, Prefix};
 pub use rule::{
     BanRule, Bounds, Concurrency, Escalation, Limit, Limiter, NetworkBlock, NetworkBlocks, Rules,
@@ -45,7 +49,7 @@ pub use rule::{
 };
 pub use score::{Score, ScoreKey};
 pub use subject::{Address, Bearer, InvalidAddress, InvalidUserId, NoSubject, Subject, UserId};
-pub use trust::PrefixSet;
+pub use trust::{PrefixSet, Trust, Trusted};
 pub use window::{Count, Window, WindowKey};
 
 /// Now, by both clocks that matter: limits and leases must not jump when the
@@ -68,6 +72,8 @@ pub struct Engine {
     bans: BanIndex,
     leases: Leases,
     answers: Answers,
+    circuit: Circuit,
+    taken: Taken,
     next_ban: BanId,
     next_lease: LeaseId,
 }
@@ -84,6 +90,15 @@ pub struct Restored {
     pub answers: Vec<(RequestId, Outcome)>,
     /// The highest number that a ban ever had.
     pub last_ban: BanId,
+}
+
+/// Places in the kernel that are taken by others than the engine's bans.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Taken {
+    /// Exact prefixes.
+    pub exact: usize,
+    /// Networks.
+    pub networks: usize,
 }
 
 /// How full the engine is.
@@ -105,6 +120,8 @@ impl Engine {
     /// An engine that goes on where the store's left off.
     pub fn new(rules: Rules, trust: PrefixSet, restored: Restored, now: Moment) -> Self {
         let mut engine = Self {
+            circuit: Circuit::new(rules.ban.max_per_minute),
+            taken: Taken::default(),
             rules,
             trust,
             windows: Windows::default(),
@@ -153,6 +170,7 @@ impl Engine {
             Change::Score(key, score) => self.scores.put(key, score),
             Change::ForgetScore(key) => self.scores.remove(&key),
             Change::Violation(_) => {} // a record; the engine keeps its score
+            Change::BanCall(at_boot_ms) => self.circuit.call(at_boot_ms),
             Change::Ban(ban) => {
                 self.next_ban = self.next_ban.max(ban.id + 1);
                 self.bans.insert(ban);
@@ -189,6 +207,16 @@ impl Engine {
     /// The set of prefixes that are never banned.
     pub const fn trust(&self) -> &PrefixSet {
         &self.trust
+    }
+
+    /// Says how many places others have taken; bans count on top of that.
+    pub const fn set_taken(&mut self, taken: Taken) {
+        self.taken = taken;
+    }
+
+    /// Whether a rule has run away: automatic bans have stopped.
+    pub fn is_runaway(&self, now: Moment) -> bool {
+        self.circuit.is_open(now.boot_ms)
     }
 
     /// The active bans.

@@ -4,6 +4,7 @@
 
 use std::{
     collections::{HashMap, HashSet},
+    net::IpAddr,
     sync::Arc,
 };
 
@@ -29,6 +30,8 @@ pub struct Overlay<'e> {
     lifted: HashSet<BanId>,
     leases: HashMap<LeaseId, Option<Lease>>,
     answers: HashMap<RequestId, Arc<Outcome>>,
+    /// Moments of the boot clock at which automatic bans were called for.
+    calls: Vec<u64>,
     pub(super) next_ban: BanId,
     pub(super) next_lease: LeaseId,
 }
@@ -61,6 +64,7 @@ impl<'e> Overlay<'e> {
             lifted: HashSet::new(),
             leases: HashMap::new(),
             answers: HashMap::new(),
+            calls: Vec::new(),
             next_ban: engine.next_ban,
             next_lease: engine.next_lease,
         }
@@ -92,6 +96,7 @@ impl<'e> Overlay<'e> {
                 }
             }
             Change::Violation(_) => {}
+            Change::BanCall(at_boot_ms) => self.calls.push(*at_boot_ms),
             Change::Ban(ban) => {
                 self.next_ban = ban.id + 1;
                 self.bans.insert(Arc::clone(ban));
@@ -157,6 +162,51 @@ impl<'e> Overlay<'e> {
         self.engine.bans.len() + self.bans.len() - self.lifted.len()
     }
 
+    /// Whether there is room for a ban on that prefix. An upper bound: a prefix
+    /// that is new to the batch and was banned before counts twice.
+    pub(super) fn has_room(&self, prefix: Option<Prefix>) -> bool {
+        let (bounds, taken) = (&self.engine.rules.bounds, self.engine.taken);
+        if self.ban_count() >= bounds.bans {
+            return false;
+        }
+        let Some(prefix) = prefix else { return true };
+        if self.bans_of_prefix(prefix).next().is_some() {
+            return true;
+        }
+        let (standing, fresh) = (self.engine.bans.prefix_counts(), self.bans.prefix_counts());
+        if prefix.is_exact() {
+            standing.0 + fresh.0 + taken.exact < bounds.bans
+        } else {
+            standing.1 + fresh.1 + taken.networks < bounds.networks
+        }
+    }
+
+    /// Whether one more automatic ban is one too many for this minute.
+    pub(super) fn is_runaway(&self, now: Moment) -> bool {
+        self.engine.circuit.is_one_too_many(&self.calls, now.boot_ms)
+    }
+
+    /// How many different /64s are banned in a wider block, `with` included.
+    pub(super) fn banned_64s(&self, block: Prefix, with: Prefix) -> usize {
+        let stands = |prefix: &Prefix| {
+            self.engine.bans.of_prefix(*prefix).any(|ban| !self.lifted.contains(&ban.id))
+        };
+        let lifted: HashSet<Prefix> = self
+            .lifted
+            .iter()
+            .filter_map(|id| self.engine.bans.get(*id)?.prefix)
+            .filter(|prefix| prefix.block_of_64(64).is_some() && block.covers(*prefix))
+            .filter(|prefix| !stands(prefix))
+            .collect();
+        let fresh = self
+            .bans
+            .prefixes()
+            .filter(|prefix| prefix.block_of_64(64).is_some() && block.covers(*prefix))
+            .filter(|prefix| *prefix != with && !stands(prefix));
+        let itself = usize::from(!stands(&with));
+        self.engine.bans.banned_64s(block) - lifted.len() + fresh.count() + itself
+    }
+
     /// Active bans of a user: those of the engine, then those of the batch.
     fn bans_of_user<'a>(
         &'a self,
@@ -167,9 +217,17 @@ impl<'e> Overlay<'e> {
     }
 
     /// Active bans of a prefix: those of the engine, then those of the batch.
-    fn bans_of_prefix(&self, prefix: Prefix) -> impl Iterator<Item = &Arc<Ban>> {
+    pub(super) fn bans_of_prefix(&self, prefix: Prefix) -> impl Iterator<Item = &Arc<Ban>> {
         let standing = self.engine.bans.of_prefix(prefix);
         standing.filter(|ban| !self.lifted.contains(&ban.id)).chain(self.bans.of_prefix(prefix))
+    }
+
+    fn bans_of_address(&self, ip: IpAddr) -> Vec<Arc<Ban>> {
+        let as_banned = Prefix::around(ip, self.engine.rules.ban.v6_prefix);
+        let around = self.engine.bans.prefixes_around(ip).chain(self.bans.prefixes_around(ip));
+        let prefixes: HashSet<Prefix> =
+            around.filter(|prefix| prefix.is_exact() || *prefix == as_banned).collect();
+        prefixes.into_iter().flat_map(|prefix| self.bans_of_prefix(prefix)).cloned().collect()
     }
 
     /// The ban that holds for a subject longest. A protected address is not
@@ -178,7 +236,7 @@ impl<'e> Overlay<'e> {
         let (standing, fresh) = (&self.engine.bans, &self.bans);
         let stands = |ban: &&Arc<Ban>| !self.lifted.contains(&ban.id);
         let user = subject.user();
-        let ip = subject.ip().filter(|ip| !self.engine.trust.contains(*ip));
+        let ip = subject.ip().filter(|ip| !self.engine.trust.protects(*ip));
         let of_user = [
             user.and_then(|user| standing.of_user(user).find(stands)),
             user.and_then(|user| fresh.of_user(user).next()),
@@ -237,17 +295,19 @@ impl<'e> Overlay<'e> {
     ///
     /// If the address is protected, or there are as many bans as there may be.
     pub fn ban(&mut self, new: NewBan, now: Moment) -> Result<Arc<Ban>, BanRefusal> {
-        if new.prefix.is_some_and(|prefix| self.engine.trust.covering(prefix.net()).is_some()) {
-            return Err(BanRefusal::Protected);
+        let trust = &self.engine.trust;
+        if let Some(trusted) = new.prefix.and_then(|prefix| trust.forbidding(prefix)) {
+            return Err(BanRefusal::Protected(trusted));
         }
-        if self.ban_count() >= self.engine.rules.bounds.bans {
+        if !self.has_room(new.prefix) {
             return Err(BanRefusal::Full);
         }
+        let is_proxy = new.prefix.is_some_and(|prefix| trust.proxy(prefix).is_some());
         let ban = Arc::new(Ban {
             id: self.next_ban,
             user: new.user,
             prefix: new.prefix,
-            blocks: new.blocks,
+            blocks: new.blocks && !is_proxy,
             reason: new.reason,
             violation: None,
             score: None,
@@ -266,6 +326,7 @@ impl<'e> Overlay<'e> {
                 standing.or_else(|| self.bans.get(*id)).cloned().into_iter().collect()
             }
             LiftTarget::User(user) => self.bans_of_user(user).cloned().collect(),
+            LiftTarget::Address(ip) => self.bans_of_address(*ip),
             LiftTarget::Prefix(prefix) => self.bans_of_prefix(*prefix).cloned().collect(),
         };
         bans.sort_by_key(|ban| ban.id);
@@ -289,6 +350,9 @@ pub enum LiftTarget {
     Ban(BanId),
     /// Those of a user.
     User(UserId),
+    /// Those on an address, by itself or as automatic bans have it; not those
+    /// on a wider block, which are about others too.
+    Address(IpAddr),
     /// Those on exactly this prefix.
     Prefix(Prefix),
 }

@@ -108,6 +108,21 @@ impl Prefix {
     }
 }
 
+impl Prefix {
+    /// The `bits` wide block around an IPv6 /64; `None` if it is no /64.
+    pub(super) fn block_of_64(self, bits: u8) -> Option<Self> {
+        match self.0 {
+            IpNet::V6(net) if net.prefix_len() == 64 => Some(Self::around(self.0.addr(), bits)),
+            _ => None,
+        }
+    }
+
+    /// Whether all of `other` lies in it.
+    pub fn covers(self, other: Self) -> bool {
+        self.0.contains(&other.0)
+    }
+}
+
 /// An IPv6 block within the IPv4-mapped addresses as the IPv4 block it is.
 fn unmapped(net: IpNet) -> IpNet {
     let IpNet::V6(v6) = net else { return net };

@@ -13,8 +13,9 @@ use moderation_common::BanEntry;
 
 use super::board::{Board, KernelStatus};
 use crate::{
+    blocklist::PrefixMap,
     clock,
-    engine::{Engine, Prefix},
+    engine::Prefix,
     metrics::Metrics,
     network::{Changes, Desired, Network, NetworkError, PinIdentity, Pins, Reconciled},
 };
@@ -96,13 +97,13 @@ impl Enforcer {
     }
 
     /// Makes the kernel agree about some prefixes.
-    pub(super) fn project(&mut self, engine: &Engine, prefixes: impl IntoIterator<Item = Prefix>) {
+    pub(super) fn project(&mut self, prefixes: impl IntoIterator<Item = Prefix>) {
         let mut prefixes = prefixes.into_iter().peekable();
         if prefixes.peek().is_some() {
             self.leave_changed_pins();
         }
         for prefix in prefixes {
-            self.project_one(engine, prefix);
+            self.project_one(prefix);
         }
     }
 
@@ -112,22 +113,22 @@ impl Enforcer {
         if self.pins_changed() {
             self.network = None;
             self.stale = true;
-            self.board.replace_blocked(HashSet::new());
+            self.board.replace_blocked(PrefixMap::default());
         }
     }
 
-    fn project_one(&mut self, engine: &Engine, prefix: Prefix) {
-        let wanted = wanted(engine, prefix);
+    fn project_one(&mut self, prefix: Prefix) {
+        let wanted = self.wanted(prefix);
         let Some(network) = &mut self.network else { return };
         let result = match wanted {
             Some(entry) => network.block(prefix, entry),
             None => network.unblock(prefix),
         };
         match (result, wanted) {
-            (Ok(()), Some(_)) => self.board.set_blocked(prefix),
-            (Ok(()), None) => self.board.set_unblocked(prefix),
+            (Ok(()), Some(_)) => self.board.set_blocked([prefix]),
+            (Ok(()), None) => self.board.set_unblocked([prefix]),
             (Err(error), Some(_)) => {
-                self.board.set_unblocked(prefix);
+                self.board.set_unblocked([prefix]);
                 self.failed(&error);
             }
             // It is blocked still.
@@ -136,15 +137,20 @@ impl Enforcer {
     }
 
     /// Makes the kernel agree about everything.
-    pub(super) fn reconcile(&mut self, engine: &Engine, allowlist: &[IpNet]) {
+    pub(super) fn reconcile(&mut self, allowlist: &[IpNet]) {
         let Some(pins) = self.pins.clone() else { return };
-        let wanted = all_wanted(engine);
-        let all: HashSet<_> = wanted.iter().map(|(prefix, _)| prefix).collect();
+        let wanted = self.all_wanted();
+        let mut blocked: PrefixMap<()> =
+            wanted.iter().map(|(prefix, _)| (prefix, ())).collect();
         let Reconciled { failed, result } = match self.open(&pins) {
             Ok(network) => network.reconcile(wanted, allowlist),
-            Err(error) => Reconciled { failed: all.clone(), result: Err(error) },
+            Err(error) => {
+                blocked = PrefixMap::default();
+                Reconciled { failed: HashSet::new(), result: Err(error) }
+            }
         };
-        self.board.replace_blocked(all.difference(&failed).copied().collect());
+        failed.into_iter().for_each(|prefix| drop(blocked.remove(prefix)));
+        self.board.replace_blocked(blocked);
         match result {
             Ok(changes) => {
                 self.stale = false;
@@ -158,20 +164,33 @@ impl Enforcer {
         }
     }
 
-    /// Makes the kernel agree about who is protected, and about the banned
-    /// addresses among them; the others are not looked at.
-    pub(super) fn reconcile_allowlist(&mut self, engine: &Engine, allowlist: &[IpNet]) {
+    /// Makes the kernel agree about who is protected, and about those who are
+    /// banned within a prefix that is newly so or no longer.
+    pub(super) fn reconcile_allowlist(&mut self, allowlist: &[IpNet], changed: IpNet) {
         self.leave_changed_pins();
         let Some(network) = &mut self.network else { return };
         if let Err(error) = network.reconcile_allowlist(allowlist) {
             self.failed(&error);
         }
-        let moved: Vec<_> = engine
-            .bans()
-            .prefixes()
-            .filter(|prefix| wanted(engine, *prefix).is_some() != self.board.is_blocked(*prefix))
-            .collect();
-        self.project(engine, moved);
+        let mut moved = self.board.within(changed);
+        moved.retain(|prefix| self.wanted(*prefix).is_some() != self.board.is_blocked(*prefix));
+        self.project(moved);
+    }
+
+    /// What the kernel should hold about a prefix.
+    fn wanted(&self, prefix: Prefix) -> Option<BanEntry> {
+        let until = self.board.wanted(prefix)?;
+        Some(clock::ban_entry(until, clock::boot_ns(), clock::now().unix_ms))
+    }
+
+    fn all_wanted(&self) -> Desired {
+        let (boot_ns, unix_ms) = (clock::boot_ns(), clock::now().unix_ms);
+        let mut wanted = Desired::default();
+        wanted.reserve(self.board.fill().exact);
+        self.board.for_each_wanted(|prefix, until| {
+            wanted.insert(prefix, clock::ban_entry(until, boot_ns, unix_ms));
+        });
+        wanted
     }
 
     fn open(&mut self, pins: &Pins) -> Result<&mut Network, NetworkError> {
@@ -216,20 +235,6 @@ impl Enforcer {
         let attached = open && known.attached;
         self.board.set_kernel(KernelStatus { open, attached, problem: Some(problem), ..known });
     }
-}
-
-/// What the kernel should hold about a prefix.
-fn wanted(engine: &Engine, prefix: Prefix) -> Option<BanEntry> {
-    let until = engine.bans().blocked_until(prefix)?;
-    if engine.trust().covering(prefix.net()).is_some() {
-        return None;
-    }
-    Some(clock::ban_entry(until, clock::boot_ns(), clock::now().unix_ms))
-}
-
-fn all_wanted(engine: &Engine) -> Desired {
-    let prefixes = engine.bans().prefixes();
-    prefixes.filter_map(|prefix| Some((prefix, wanted(engine, prefix)?))).collect()
 }
 
 /// An error with its causes on one line.

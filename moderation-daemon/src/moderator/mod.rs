@@ -8,7 +8,9 @@
 
 mod board;
 mod enforce;
+mod import;
 mod task;
+mod view;
 
 use std::{sync::Arc, time::Duration};
 
@@ -19,20 +21,24 @@ use crate::{
     clock,
     engine::{
         BanId, BanRefusal, Lease, LeaseId, LiftTarget, NewBan, Outcome, PrefixSet, Request, Rules,
-        Subject, Verdict,
+        Subject, Trust, Verdict,
     },
     metrics::Metrics,
     store::Allowed,
 };
 
-pub use board::{BanView, Board, KernelStatus};
+pub use board::{Board, Fill, KernelStatus};
 pub use enforce::Kernel;
+pub use import::{Added, Batch, ImportRefusal, Refused, SLICE};
 pub use task::{Started, Stopper, start};
+pub use view::{BanView, Enforcement};
 
 /// Requests of the app that can wait.
 const QUEUE_CAPACITY: usize = 1_024;
 /// Requests of operators that can wait.
 const OPERATOR_QUEUE_CAPACITY: usize = 64;
+/// Slices of lists that can wait; each is a few thousand entries.
+const LIST_QUEUE_CAPACITY: usize = 8;
 /// How long a caller waits for a decision that is queued. A disk that takes
 /// longer is no disk.
 const DECISION_TIMEOUT: Duration = Duration::from_secs(5);
@@ -47,7 +53,7 @@ pub enum Unavailable {
     #[error("the store cannot be written to, so nothing was decided")]
     Store,
     /// The decision took too long; it may still fall.
-    #[error("no decision within {} s", DECISION_TIMEOUT.as_secs())]
+    #[error("no decision in time")]
     TimedOut,
     /// The daemon is going down.
     #[error("the daemon is stopping")]
@@ -87,9 +93,9 @@ enum Command {
 pub struct Setup {
     /// What the engine goes by.
     pub rules: Rules,
-    /// Prefixes that are protected whatever operators say: guards and the
-    /// configured allowlist.
-    pub protected: Vec<IpNet>,
+    /// Prefixes that are trusted whatever operators say while it runs: guards,
+    /// proxies, the configured allowlist.
+    pub trusted: Vec<(IpNet, Trust)>,
     /// How often kernel and store are compared.
     pub reconcile_interval: Duration,
     /// How long violations, scores and past bans are kept.
@@ -100,8 +106,8 @@ pub struct Setup {
 
 impl Setup {
     fn trust(&self, operator: &[Allowed]) -> PrefixSet {
-        let operator = operator.iter().map(|allowed| allowed.prefix);
-        self.protected.iter().copied().chain(operator).collect()
+        let operator = operator.iter().map(|allowed| (allowed.prefix, Trust::Allowlist));
+        self.trusted.iter().copied().chain(operator).collect()
     }
 }
 
@@ -110,6 +116,7 @@ impl Setup {
 pub struct Moderator {
     queue: mpsc::Sender<Command>,
     operators: mpsc::Sender<Command>,
+    lists: mpsc::Sender<import::Job>,
     board: Arc<Board>,
     metrics: Arc<Metrics>,
 }
@@ -127,7 +134,7 @@ impl Moderator {
             self.metrics.judged(&request.act, Verdict::Deny);
             return Ok(Answer { outcome, ban: Some(ban) });
         }
-        self.ask(&self.queue, |reply| Command::Judge(request, reply)).await
+        self.ask(&self.queue, |reply| Command::Judge(request, reply), DECISION_TIMEOUT).await
     }
 
     /// The ban that holds for a subject now. Waits for nothing.
@@ -141,7 +148,7 @@ impl Moderator {
     ///
     /// See [`Unavailable`].
     pub async fn renew(&self, id: LeaseId) -> Result<Option<Lease>, Unavailable> {
-        self.ask(&self.queue, |reply| Command::Renew(id, reply)).await
+        self.ask(&self.queue, |reply| Command::Renew(id, reply), DECISION_TIMEOUT).await
     }
 
     /// Gives a lease back; `false` if it had ended.
@@ -150,7 +157,7 @@ impl Moderator {
     ///
     /// See [`Unavailable`].
     pub async fn release(&self, id: LeaseId) -> Result<bool, Unavailable> {
-        self.ask(&self.queue, |reply| Command::Release(id, reply)).await
+        self.ask(&self.queue, |reply| Command::Release(id, reply), DECISION_TIMEOUT).await
     }
 
     /// Bans on an operator's word.
@@ -159,7 +166,7 @@ impl Moderator {
     ///
     /// See [`Unavailable`].
     pub async fn ban(&self, ban: NewBan) -> Result<Result<BanView, BanRefusal>, Unavailable> {
-        self.ask(&self.operators, |reply| Command::Ban(ban, reply)).await
+        self.order(|reply| Command::Ban(ban, reply)).await
     }
 
     /// Lifts bans on an operator's word; returns those that were lifted.
@@ -168,7 +175,7 @@ impl Moderator {
     ///
     /// See [`Unavailable`].
     pub async fn lift(&self, what: LiftTarget, by: String) -> Result<Vec<BanView>, Unavailable> {
-        self.ask(&self.operators, |reply| Command::Lift(what, by, reply)).await
+        self.order(|reply| Command::Lift(what, by, reply)).await
     }
 
     /// Puts a prefix on the operator's allowlist; says whether the kernel
@@ -182,7 +189,7 @@ impl Moderator {
         allowed: Allowed,
         by: String,
     ) -> Result<Result<bool, AllowlistFull>, Unavailable> {
-        self.ask(&self.operators, |reply| Command::Allow(allowed, by, reply)).await
+        self.order(|reply| Command::Allow(allowed, by, reply)).await
     }
 
     /// Takes a prefix off the operator's allowlist; `false` if it was not on it.
@@ -191,7 +198,7 @@ impl Moderator {
     ///
     /// See [`Unavailable`].
     pub async fn disallow(&self, prefix: IpNet) -> Result<bool, Unavailable> {
-        self.ask(&self.operators, |reply| Command::Disallow(prefix, reply)).await
+        self.order(|reply| Command::Disallow(prefix, reply)).await
     }
 
     /// What can be read without asking the task.
@@ -205,10 +212,15 @@ impl Moderator {
         (capacity - self.queue.capacity(), capacity)
     }
 
-    async fn ask<T>(
+    async fn order<T>(&self, command: impl FnOnce(Reply<T>) -> Command) -> Result<T, Unavailable> {
+        self.ask(&self.operators, command, DECISION_TIMEOUT).await
+    }
+
+    async fn ask<T, C>(
         &self,
-        queue: &mpsc::Sender<Command>,
-        command: impl FnOnce(Reply<T>) -> Command,
+        queue: &mpsc::Sender<C>,
+        command: impl FnOnce(Reply<T>) -> C,
+        patience: Duration,
     ) -> Result<T, Unavailable> {
         let (reply, answer) = oneshot::channel();
         queue.try_send(command(reply)).map_err(|error| match error {
@@ -218,7 +230,7 @@ impl Moderator {
             }
             mpsc::error::TrySendError::Closed(_) => Unavailable::Stopping,
         })?;
-        match tokio::time::timeout(DECISION_TIMEOUT, answer).await {
+        match tokio::time::timeout(patience, answer).await {
             Ok(Ok(answer)) => answer,
             Ok(Err(_)) => Err(Unavailable::Stopping),
             Err(_) => Err(Unavailable::TimedOut),

@@ -11,8 +11,11 @@ use tokio::{
 };
 
 use super::{
-    AllowlistFull, Answer, BanView, Board, Command, Kernel, Moderator, OPERATOR_QUEUE_CAPACITY,
-    QUEUE_CAPACITY, Reply, Setup, Unavailable, enforce::Enforcer, number,
+    AllowlistFull, Answer, BanView, Board, Command, Kernel, LIST_QUEUE_CAPACITY, Moderator,
+    OPERATOR_QUEUE_CAPACITY, QUEUE_CAPACITY, Reply, Setup, Unavailable,
+    enforce::Enforcer,
+    import::{Importer, Job},
+    number,
 };
 use crate::{
     clock,
@@ -22,7 +25,7 @@ use crate::{
     },
     metrics::{Metrics, Table},
     network::MAX_ALLOWED,
-    store::{self, Allowed, Store, StoreError},
+    store::{self, Allowed, ImportStore, Store, StoreError},
     telemetry::Throttle,
 };
 
@@ -34,6 +37,11 @@ const TICK: Duration = Duration::from_secs(1);
 const PRUNE_EVERY_TICKS: u64 = 600;
 /// And at the latest after so many new violations: strangers cause them.
 const PRUNE_EVERY_VIOLATIONS: u64 = 50_000;
+
+/// Of the places for bans, from where on there is little room.
+const NEARLY_FULL_PERCENT: usize = 80;
+/// How often imported entries that have lapsed are looked for.
+const LOOK_FOR_LAPSED_EVERY_TICKS: u64 = 30;
 
 /// A started moderator.
 #[derive(Debug)]
@@ -78,6 +86,7 @@ impl Stopper {
 pub fn start(
     setup: Setup,
     mut store: Store,
+    lists: ImportStore,
     kernel: Kernel,
     metrics: Arc<Metrics>,
 ) -> Result<Started, StoreError> {
@@ -89,49 +98,60 @@ pub fn start(
     for ban in &restored.bans {
         board.insert(&Arc::new(ban.clone()));
     }
-    let engine = Engine::new(setup.rules.clone(), setup.trust(&allowlist), restored, now);
+    board.set_imports(lists.load(now.unix_ms)?);
+    let mut engine = Engine::new(setup.rules.clone(), setup.trust(&allowlist), restored, now);
+    engine.set_taken(board.taken());
     let (queue, requests) = mpsc::channel(QUEUE_CAPACITY);
     let (operators, wishes) = mpsc::channel(OPERATOR_QUEUE_CAPACITY);
+    let (lists_queue, jobs) = mpsc::channel(LIST_QUEUE_CAPACITY);
     let (stop, stopped) = watch::channel(false);
     let mut task = Task {
         enforcer: Enforcer::new(kernel, Arc::clone(&board), Arc::clone(&metrics)),
         engine,
         store: Some(store),
+        importer: Importer::new(lists),
         allowlist: Vec::new(),
         setup,
         board: Arc::clone(&board),
         metrics: Arc::clone(&metrics),
         requests,
         wishes,
+        jobs,
         stopped,
         ticks: 0,
         violations_since_prune: 0,
         lines: Throttle::default(),
+        is_nearly_full: false,
     };
     task.set_allowlist(allowlist);
     task.reconcile();
+    task.watch_fill();
     let task = tokio::spawn(task.run());
-    let moderator = Moderator { queue, operators, board, metrics };
+    let moderator = Moderator { queue, operators, lists: lists_queue, board, metrics };
     Ok(Started { moderator, stopper: Stopper { stop, task } })
 }
 
-struct Task {
-    setup: Setup,
-    engine: Engine,
+pub(super) struct Task {
+    pub(super) setup: Setup,
+    pub(super) engine: Engine,
     /// Away while a commit runs on a thread that may block.
     store: Option<Store>,
-    enforcer: Enforcer,
+    pub(super) importer: Importer,
+    pub(super) enforcer: Enforcer,
     /// The operator's allowlist, as stored.
     allowlist: Vec<Allowed>,
-    board: Arc<Board>,
-    metrics: Arc<Metrics>,
+    pub(super) board: Arc<Board>,
+    pub(super) metrics: Arc<Metrics>,
     requests: mpsc::Receiver<Command>,
     wishes: mpsc::Receiver<Command>,
+    jobs: mpsc::Receiver<Job>,
     stopped: watch::Receiver<bool>,
     ticks: u64,
     violations_since_prune: u64,
     /// For lines that strangers can cause.
     lines: Throttle,
+    /// Whether that has been said.
+    is_nearly_full: bool,
 }
 
 /// A decision whose caller waits for the commit.
@@ -144,13 +164,16 @@ enum Pending {
 }
 
 /// The store is gone: the task that had it panicked.
-struct StoreLost;
+pub(super) struct StoreLost;
 
 impl Task {
     async fn run(mut self) {
         let mut tick = ticker(TICK);
         let mut batch = Vec::with_capacity(MAX_BATCH);
         loop {
+            if !self.importer.is_busy() {
+                self.remove_lapsed();
+            }
             let result = tokio::select! {
                 biased;
                 _ = self.stopped.changed() => break,
@@ -159,6 +182,13 @@ impl Task {
                     batch.push(wish);
                     self.fill(&mut batch);
                     self.serve(mem::take(&mut batch)).await
+                }
+                done = self.importer.finished(), if self.importer.is_busy() => {
+                    self.finish_import(done)
+                }
+                Some(job) = self.jobs.recv(), if !self.importer.is_busy() => {
+                    self.start_import(job);
+                    Ok(())
                 }
                 taken = self.requests.recv_many(&mut batch, MAX_BATCH) => {
                     if taken == 0 {
@@ -201,7 +231,8 @@ impl Task {
         while let Ok(command) = self.requests.try_recv() {
             rest.push(command);
         }
-        if self.serve(rest).await.is_err() {
+        self.jobs.close();
+        if self.finish_imports().await.is_err() || self.serve(rest).await.is_err() {
             tracing::error!("the store's thread panicked while the daemon stopped");
         }
     }
@@ -235,8 +266,10 @@ impl Task {
         };
         let touched = self.publish(&changes);
         self.engine.apply(changes);
-        self.enforcer.project(&self.engine, touched);
+        self.enforcer.project(touched);
         self.board.set_size(self.engine.size());
+        self.watch_circuit(now);
+        self.watch_fill();
         for pending in pending {
             pending.answer(&self.board, &self.metrics);
         }
@@ -296,17 +329,17 @@ impl Task {
         reply: Reply<Result<bool, AllowlistFull>>,
     ) -> Result<(), StoreLost> {
         let known = self.allowlist.iter().any(|old| old.prefix == allowed.prefix);
-        if !known && self.allowlist.len() + self.setup.protected.len() >= MAX_ALLOWED {
+        if !known && self.allowlist.len() + self.setup.trusted.len() >= MAX_ALLOWED {
             respond(reply, Ok(Err(AllowlistFull)));
             return Ok(());
         }
-        let now = clock::now().unix_ms;
+        let (now, prefix) = (clock::now().unix_ms, allowed.prefix);
         let written = self
             .with_store(move |store| {
                 store.allow(&allowed, &by, now).and_then(|()| store.allowlist())
             })
             .await?;
-        let answer = self.take_allowlist(written);
+        let answer = self.take_allowlist(written, prefix);
         respond(reply, answer.map(Ok));
         Ok(())
     }
@@ -319,24 +352,25 @@ impl Task {
             })
             .await?;
         let answer = match written {
-            Ok((removed, allowlist)) => self.take_allowlist(Ok(allowlist)).map(|_| removed),
-            Err(error) => self.take_allowlist(Err(error)),
+            Ok((removed, allowlist)) => self.take_allowlist(Ok(allowlist), prefix).map(|_| removed),
+            Err(error) => self.take_allowlist(Err(error), prefix),
         };
         respond(reply, answer);
         Ok(())
     }
 
-    /// Goes by the stored allowlist from now on, in the kernel too; says
-    /// whether the kernel follows.
+    /// Goes by the stored allowlist from now on, in which `changed` is new or
+    /// gone, in the kernel too; says whether the kernel follows.
     fn take_allowlist(
         &mut self,
         stored: Result<Vec<Allowed>, StoreError>,
+        changed: IpNet,
     ) -> Result<bool, Unavailable> {
         match stored {
             Ok(allowlist) => {
                 self.set_allowlist(allowlist);
                 let allowlist = self.kernel_allowlist();
-                self.enforcer.reconcile_allowlist(&self.engine, &allowlist);
+                self.enforcer.reconcile_allowlist(&allowlist, changed);
                 Ok(self.enforcer.is_in_step())
             }
             Err(error) => {
@@ -361,8 +395,12 @@ impl Task {
             self.board.remove(&ban);
             touched.extend(ban.prefix);
         }
-        self.enforcer.project(&self.engine, touched);
+        self.enforcer.project(touched);
         self.board.set_size(self.engine.size());
+        self.watch_circuit(clock::now());
+        if self.ticks.is_multiple_of(LOOK_FOR_LAPSED_EVERY_TICKS) {
+            self.look_for_lapsed(clock::now());
+        }
         let every = self.setup.reconcile_interval.as_secs().max(1);
         if self.enforcer.is_due() || self.ticks.is_multiple_of(every) {
             self.reconcile();
@@ -372,6 +410,46 @@ impl Task {
             self.prune().await?;
         }
         Ok(())
+    }
+
+    /// Warns, once, before there is no room for another ban.
+    pub(super) fn watch_fill(&mut self) {
+        let (fill, bounds) = (self.board.fill(), self.setup.rules.bounds);
+        let is_above = |percent: usize| {
+            fill.exact * 100 >= bounds.bans * percent
+                || fill.networks * 100 >= bounds.networks * percent
+        };
+        if !self.is_nearly_full && is_above(NEARLY_FULL_PERCENT) {
+            self.is_nearly_full = true;
+            tracing::warn!(
+                exact = fill.exact,
+                max_bans = bounds.bans,
+                networks = fill.networks,
+                max_networks = bounds.networks,
+                "there is little room for more bans: raise network.max_bans or \
+                 network.max_networks, or remove an imported list"
+            );
+        } else if self.is_nearly_full && !is_above(NEARLY_FULL_PERCENT - 5) {
+            self.is_nearly_full = false;
+        }
+    }
+
+    /// Says so, once, when automatic bans stop and when they go on.
+    fn watch_circuit(&self, now: Moment) {
+        let is_open = self.engine.is_runaway(now);
+        if !self.board.set_runaway(is_open) {
+            return;
+        }
+        let limit = self.setup.rules.ban.max_per_minute;
+        if is_open {
+            tracing::error!(
+                limit,
+                "automatic bans have stopped: more were called for in a minute than \
+                 bans.max_per_minute; look for the rule that has run away"
+            );
+        } else {
+            tracing::info!(limit, "automatic bans fall again");
+        }
     }
 
     async fn prune(&mut self) -> Result<(), StoreLost> {
@@ -387,7 +465,7 @@ impl Task {
         Ok(())
     }
 
-    fn store_failed(&mut self, error: &StoreError, consequence: &str) {
+    pub(super) fn store_failed(&mut self, error: &StoreError, consequence: &str) {
         self.metrics.store_failures.inc();
         if let Some(suppressed) = self.lines.permit(clock::now().boot_ms) {
             let error = error as &dyn std::error::Error;
@@ -399,14 +477,15 @@ impl Task {
     /// daemon may be told more than its loader was.
     fn kernel_allowlist(&self) -> Vec<IpNet> {
         let operator = self.allowlist.iter().map(|allowed| allowed.prefix);
-        self.setup.protected.iter().copied().chain(operator).collect()
+        let configured = self.setup.trusted.iter().map(|(prefix, _)| *prefix);
+        configured.chain(operator).collect()
     }
 
     fn reconcile(&mut self) {
         let allowlist = self.kernel_allowlist();
         // It asks the kernel about every ban: the other tasks of this thread go on
         // elsewhere meanwhile.
-        tokio::task::block_in_place(|| self.enforcer.reconcile(&self.engine, &allowlist));
+        tokio::task::block_in_place(|| self.enforcer.reconcile(&allowlist));
     }
 
     /// Runs `work` with the store where it may block, without a lock.
@@ -490,6 +569,6 @@ impl Pending {
 }
 
 /// A caller who has gone away needs no answer.
-fn respond<T>(reply: Reply<T>, answer: Result<T, Unavailable>) {
+pub(super) fn respond<T>(reply: Reply<T>, answer: Result<T, Unavailable>) {
     drop(reply.send(answer));
 }

@@ -2,6 +2,7 @@
 //! the operator's allowlist. It writes down what the engine decided and reads
 //! it back after a start; it decides nothing.
 
+mod imports;
 mod read;
 mod schema;
 mod write;
@@ -16,7 +17,9 @@ use std::{
 
 use ipnet::IpNet;
 use rusqlite::{Connection, OpenFlags};
+use rusqlite_migration::Migrations;
 
+pub use imports::{ImportStore, Place, Removal, Removed, RunMismatch, Slice};
 pub use read::{BanPage, BanRecord, Reader};
 pub use write::is_durable;
 
@@ -98,18 +101,7 @@ impl Store {
     ///
     /// See [`StoreError`].
     pub fn open(path: &Path) -> Result<Self, StoreError> {
-        let lock = lock(path)?;
-        drop(create(path)?);
-        let open = |source| StoreError::Open { path: path.to_owned(), source };
-        let mut connection = Connection::open(path).map_err(open)?;
-        connection.busy_timeout(BUSY_TIMEOUT).map_err(open)?;
-        // A commit that was acknowledged survives a power cut: FULL syncs the
-        // log before it returns, NORMAL would not.
-        connection.pragma_update(None, "journal_mode", "WAL").map_err(open)?;
-        connection.pragma_update(None, "synchronous", "FULL").map_err(open)?;
-        schema::migrations()
-            .to_latest(&mut connection)
-            .map_err(|source| StoreError::Migrate { path: path.to_owned(), source })?;
+        let (connection, lock) = open(path, &schema::migrations())?;
         Ok(Self { connection, _lock: lock })
     }
 
@@ -125,6 +117,23 @@ impl Store {
         connection.busy_timeout(BUSY_TIMEOUT).map_err(open)?;
         Ok(Reader::new(connection))
     }
+}
+
+/// Opens a database for writing, ours alone, and brings it up to date.
+fn open(path: &Path, migrations: &Migrations<'_>) -> Result<(Connection, File), StoreError> {
+    let lock = lock(path)?;
+    drop(create(path)?);
+    let open = |source| StoreError::Open { path: path.to_owned(), source };
+    let mut connection = Connection::open(path).map_err(open)?;
+    connection.busy_timeout(BUSY_TIMEOUT).map_err(open)?;
+    // A commit that was acknowledged survives a power cut: FULL syncs the log
+    // before it returns, NORMAL would not.
+    connection.pragma_update(None, "journal_mode", "WAL").map_err(open)?;
+    connection.pragma_update(None, "synchronous", "FULL").map_err(open)?;
+    migrations
+        .to_latest(&mut connection)
+        .map_err(|source| StoreError::Migrate { path: path.to_owned(), source })?;
+    Ok((connection, lock))
 }
 
 /// SQLite would make the file readable by everyone; who was banned is nobody's
@@ -156,5 +165,7 @@ fn sql_ms(ms: u64) -> i64 {
     i64::try_from(ms).unwrap_or(i64::MAX)
 }
 
+#[cfg(test)]
+mod import_tests;
 #[cfg(test)]
 mod tests;

@@ -64,10 +64,35 @@ const BANS_OF_ANY_SHAPE: &str = "
 ALTER TABLE bans ADD COLUMN blocks INTEGER NOT NULL DEFAULT 1 CHECK (blocks IN (0, 1));
 ";
 
+pub(super) fn import_migrations() -> Migrations<'static> {
+    Migrations::new(vec![M::up(IMPORTS)])
+}
+
+/// A file of its own. `run` counts the imports of a source: what the last one
+/// did not bring again can be told from what it did.
+const IMPORTS: &str = "
+CREATE TABLE imports (
+    id            INTEGER PRIMARY KEY,
+    source        TEXT NOT NULL UNIQUE,
+    run           INTEGER NOT NULL,
+    updated_at_ms INTEGER NOT NULL,
+    imported_by   TEXT NOT NULL
+) STRICT;
+
+CREATE TABLE import_entries (
+    import        INTEGER NOT NULL REFERENCES imports (id),
+    prefix        TEXT NOT NULL,
+    expires_at_ms INTEGER,  -- null: permanent
+    run           INTEGER NOT NULL,
+    PRIMARY KEY (import, prefix)
+) STRICT, WITHOUT ROWID;
+";
+
 #[cfg(test)]
 mod tests {
     #[test]
     fn the_migrations_apply_to_an_empty_database() {
         super::migrations().validate().expect("valid SQL");
+        super::import_migrations().validate().expect("valid SQL");
     }
 }

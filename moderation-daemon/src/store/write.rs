@@ -117,7 +117,11 @@ pub const fn is_durable(change: &Change) -> bool {
         | Change::Violation(_)
         | Change::Ban(_)
         | Change::Lift(_) => true,
-        Change::Count(..) | Change::Lease(_) | Change::Release(_) | Change::Answer(..) => false,
+        Change::Count(..)
+        | Change::BanCall(_)
+        | Change::Lease(_)
+        | Change::Release(_)
+        | Change::Answer(..) => false,
     }
 }
 
@@ -128,7 +132,11 @@ fn write(to: &Transaction<'_>, change: &Change) -> Result<(), Error> {
         Change::Violation(violation) => write_violation(to, violation),
         Change::Ban(ban) => write_ban(to, ban),
         Change::Lift(lift) => write_lift(to, lift),
-        Change::Count(..) | Change::Lease(_) | Change::Release(_) | Change::Answer(..) => Ok(()),
+        Change::Count(..)
+        | Change::BanCall(_)
+        | Change::Lease(_)
+        | Change::Release(_)
+        | Change::Answer(..) => Ok(()),
     }
 }
 

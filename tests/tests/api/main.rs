@@ -2,14 +2,17 @@
 //! daemon as a process. Most of it needs no kernel; what real packets do is
 //! proved elsewhere.
 
+mod import;
 mod lease;
 mod limit;
+mod lockout;
 mod observe;
 mod operator;
 mod outage;
 mod place;
 mod problem;
 mod retry;
+mod shape;
 mod violation;
 
 use anyhow::Result;

@@ -77,6 +77,9 @@ fn metrics_are_openmetrics_and_count_what_happened() -> Result<()> {
         ("moderation_queue_length", 0.0),
         ("moderation_store_failures_total", 0.0),
         ("moderation_kernel_open", 0.0),
+        ("moderation_bans_stopped", 0.0),
+        (r#"moderation_prefixes{kind="exact"}"#, 0.0),
+        (r#"moderation_prefixes_max{kind="network"}"#, 16_384.0),
     ];
     for (name, value) in want {
         assert_eq!(samples.get(name), Some(&value), "{name} in {samples:#?}");
@@ -94,6 +97,10 @@ fn the_status_says_how_things_are() -> Result<()> {
     let status = desk.operator.get("/v1/status")?;
     assert!(status["version"].is_string() && status["uptime_ms"].is_u64(), "{status}");
     assert_eq!(status["bans"], json!({ "active": 2, "enforced": 1 }));
+    assert_eq!(status["automatic_bans"], "on");
+    assert_eq!(status["imports"], json!({ "lists": 0, "entries": 0 }));
+    let exact = json!({ "wanted": 1, "capacity": 1_000_000 });
+    assert_eq!(status["prefixes"]["exact"], exact, "{status}");
     assert_eq!(status["queue"], json!({ "length": 0, "capacity": 1024 }));
     assert_eq!(status["store"]["path"], json!(desk.daemon.store_path()));
     assert_eq!(status["network"]["state"], "off");

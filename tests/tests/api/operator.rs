@@ -204,6 +204,11 @@ fn each_socket_has_its_own_routes() -> Result<()> {
         ("DELETE", "/v1/allowlist?prefix=192.0.2.7"),
         ("GET", "/v1/status"),
         ("GET", "/metrics"),
+        ("GET", "/v1/imports"),
+        ("POST", "/v1/imports/list/begin"),
+        ("POST", "/v1/imports/list/entries"),
+        ("POST", "/v1/imports/list/finish"),
+        ("DELETE", "/v1/imports/list"),
     ];
     let apps = [
         ("POST", "/v1/events"),

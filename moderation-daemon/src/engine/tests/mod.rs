@@ -1,7 +1,9 @@
 //! The engine by its public face, against what is specified.
 
 mod bounds;
+mod penalty;
 mod property;
+mod shape;
 
 use super::*;
 
@@ -22,6 +24,10 @@ fn engine_with(rules: Rules) -> Engine {
 
 fn engine() -> Engine {
     engine_with(rules())
+}
+
+fn trust(prefix: &str, trust: Trust) -> PrefixSet {
+    [(prefix.parse().expect("a prefix"), trust)].into_iter().collect()
 }
 
 fn subject(user: &str, ip: &str) -> Subject {
@@ -322,13 +328,14 @@ fn a_lease_is_a_place_until_it_is_given_back_or_runs_out() {
 #[test]
 fn protected_addresses_are_not_banned_but_their_users_are() {
     let mut engine = engine();
-    engine.set_trust(["192.0.2.0/24".parse().expect("a prefix")].into_iter().collect());
+    engine.set_trust(trust("192.0.2.0/24", Trust::Allowlist));
     let bad = |user, ip| violation(ViolationType::NonBrowser, None, user, ip);
     let outcome = judge_one(&mut engine, bad("anna", "192.0.2.7"), NOW);
     let ban = outcome.ban.expect("the user can be banned");
     assert_eq!((ban.user.as_ref().map(UserId::as_str), ban.prefix), (Some("anna"), None));
     let outcome = judge_one(&mut engine, bad("", "192.0.2.7"), NOW);
-    assert_eq!((outcome.ban, outcome.refusal), (None, Some(BanRefusal::Protected)));
+    let by = Trusted { prefix: "192.0.2.0/24".parse().expect("one"), trust: Trust::Allowlist };
+    assert_eq!((outcome.ban, outcome.refusal), (None, Some(BanRefusal::Protected(by))));
     let new = NewBan {
         user: None,
         prefix: "192.0.2.7".parse().ok(),
@@ -336,7 +343,7 @@ fn protected_addresses_are_not_banned_but_their_users_are() {
         reason: "test".to_owned(),
         duration_ms: None,
     };
-    assert_eq!(engine.overlay().ban(new, NOW), Err(BanRefusal::Protected));
+    assert_eq!(engine.overlay().ban(new, NOW), Err(BanRefusal::Protected(by)));
 }
 
 #[test]
@@ -345,7 +352,7 @@ fn an_address_that_becomes_protected_is_no_longer_banned() {
     judge_one(&mut engine, violation(ViolationType::NonBrowser, None, "", "192.0.2.7"), NOW);
     let visitor = subject("", "192.0.2.7");
     assert!(engine.overlay().ban_of(&visitor, NOW).is_some());
-    engine.set_trust(["192.0.2.7/32".parse().expect("a prefix")].into_iter().collect());
+    engine.set_trust(trust("192.0.2.7/32", Trust::Allowlist));
     assert!(engine.overlay().ban_of(&visitor, NOW).is_none());
 }
 

@@ -86,7 +86,7 @@ proptest! {
     ) {
         let mut engine = engine_with(strict_rules());
         let protected: PrefixSet = ["192.0.2.0/24", "2001:db8::/32"]
-            .map(|prefix| prefix.parse().expect("a prefix"))
+            .map(|prefix| (prefix.parse().expect("a prefix"), Trust::Allowlist))
             .into_iter()
             .collect();
         engine.set_trust(protected.clone());

@@ -1,0 +1,122 @@
+//! From a broken rule to a ban: whether one falls, on whom, whether the kernel
+//! enforces it, and when many narrow ones become a wide one. Reads the overlay,
+//! changes nothing.
+
+use std::sync::Arc;
+
+use super::{
+    Ban, BanRefusal, Change, Moment, NetworkBlock, Overlay, Prefix, Subject, Trusted, Violation,
+};
+
+/// What a violation brings.
+#[derive(Debug, Default)]
+pub(super) struct Penalty {
+    /// The ban on the subject.
+    pub(super) ban: Option<Arc<Ban>>,
+    /// Why there is none, or why a wider one that should have joined it did not.
+    pub(super) refusal: Option<BanRefusal>,
+    /// The bans, and that one was called for.
+    pub(super) changes: Vec<Change>,
+}
+
+impl Penalty {
+    fn refused(refusal: BanRefusal) -> Self {
+        Self { refusal: Some(refusal), ..Self::default() }
+    }
+}
+
+impl Overlay<'_> {
+    /// The penalty for a violation; nothing if the score crosses no line.
+    pub(super) fn penalty(&self, violation: &Violation, subject: &Subject, now: Moment) -> Penalty {
+        let rule = &self.engine.rules.ban;
+        if !rule.enabled || !rule.crosses(violation.previous, violation.total) {
+            return Penalty::default();
+        }
+        let (user, prefix) = (subject.user().cloned(), self.bannable_prefix(subject));
+        let prefix = match (&user, prefix) {
+            (None, Some(Err(trusted))) => return Penalty::refused(BanRefusal::Protected(trusted)),
+            (_, prefix) => prefix.and_then(Result::ok),
+        };
+        if !self.has_room(prefix) {
+            return Penalty::refused(BanRefusal::Full);
+        }
+        let call = Change::BanCall(now.boot_ms);
+        if self.is_runaway(now) {
+            return Penalty { changes: vec![call], ..Penalty::refused(BanRefusal::Runaway) };
+        }
+        let ban = Arc::new(Ban {
+            id: self.next_ban,
+            user,
+            prefix,
+            blocks: self.blocks(violation, prefix),
+            reason: format!("{} score reached {}", violation.kind, violation.total),
+            violation: Some(violation.kind),
+            score: Some(violation.total),
+            created_at_unix_ms: now.unix_ms,
+            expires_at_unix_ms: Some(now.unix_ms.saturating_add(rule.duration_ms)),
+        });
+        let mut penalty = Penalty {
+            ban: Some(Arc::clone(&ban)),
+            refusal: None,
+            changes: vec![call, Change::Ban(Arc::clone(&ban))],
+        };
+        self.escalate(&ban, now, &mut penalty);
+        penalty
+    }
+
+    /// What the subject's address is banned as, or what protects it.
+    fn bannable_prefix(&self, subject: &Subject) -> Option<Result<Prefix, Trusted>> {
+        let trust = &self.engine.trust;
+        let ip = subject.ip()?;
+        if let Some(trusted) = trust.of(ip).filter(|_| trust.protects(ip)) {
+            return Some(Err(trusted));
+        }
+        let prefix = Prefix::around(ip, self.engine.rules.ban.v6_prefix);
+        Some(trust.forbidding(prefix).map_or(Ok(prefix), Err))
+    }
+
+    /// Whether the kernel is to enforce a ban for this violation.
+    fn blocks(&self, violation: &Violation, prefix: Option<Prefix>) -> bool {
+        let rule = &self.engine.rules.ban;
+        let wants = match rule.network_block.of(violation.kind) {
+            NetworkBlock::Always => true,
+            // The score has crossed a multiple of the interval before.
+            NetworkBlock::Repeat => violation.previous >= rule.interval,
+            NetworkBlock::Never => false,
+        };
+        wants && prefix.is_none_or(|prefix| self.engine.trust.proxy(prefix).is_none())
+    }
+
+    /// Whoever has many /64s has the block around them: bans that, too, as long
+    /// as the ban that was one too many.
+    fn escalate(&self, ban: &Arc<Ban>, now: Moment, penalty: &mut Penalty) {
+        let Some(narrow) = ban.prefix else { return };
+        let rule = self.engine.rules.ban.escalation;
+        let steps = [(56, rule.v6_56), (48, rule.v6_48)];
+        let mut id = ban.id;
+        for (bits, threshold) in steps {
+            let Some((threshold, wide)) = threshold.zip(narrow.block_of_64(bits)) else { continue };
+            let count = self.banned_64s(wide, narrow);
+            let is_due = count >= threshold as usize
+                && self.bans_of_prefix(wide).all(|ban| !ban.holds_at(now.unix_ms))
+                && self.engine.trust.forbidding(wide).is_none()
+                && self.engine.trust.proxy(wide).is_none();
+            if !is_due {
+                continue;
+            }
+            if !self.has_room(Some(wide)) {
+                penalty.refusal = Some(BanRefusal::Full);
+                continue;
+            }
+            id += 1;
+            penalty.changes.push(Change::Ban(Arc::new(Ban {
+                id,
+                user: None,
+                prefix: Some(wide),
+                reason: format!("{count} of its /64s are banned"),
+                score: None,
+                ..ban.as_ref().clone()
+            })));
+        }
+    }
+}

@@ -1,0 +1,66 @@
+//! Bans and entries of lists as they are shown: with what the kernel does about
+//! them. They look alike, because they feel alike to whoever is banned.
+
+use std::sync::Arc;
+
+use ipnet::IpNet;
+
+use crate::{
+    blocklist::{Imported, Source},
+    engine::Ban,
+};
+
+/// A ban, and whether it is in force.
+#[derive(Clone, Debug, PartialEq)]
+pub struct BanView {
+    /// The ban.
+    pub ban: Arc<Ban>,
+    /// Whether all of it is in force: what it asks of the kernel, if anything,
+    /// is done.
+    pub enforced: bool,
+    /// What the kernel does about its prefix, if it has one.
+    pub network: Option<Enforcement>,
+    /// Whose list it is on, if it is the entry of one: then it has no number.
+    pub source: Option<Source>,
+}
+
+/// What the kernel does about a banned prefix.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Enforcement {
+    /// It drops the packets.
+    Blocked,
+    /// It should, and does not yet.
+    Pending,
+    /// By the rules it need not: the ban holds at the API only.
+    Never,
+    /// It may not: the prefix belongs to that proxy or CDN.
+    Proxy(IpNet),
+}
+
+impl BanView {
+    /// Of a ban that is over: nothing of it is in force.
+    pub const fn over(ban: Arc<Ban>) -> Self {
+        Self { ban, enforced: false, network: None, source: None }
+    }
+
+    /// Of an entry of a list.
+    pub(super) fn imported(entry: &Imported, network: Enforcement) -> Self {
+        let ban = Ban {
+            id: 0,
+            user: None,
+            prefix: Some(entry.prefix),
+            blocks: true,
+            reason: format!("on the imported list {}", entry.source),
+            violation: None,
+            score: None,
+            created_at_unix_ms: entry.updated_at_unix_ms,
+            expires_at_unix_ms: entry.expiry.unix_ms(),
+        };
+        Self {
+            ban: Arc::new(ban),
+            enforced: network != Enforcement::Pending,
+            network: Some(network),
+            source: Some(entry.source.clone()),
+        }
+    }
+}
