@@ -18,6 +18,6 @@ pub use counter::{Counter, Reason};
 pub use filter::{Place, Seeds, filter_words};
 pub use rate::{
     Overrun, RateEntry, RateKey, SKETCH_BLOCK_BYTES, SKETCH_ROWS, SKETCH_SLOTS, Sample,
-    SketchBlock, sketch_blocks,
+    SketchBlock, sketch_blocks, suspicious,
 };
 pub use source::{Source, v4_key, v6_key};
