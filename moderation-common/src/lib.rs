@@ -20,6 +20,6 @@ pub use filter::{Place, Seeds, filter_words};
 pub use hint::{HINT_WORDS, Hint, v4_hints, v6_hints};
 pub use rate::{
     Overrun, RateEntry, RateKey, SKETCH_BLOCK_BYTES, SKETCH_ROWS, SKETCH_SLOTS, Sample,
-    SketchBlock, sketch_blocks,
+    SketchBlock, sketch_blocks, suspicious,
 };
 pub use source::{Source, v4_key, v6_key};

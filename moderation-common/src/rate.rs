@@ -86,13 +86,25 @@ const _: () = assert!(size_of::<RateKey>() == size_of::<[u64; 2]>());
 const _: () = assert!(size_of::<RateEntry>() == size_of::<[u64; 3]>());
 const _: () = assert!(size_of::<SketchBlock>() == SKETCH_BLOCK_BYTES as usize);
 
+/// From how many attempts on, by the sketch, a source is counted exactly: half
+/// the limit, so that whoever makes more than the limit in a window is suspected
+/// well before its end; and half of what a counter can tell, however high the
+/// limit.
+#[inline(always)]
+pub const fn suspicious(limit: u64) -> u64 {
+    const MOST: u64 = u16::MAX as u64 / 2;
+    if limit / 2 < MOST { limit / 2 } else { MOST }
+}
+
 /// Blocks in each half of the sketch, a power of two, for a flood of so many
 /// attempts in a window from as many forged sources, and for a limit: the
-/// flood's share of a counter stays below an eighth of the limit.
+/// flood's share of a counter stays below a quarter of what is [`suspicious`].
 pub const fn sketch_blocks(flood: u32, limit: u32) -> u32 {
     const FEWEST: u64 = 64;
     const MOST: u64 = 1 << 18; // 32 MiB for both halves
-    let limit = if limit == 0 { 1 } else { limit as u64 };
+    let threshold = suspicious(limit as u64);
+    // An eighth of a limit of 1, at least.
+    let limit = if threshold == 0 { 1 } else { 2 * threshold };
     let blocks = (8 * flood as u64).div_ceil(SKETCH_SLOTS as u64 * limit);
     let blocks = if blocks < FEWEST { FEWEST } else { blocks.next_power_of_two() };
     (if blocks > MOST { MOST } else { blocks }) as u32

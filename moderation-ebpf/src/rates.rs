@@ -16,6 +16,7 @@ use aya_ebpf::{
 use moderation_common::{
     Alarm, Overrun, RateEntry, RateKey, SketchBlock, Source,
     map::{MAX_HANDSHAKES, OVERRUN_BYTES},
+    suspicious,
 };
 use moderation_ebpf::sketch;
 
@@ -64,9 +65,7 @@ pub(crate) fn is_too_fast(source: Source, hash: u64) -> bool {
         return false;
     }
     let epoch = clock::coarse_ns() / SYN_HALF_NS.load().max(1);
-    // Half the limit is suspicious: who makes more than the limit in a window
-    // is suspected well before its end.
-    if suspicion(epoch, hash) <= limit / 2 {
+    if suspicion(epoch, hash) <= suspicious(limit) {
         return false;
     }
     match exact(source, epoch) {
@@ -90,7 +89,7 @@ fn suspicion(epoch: u64, hash: u64) -> u64 {
     };
     let count = sketch::count(current, previous, epoch, hash);
     let limit = SYN_LIMIT.load();
-    if u64::from(count) <= limit / 2 {
+    if u64::from(count) <= suspicious(limit) {
         return 0;
     }
     u64::from(sketch::without_noise(current, previous, epoch, hash))

@@ -17,10 +17,10 @@ impl KernelCounters {
         Ok(Self(Counters::open(&Pins::new(pin_root))?))
     }
 
-    /// Packets dropped because their source is banned, IPv4 and IPv6 together,
-    /// over all CPUs.
+    /// Packets dropped because their source or a block around it is banned,
+    /// IPv4 and IPv6 together, over all CPUs.
     pub fn banned(&self) -> Result<u64> {
         let packets = |reason| self.0.read(reason).map(|counter| counter.packets);
-        Ok(packets(Reason::BanV4)? + packets(Reason::BanV6)?)
+        Ok(packets(Reason::BanV4)? + packets(Reason::BanV6)? + packets(Reason::BanNet)?)
     }
 }

@@ -35,6 +35,9 @@ pub const PSH: u8 = 0x08;
 /// The acknowledgement number counts.
 pub const ACK: u8 = 0x10;
 
+/// Where TCP and UDP go by default.
+pub const PORT: u16 = 8080;
+
 /// Length of an Ethernet header.
 pub const ETHERNET_BYTES: usize = 14;
 /// Length of one VLAN tag.
@@ -51,6 +54,8 @@ pub struct Frame {
     pub network: Network,
     /// What that carries.
     pub transport: Transport,
+    /// Overrides the destination port, [`PORT`], of TCP and UDP.
+    pub port: Option<u16>,
     /// What follows the transport's header.
     pub payload: Vec<u8>,
 }
@@ -114,11 +119,19 @@ pub struct V6 {
     pub extensions: Vec<Extension>,
     /// The version nibble.
     pub version: u8,
+    /// How many routers may still pass it on.
+    pub hop_limit: u8,
 }
 
 impl Default for V6 {
     fn default() -> Self {
-        Self { source: SOURCE_V6, destination: HOST_V6, extensions: Vec::new(), version: 6 }
+        Self {
+            source: SOURCE_V6,
+            destination: HOST_V6,
+            extensions: Vec::new(),
+            version: 6,
+            hop_limit: 64,
+        }
     }
 }
 
@@ -132,6 +145,8 @@ pub struct Part {
 }
 
 impl Part {
+    /// The only part: whole, and yet with a fragment header (RFC 6946).
+    pub const ATOMIC: Self = Self { offset: 0, has_more: false };
     /// The part with the transport's header.
     pub const FIRST: Self = Self { offset: 0, has_more: true };
     /// A part from the middle.
@@ -202,6 +217,8 @@ pub enum Transport {
     Udp,
     /// An echo request of the packet's family.
     Icmp,
+    /// `ICMPv6` of this type and code, with the body of a neighbour solicitation.
+    Discovery(u8, u8),
     /// Another protocol, without a header of its own.
     Protocol(u8),
 }
@@ -249,6 +266,13 @@ impl Frame {
     #[must_use]
     pub fn tagged(mut self, tags: &[u16]) -> Self {
         self.tags = tags.to_vec();
+        self
+    }
+
+    /// The same to another port.
+    #[must_use]
+    pub const fn to_port(mut self, port: u16) -> Self {
+        self.port = Some(port);
         self
     }
 
@@ -328,7 +352,7 @@ impl Frame {
         }
         let mut header = vec![v6.version << 4, 0, 0, 0];
         header.extend(length_field(body.len()));
-        header.extend([next, 64]);
+        header.extend([next, v6.hop_limit]);
         header.extend(addresses);
         [header, body].concat()
     }
@@ -338,7 +362,9 @@ impl Frame {
             (Transport::Tcp(_), _) => 6,
             (Transport::Udp, _) => 17,
             (Transport::Icmp, Family::V4) => 1,
-            (Transport::Icmp, Family::V6) => 58,
+            (Transport::Icmp | Transport::Discovery(..), Family::V6) => 58,
+            // Nonsense, for whoever does not look at the family.
+            (Transport::Discovery(..), Family::V4) => 58,
             (Transport::Protocol(number), _) => number,
         }
     }
@@ -349,7 +375,10 @@ impl Frame {
             // Would be read as a SYN by whoever took it for a TCP header.
             return [vec![SYN; 24], self.payload.clone()].concat();
         }
-        let (header, sum_at) = self.transport.header(self.payload.len(), family);
+        let (mut header, sum_at) = self.transport.header(self.payload.len(), family);
+        if matches!(self.transport, Transport::Tcp(_) | Transport::Udp) {
+            header[2..4].copy_from_slice(&self.port.unwrap_or(PORT).to_be_bytes());
+        }
         let mut body = [header, self.payload.clone()].concat();
         if let Some(at) = sum_at {
             let covered = match (self.transport, family) {
@@ -374,17 +403,20 @@ impl Transport {
     fn header(self, payload_bytes: usize, family: Family) -> (Vec<u8>, Option<usize>) {
         match self {
             Self::Tcp(flags) => {
-                // From port 40000 to 8080, five words, window 65535.
-                let header = [156, 64, 31, 144, 0, 0, 0, 1, 0, 0, 0, 0, 5 << 4, flags];
+                // From port 40000, five words, window 65535.
+                let header = [156, 64, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 5 << 4, flags];
                 ([&header[..], &[0xff, 0xff, 0, 0, 0, 0]].concat(), Some(16))
             }
             Self::Udp => {
                 let [high, low] = length_field(8 + payload_bytes);
-                (vec![156, 64, 31, 144, high, low, 0, 0], Some(6))
+                (vec![156, 64, 0, 0, high, low, 0, 0], Some(6))
             }
             Self::Icmp => {
                 let echo_request = if matches!(family, Family::V4) { 8 } else { 128 };
                 (vec![echo_request, 0, 0, 0, 0, 1, 0, 1], Some(2))
+            }
+            Self::Discovery(kind, code) => {
+                ([&[kind, code, 0, 0][..], &[0; 20]].concat(), Some(2))
             }
             Self::Protocol(_) => (Vec::new(), None),
         }

@@ -6,12 +6,12 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use ipnet::IpNet;
-use moderation_common::{BanEntry, Counter, Reason};
+use moderation_common::{Alarm, BanEntry, Counter, Reason};
 use moderation_daemon::clock;
 use moderation_daemon::config::{AttachMode, Connections, Ports, Syn};
 use moderation_daemon::engine::{Address, Prefix};
 use moderation_daemon::network::{
-    AttachOptions, Counters, Epoch, Network, Pins, Rates, Table, TestProgram, attach,
+    AttachOptions, Counters, Epoch, Network, Pins, Rates, Table, TestProgram, alarms, attach,
 };
 use nix::unistd::Uid;
 
@@ -94,6 +94,22 @@ impl Kernel {
         Ok(Self { network, counters, syn_window, program, board })
     }
 
+    /// Opens the maps anew, as a daemon does at its start; what was in the hands
+    /// of the last one is dropped as by its death.
+    pub fn reopen(&mut self) -> Result<()> {
+        self.network = Network::open(self.board.pins())?;
+        Ok(())
+    }
+
+    /// Loads the program anew on the same maps, as an upgrade does. The maps
+    /// stay open.
+    pub fn reload(&mut self, options: &AttachOptions) -> Result<()> {
+        attach(self.board.pins(), options)?;
+        self.program = TestProgram::open(self.board.pins())?;
+        self.syn_window = options.syn.window;
+        Ok(())
+    }
+
     /// Its pins.
     pub fn pins(&self) -> &Pins {
         self.board.pins()
@@ -136,6 +152,23 @@ impl Kernel {
         ensure!(after == expected, "{reason:?} went from {before:?} to {after:?}");
         ensure!(drops == reason.drops(), "{reason:?}, but dropped: {drops}");
         Ok(reason)
+    }
+
+    /// Whether the program drops a frame, without a look at the counters.
+    pub fn drops(&self, frame: &[u8]) -> Result<bool> {
+        Ok(self.program.drops(frame)?)
+    }
+
+    /// Packets counted for a reason.
+    pub fn packets(&self, reason: Reason) -> Result<u64> {
+        Ok(self.counters.read(reason)?.packets)
+    }
+
+    /// How often that was lost or did not fit.
+    pub fn alarms(&self, alarm: Alarm) -> Result<u64> {
+        let all = alarms(self.pins())?;
+        let found = all.into_iter().find(|(other, _)| *other == alarm);
+        found.map(|(_, count)| count).context("there is no such alarm")
     }
 
     /// Connection attempts that are counted exactly, by source.

@@ -20,6 +20,7 @@ pub mod counter;
 pub mod demo;
 
 pub mod closer;
+pub mod flood;
 pub mod frame;
 pub mod kernel;
 pub mod outsider;

@@ -149,7 +149,9 @@ impl Enforcer {
                 Reconciled { failed: HashSet::new(), result: Err(error) }
             }
         };
-        failed.into_iter().for_each(|prefix| drop(blocked.remove(prefix)));
+        for prefix in failed {
+            blocked.remove(prefix);
+        }
         self.board.replace_blocked(blocked);
         match result {
             Ok(changes) => {

@@ -133,9 +133,10 @@ impl Loaded {
         let object = object::load(pins, &parameters)?;
         if are_new {
             // Nobody knows which keys the bits stand for: all pass, until the
-            // daemon has looked through the maps.
-            keep_seeds(pins, seeds)?;
+            // daemon has looked through the maps. In this order, so that seeds
+            // are there only beside bits that let their keys pass.
             Bitmap::open(pins, seeds)?.fill();
+            keep_seeds(pins, seeds)?;
         }
         let mut loaded = Self { pins: pins.clone(), options: options.clone(), object };
         loaded.protect()?;

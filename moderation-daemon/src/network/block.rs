@@ -8,7 +8,7 @@ use aya::Pod;
 use ipnet::IpNet;
 use moderation_common::{
     BanEntry, Seeds, Source,
-    map::{BANS_HOST, BANS_V4, BANS_V6},
+    map::{BANS_HOST, BANS_V4, BANS_V6, SEEDS},
     v4_key, v6_key,
 };
 use serde::Serialize;
@@ -204,6 +204,16 @@ pub fn verify(pins: &Pins) -> Result<Verified, NetworkError> {
     Ok(verified)
 }
 
+/// Bits that are set in the prefilter: at most two an exact entry, or it slowly
+/// fills up and lets ever more strangers through to the exact maps.
+///
+/// # Errors
+///
+/// If a map cannot be read.
+pub fn filter_bits(pins: &Pins) -> Result<usize, NetworkError> {
+    Ok(Bitmap::open(pins, seeds(pins)?)?.ones())
+}
+
 /// The ban maps, for the one who writes them.
 #[derive(Debug)]
 pub(super) struct Blocker {
@@ -222,6 +232,9 @@ impl Blocker {
     /// them.
     pub(super) fn open(pins: &Pins) -> Result<Self, NetworkError> {
         let seeds = seeds(pins)?;
+        if seeds == (Seeds { a: 0, b: 0 }) {
+            return Err(NetworkError::Unfinished { path: pins.map(SEEDS) });
+        }
         let filter = Filter::new(Bitmap::open(pins, seeds)?);
         let (maps, control) = (BanMaps::open(pins)?, ControlMap::open(pins)?);
         let mut blocker = Self { maps, filter, control, exact: 0, hosts: 0, hidden_at_open: 0 };
@@ -301,6 +314,7 @@ impl Blocker {
         if matches!(key, Key::Host(_)) {
             self.control.change(|control| control.hosts = 1)?;
         }
+        let was_known = self.filter.knows(hash);
         self.filter.add(hash);
         let inserted = match key {
             Key::V4(key) => self.maps.v4.insert(key, entry),
@@ -308,13 +322,45 @@ impl Blocker {
             Key::Host(key) => self.maps.hosts.insert(key, entry),
             Key::Net(_) => unreachable!("blocks have no hash"),
         };
-        if let Ok(Inserted::New) = inserted {
-            self.exact += 1;
-            self.hosts += usize::from(matches!(key, Key::Host(_)));
-        } else {
-            self.filter.remove(hash);
+        match inserted {
+            // Somebody else has put it there: it counts from now on.
+            Ok(Inserted::Known) if !was_known => self.gained(key),
+            Ok(Inserted::New) => self.gained(key),
+            _ => self.filter.remove(hash),
         }
         inserted.map(drop)
+    }
+
+    fn gained(&mut self, key: Key) {
+        self.exact += 1;
+        self.hosts += usize::from(matches!(key, Key::Host(_)));
+    }
+
+    /// Makes an entry count that is in its map although nobody has put it there
+    /// by way of this; `true` if it was without effect until now.
+    pub(super) fn reveal(&mut self, prefix: Prefix) -> Result<bool, NetworkError> {
+        let key = Key::from(prefix);
+        let Some(hash) = key.hash(self.filter.seeds()) else { return Ok(false) };
+        let is_unseen = matches!(key, Key::Host(_)) && self.hosts == 0;
+        let (is_known, is_hidden) = (self.filter.knows(hash), !self.filter.has(hash));
+        if is_known && !is_hidden && !is_unseen {
+            return Ok(false);
+        }
+        if is_unseen {
+            self.control.change(|control| control.hosts = 1)?;
+        }
+        self.filter.add(hash);
+        self.filter.distrust();
+        if !is_known {
+            self.gained(key);
+        }
+        Ok(is_hidden || is_unseen)
+    }
+
+    /// Whether the prefilter's counts are those of the entries. If not, a whole
+    /// reconcile makes them anew.
+    pub(super) const fn is_counted(&self) -> bool {
+        self.filter.is_exact()
     }
 
     fn block_net(&mut self, net: IpNet, entry: BanEntry) -> Result<(), NetworkError> {
@@ -336,13 +382,19 @@ impl Blocker {
                 return self.switch();
             }
         };
-        if let Some(hash) = key.hash(self.filter.seeds()).filter(|_| removed) {
-            self.filter.remove(hash);
-            self.exact -= 1;
-            if matches!(key, Key::Host(_)) {
-                self.hosts -= 1;
-                return self.switch();
-            }
+        let Some(hash) = key.hash(self.filter.seeds()).filter(|_| removed) else {
+            return Ok(());
+        };
+        if !self.filter.knows(hash) {
+            // Somebody else had put it there: it was never counted.
+            self.filter.distrust();
+            return Ok(());
+        }
+        self.filter.remove(hash);
+        self.exact = self.exact.saturating_sub(1);
+        if matches!(key, Key::Host(_)) {
+            self.hosts = self.hosts.saturating_sub(1);
+            return self.switch();
         }
         Ok(())
     }
@@ -358,48 +410,75 @@ impl Blocker {
 
     fn reconcile_all(
         &mut self,
-        wanted: Desired,
+        mut wanted: Desired,
         failed: &mut HashSet<Prefix>,
     ) -> Result<Changes, NetworkError> {
-        self.control.change(|control| {
-            control.hosts |= u32::from(!wanted.hosts.is_empty());
-            control.nets_v4 |= u32::from(!wanted.nets.is_empty());
-            control.nets_v6 |= u32::from(!wanted.nets.is_empty());
-        })?;
+        let Plans { v4: v4_plan, v6: v6_plan, hosts: hosts_plan } = match self.plan(&mut wanted) {
+            Ok(plans) => plans,
+            Err(error) => {
+                failed.extend(wanted.iter().map(|(prefix, _)| prefix));
+                return Err(error);
+            }
+        };
         let seeds = self.filter.seeds();
         let mut room = Room { left: self.room(), capacity: self.capacity() };
         let BanMaps { v4, v6, hosts, nets } = &mut self.maps;
         let filter = &mut self.filter;
-        // Removing first makes room in maps that are nearly full.
-        let v4_plan = Plan::of(v4, wanted.v4)?;
-        let v6_plan = Plan::of(v6, wanted.v6)?;
-        let hosts_plan = Plan::of(hosts, wanted.hosts)?;
         let (v4_hash, v6_hash) =
             (|key| seeds.hash(Source::V4(key)), |key| seeds.hash(Source::V6(key)));
         let host_hash = |key| seeds.hash_host(key);
+        // Blocks come first and go last: a source may be wanted in one that was
+        // wanted alone, or the other way round.
+        let rest = nets.begin(wanted.nets, agree);
+        // Removing first makes room in maps that are nearly full.
         let removed = [
             v4_plan.remove(v4, filter, v4_hash, &mut room),
             v6_plan.remove(v6, filter, v6_hash, &mut room),
             hosts_plan.remove(hosts, filter, host_hash, &mut room),
         ];
         let written = [
-            v4_plan.write(v4, filter, v4_hash, &mut room, |key| {
+            v4_plan.write(v4, wanted.v4, filter, v4_hash, &mut room, |key| {
                 failed.insert(of_v4(key));
             }),
-            v6_plan.write(v6, filter, v6_hash, &mut room, |key| {
+            v6_plan.write(v6, wanted.v6, filter, v6_hash, &mut room, |key| {
                 failed.insert(of_v6(key));
             }),
-            hosts_plan.write(hosts, filter, host_hash, &mut room, |key| {
+            hosts_plan.write(hosts, wanted.hosts, filter, host_hash, &mut room, |key| {
                 failed.insert(of_host(key));
             }),
         ];
-        let blocks = nets.reconcile(wanted.nets, agree, |net| {
+        let blocks = nets.finish(rest, |net| {
             failed.extend(Prefix::new(net).ok());
         });
-        self.exact = self.capacity() as usize - room.left;
+        self.exact = (room.capacity as usize).saturating_sub(room.left);
         self.hosts = self.maps.hosts.for_each(|_, _| {})?;
         let all = removed.into_iter().chain(written).chain([blocks]);
         all.fold(Ok(Changes::default()), |sum, changes| sum.and_then(|sum| Ok(sum + changes?)))
+    }
+
+    /// Compares the exact maps with what is wanted, and counts their entries
+    /// anew: somebody else may have written or removed some. Leaves in `wanted`
+    /// what is missing, or after an error what is not known to be there.
+    fn plan(&mut self, wanted: &mut Desired) -> Result<Plans, NetworkError> {
+        self.control.change(|control| {
+            control.hosts |= u32::from(!wanted.hosts.is_empty());
+            control.nets_v4 |= u32::from(!wanted.nets.is_empty());
+            control.nets_v6 |= u32::from(!wanted.nets.is_empty());
+        })?;
+        let seeds = self.filter.seeds();
+        let (maps, filter) = (&self.maps, &mut self.filter);
+        filter.recount();
+        let mut exact = 0;
+        let mut add = |hash: u64| {
+            filter.add(hash);
+            exact += 1;
+        };
+        let v4 = Plan::of(&maps.v4, &mut wanted.v4, |key| add(seeds.hash(Source::V4(key))))?;
+        let v6 = Plan::of(&maps.v6, &mut wanted.v6, |key| add(seeds.hash(Source::V6(key))))?;
+        let hosts = Plan::of(&maps.hosts, &mut wanted.hosts, |key| add(seeds.hash_host(key)))?;
+        filter.settle();
+        self.exact = exact;
+        Ok(Plans { v4, v6, hosts })
     }
 
     fn room(&self) -> usize {
@@ -425,25 +504,39 @@ struct Room {
     capacity: u32,
 }
 
-/// What has to be done to one exact map.
+/// What has to be done to one exact map, besides adding what is missing.
 struct Plan<K> {
     /// Nobody wants them.
     surplus: Vec<K>,
     /// Their expiry is another.
     changed: Vec<(K, BanEntry)>,
-    /// They are not there.
-    missing: Vec<(K, BanEntry)>,
+}
+
+/// The same for each width.
+struct Plans {
+    v4: Plan<u32>,
+    v6: Plan<u64>,
+    hosts: Plan<[u64; 2]>,
 }
 
 impl<K: Pod + Default + Eq + Hash> Plan<K> {
-    fn of(map: &Exact<K>, mut wanted: Entries<K>) -> Result<Self, NetworkError> {
+    /// Takes out of `wanted` what is in the map, and calls `present` with every
+    /// key that is.
+    fn of(
+        map: &Exact<K>,
+        wanted: &mut Entries<K>,
+        mut present: impl FnMut(K),
+    ) -> Result<Self, NetworkError> {
         let (mut surplus, mut changed) = (Vec::new(), Vec::new());
-        map.for_each(|key, old| match wanted.remove(&key) {
-            None => surplus.push(key),
-            Some(entry) if agree(old, entry) => {}
-            Some(entry) => changed.push((key, entry)),
+        map.for_each(|key, old| {
+            present(key);
+            match wanted.remove(&key) {
+                None => surplus.push(key),
+                Some(entry) if agree(old, entry) => {}
+                Some(entry) => changed.push((key, entry)),
+            }
         })?;
-        Ok(Self { surplus, changed, missing: wanted.into_iter().collect() })
+        Ok(Self { surplus, changed })
     }
 
     fn remove(
@@ -463,6 +556,7 @@ impl<K: Pod + Default + Eq + Hash> Plan<K> {
     fn write(
         &self,
         map: &mut Exact<K>,
+        missing: Entries<K>,
         filter: &mut Filter,
         hash: impl Fn(K) -> u64,
         room: &mut Room,
@@ -475,44 +569,44 @@ impl<K: Pod + Default + Eq + Hash> Plan<K> {
                 result = result.and(Err(error));
             }
         }
-        let added = self.add(map, filter, hash, room, failed);
-        result.and(added)?;
-        let (added, updated) = (self.missing.len(), self.changed.len());
+        let (added, updated) = (missing.len(), self.changed.len());
+        result.and(add(map, missing, filter, hash, room, failed))?;
         Ok(Changes { added, updated, removed: 0 })
     }
+}
 
-    fn add(
-        &self,
-        map: &mut Exact<K>,
-        filter: &mut Filter,
-        hash: impl Fn(K) -> u64,
-        room: &mut Room,
-        mut failed: impl FnMut(K),
-    ) -> Result<(), NetworkError> {
-        let fitting = self.missing.len().min(room.left);
-        let keys: Vec<K> = self.missing.iter().map(|(key, _)| *key).collect();
-        let values: Vec<u64> =
-            self.missing.iter().map(|(_, entry)| entry.expires_at_ns).collect();
-        let mut done = 0;
-        let mut result = Ok(());
-        // Bits first, and no more of them than there are about to be keys.
-        for (keys, values) in keys[..fitting].chunks(BATCH).zip(values.chunks(BATCH)) {
-            keys.iter().for_each(|key| filter.add(hash(*key)));
-            let mut inserted = 0;
-            result = map.insert_many(keys, &values[..keys.len()], |_, _| inserted += 1);
-            keys[inserted..].iter().for_each(|key| filter.remove(hash(*key)));
-            done += inserted;
-            room.left -= inserted;
-            if result.is_err() {
-                break;
-            }
+/// Puts in what fits, and calls `failed` with what is not there then.
+fn add<K: Pod + Default>(
+    map: &mut Exact<K>,
+    missing: Entries<K>,
+    filter: &mut Filter,
+    hash: impl Fn(K) -> u64,
+    room: &mut Room,
+    mut failed: impl FnMut(K),
+) -> Result<(), NetworkError> {
+    let (keys, values): (Vec<K>, Vec<u64>) =
+        missing.into_iter().map(|(key, entry)| (key, entry.expires_at_ns)).unzip();
+    let fitting = keys.len().min(room.left);
+    let mut result = if fitting < keys.len() {
+        Err(NetworkError::Full { capacity: room.capacity })
+    } else {
+        Ok(())
+    };
+    let mut done = 0;
+    // Bits first, and no more of them than there are about to be keys.
+    for (keys, values) in keys[..fitting].chunks(BATCH).zip(values[..fitting].chunks(BATCH)) {
+        keys.iter().for_each(|key| filter.add(hash(*key)));
+        let (inserted, inserting) = map.insert_many(keys, values);
+        keys[inserted..].iter().for_each(|key| filter.remove(hash(*key)));
+        done += inserted;
+        room.left -= inserted;
+        if inserting.is_err() {
+            result = inserting;
+            break;
         }
-        keys[done..].iter().for_each(|key| failed(*key));
-        if fitting < keys.len() {
-            result = result.and(Err(NetworkError::Full { capacity: room.capacity }));
-        }
-        result
     }
+    keys[done..].iter().for_each(|key| failed(*key));
+    result
 }
 
 /// The expiry is kept by wall clock in the store and by boot clock in the

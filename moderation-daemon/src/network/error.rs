@@ -135,6 +135,15 @@ pub enum NetworkError {
         /// Why not.
         source: Box<MapError>,
     },
+    /// A loader is at work, or was interrupted: there are no seeds yet.
+    #[error(
+        "{} is empty: the maps are not finished; moderationctl xdp attach does it",
+        path.display()
+    )]
+    Unfinished {
+        /// The pin of the seeds.
+        path: PathBuf,
+    },
     /// A ban map holds as many entries as it can.
     #[error(
         "the kernel's ban map is full ({capacity} entries): raise network.max_bans, and make the \

@@ -76,44 +76,30 @@ impl<K: Pod + Default> Exact<K> {
         self.failed("write to", error)
     }
 
-    /// Sets the expiry of many keys; calls `done` for each with what became of
-    /// it, in order, until the first failure.
+    /// Sets the expiries of many keys, in order, until the first failure; says
+    /// how many it has set, and the failure.
     pub(super) fn insert_many(
         &mut self,
         keys: &[K],
         values: &[u64],
-        mut done: impl FnMut(usize, Inserted),
-    ) -> Result<(), NetworkError> {
+    ) -> (usize, Result<(), NetworkError>) {
         let mut at = 0;
         while at < keys.len() {
             let end = keys.len().min(at + BATCH);
-            let Batch { done: count, result } =
-                sys::insert_batch(self.fd(), &keys[at..end], &values[at..end]);
-            (at..at + count).for_each(|index| done(index, Inserted::New));
-            at += count;
-            if let Err(error) = result {
-                self.insert_refused(keys, values, at, error, &mut done)?;
+            let Batch { done, result } =
+                sys::update_batch(self.fd(), &keys[at..end], &values[at..end]);
+            at += done;
+            // The one that stopped the batch may do alone: the kernel takes
+            // memory in portions, and may have been out of one.
+            if result.is_err() {
+                let entry = BanEntry { expires_at_ns: values[at] };
+                if let Err(error) = self.insert(keys[at], entry) {
+                    return (at, Err(error));
+                }
                 at += 1;
             }
         }
-        Ok(())
-    }
-
-    /// The one that stopped a batch: most likely it is there already.
-    fn insert_refused(
-        &mut self,
-        keys: &[K],
-        values: &[u64],
-        at: usize,
-        error: io::Error,
-        done: &mut impl FnMut(usize, Inserted),
-    ) -> Result<(), NetworkError> {
-        let Some((key, value)) = keys.get(at).zip(values.get(at)) else {
-            return Err(self.failed("write to", error));
-        };
-        let inserted = self.insert(*key, BanEntry { expires_at_ns: *value })?;
-        done(at, inserted);
-        Ok(())
+        (at, Ok(()))
     }
 
     /// Deletes a key; `false` if it was not there.

@@ -76,6 +76,11 @@ impl Bitmap {
         word & place.bits == place.bits
     }
 
+    /// How many bits are set.
+    pub(super) fn ones(&self) -> usize {
+        self.words().iter().map(|word| word.load(Ordering::Relaxed).count_ones() as usize).sum()
+    }
+
     /// Makes every key pass, whatever there is behind.
     pub(super) fn fill(&self) {
         for word in self.words() {
@@ -97,15 +102,37 @@ impl Drop for Bitmap {
 #[derive(Debug)]
 pub(super) struct Filter {
     bitmap: Bitmap,
-    /// How many keys need each bit. One that reaches 255 stays set for ever.
+    /// How many keys need each bit. One that reaches 255 stays set until the
+    /// next look through all keys.
     counts: Vec<u8>,
+    /// Whether the counts are those of the keys. While they may not be, bits
+    /// are set, but none is cleared.
+    is_exact: bool,
 }
 
 impl Filter {
     /// An empty filter over a bitmap, whose bits stay until [`Filter::settle`].
     pub(super) fn new(bitmap: Bitmap) -> Self {
         let counts = vec![0; bitmap.len.get() * 64];
-        Self { bitmap, counts }
+        Self { bitmap, counts, is_exact: false }
+    }
+
+    /// Forgets the counts, for a look through all keys that adds each of them
+    /// and ends with [`Filter::settle`]. The bits stay.
+    pub(super) fn recount(&mut self) {
+        self.counts.fill(0);
+        self.is_exact = false;
+    }
+
+    /// The counts are wrong, as somebody else has written keys: no bit is
+    /// cleared until they have been made anew.
+    pub(super) const fn distrust(&mut self) {
+        self.is_exact = false;
+    }
+
+    /// Whether bits can be cleared.
+    pub(super) const fn is_exact(&self) -> bool {
+        self.is_exact
     }
 
     pub(super) const fn seeds(&self) -> Seeds {
@@ -115,6 +142,13 @@ impl Filter {
     /// Whether a key with this hash would be looked for in the exact maps.
     pub(super) fn has(&self, hash: u64) -> bool {
         self.bitmap.has(hash)
+    }
+
+    /// Whether a key with this hash may have been added: never `false` for one
+    /// that was.
+    pub(super) fn knows(&self, hash: u64) -> bool {
+        let place = Place::of(hash, self.bitmap.mask());
+        Self::bits(place, hash).into_iter().all(|bit| self.counts[bit] > 0)
     }
 
     /// Before a key is inserted.
@@ -129,11 +163,16 @@ impl Filter {
     /// After a key was deleted.
     pub(super) fn remove(&mut self, hash: u64) {
         let place = Place::of(hash, self.bitmap.mask());
-        for bit in Self::bits(place, hash) {
+        let bits = Self::bits(place, hash);
+        // A key that nobody has added: what bits it shares are others'.
+        self.is_exact &= bits.iter().all(|bit| self.counts[*bit] > 0);
+        if !self.is_exact {
+            return;
+        }
+        for bit in bits {
             let count = &mut self.counts[bit];
             match *count {
-                u8::MAX => continue, // nobody knows how many
-                0 => debug_assert!(false, "removed more often than added"),
+                u8::MAX | 0 => continue, // nobody knows how many
                 _ => *count -= 1,
             }
             if *count == 0 {
@@ -157,5 +196,6 @@ impl Filter {
                 word.store(needed, Ordering::SeqCst);
             }
         }
+        self.is_exact = true;
     }
 }

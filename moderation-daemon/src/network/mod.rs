@@ -40,7 +40,7 @@ pub use allow::{AllowMaps, Guards, MAX_ALLOWED};
 pub use attach::{
     AttachOptions, Attached, Fresh, Loaded, attach, confirm, detach, forget_confirmation, off,
 };
-pub use block::{BanMaps, Changes, Fill, Reconciled, Verified, verify};
+pub use block::{BanMaps, Changes, Fill, Reconciled, Verified, filter_bits, verify};
 pub use count::{Counters, Epoch, Rate, Rates, Table, alarms};
 pub use desired::Desired;
 pub use error::NetworkError;

@@ -23,6 +23,24 @@ pub(super) struct Nets {
     wanted: BTreeMap<IpNet, BanEntry>,
 }
 
+/// What [`Nets::begin`] leaves to do.
+#[derive(Debug)]
+pub(super) struct Unfinished {
+    /// Nobody wants them.
+    surplus: Vec<IpNet>,
+    /// They did not fit.
+    late: Vec<IpNet>,
+    changes: Changes,
+    result: Result<(), NetworkError>,
+}
+
+impl Default for Unfinished {
+    fn default() -> Self {
+        let (surplus, late) = (Vec::new(), Vec::new());
+        Self { surplus, late, changes: Changes::default(), result: Ok(()) }
+    }
+}
+
 impl Nets {
     pub(super) fn open(pins: &Pins) -> Result<Self, NetworkError> {
         let data = pins.open_map(NETS_V4)?;
@@ -93,32 +111,53 @@ impl Nets {
         range.filter(move |inner| net.contains(inner))
     }
 
-    /// Makes the kernel hold exactly these blocks; calls `failed` for each that
-    /// it does not.
-    pub(super) fn reconcile(
+    /// Writes these blocks, as far as they fit; what else the kernel holds stays
+    /// until [`Nets::finish`], so that nobody passes who is blocked before and
+    /// after, but by another block.
+    pub(super) fn begin(
         &mut self,
         wanted: BTreeMap<IpNet, BanEntry>,
         agree: impl Fn(BanEntry, BanEntry) -> bool,
-        mut failed: impl FnMut(IpNet),
-    ) -> Result<Changes, NetworkError> {
-        let present = self.all()?;
+    ) -> Unfinished {
         self.wanted = wanted;
-        let mut changes = Changes::default();
-        let mut result = Ok(());
+        let present = match self.all() {
+            Ok(present) => present,
+            Err(error) => return Unfinished { result: Err(error), ..Unfinished::default() },
+        };
         let surplus = present.keys().filter(|net| !self.wanted.contains_key(*net));
-        for net in surplus.copied().collect::<Vec<_>>() {
-            result = result.and(self.erase(net));
-            changes.removed += 1;
-        }
+        let mut rest = Unfinished { surplus: surplus.copied().collect(), ..Unfinished::default() };
         let wanted: Vec<_> = self.wanted.keys().copied().collect();
         for net in wanted {
             let entry = self.effective(net);
             match present.get(&net) {
                 Some(old) if agree(*old, entry) => continue,
-                Some(_) => changes.updated += 1,
-                None => changes.added += 1,
+                Some(_) => rest.changes.updated += 1,
+                None => rest.changes.added += 1,
             }
-            if let Err(error) = self.write(net, entry) {
+            if self.write(net, entry).is_err() {
+                rest.late.push(net);
+            }
+        }
+        rest
+    }
+
+    /// Erases the others, and writes what did not fit beside them; calls
+    /// `failed` for each wanted block that is not as it should be.
+    pub(super) fn finish(
+        &mut self,
+        rest: Unfinished,
+        mut failed: impl FnMut(IpNet),
+    ) -> Result<Changes, NetworkError> {
+        let Unfinished { surplus, late, mut changes, mut result } = rest;
+        if result.is_err() {
+            self.wanted.keys().for_each(|net| failed(*net));
+        }
+        for net in surplus {
+            result = result.and(self.erase(net));
+            changes.removed += 1;
+        }
+        for net in late {
+            if let Err(error) = self.write(net, self.effective(net)) {
                 failed(net);
                 result = result.and(Err(error));
             }

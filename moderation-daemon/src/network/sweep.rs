@@ -20,6 +20,7 @@ pub struct Sweep {
     /// Entries in the kernel when it began.
     at_start: usize,
     changes: Changes,
+    hidden: usize,
 }
 
 impl std::fmt::Debug for Sweep {
@@ -39,14 +40,19 @@ enum Stage {
 pub struct Swept {
     /// What it mended.
     pub changes: Changes,
-    /// Whether entries have vanished without our doing.
+    /// Wanted entries that the prefilter hid, a ban without effect each; mended,
+    /// too.
+    pub hidden: usize,
+    /// Whether entries have come or vanished without our doing, so that only a
+    /// whole reconcile mends it all.
     pub has_losses: bool,
 }
 
 impl Sweep {
     pub(super) fn new(blocker: &Blocker) -> Self {
         let stage = Stage::V4(Pages::new(BATCH));
-        Self { stage, seen: 0, at_start: blocker.exact(), changes: Changes::default() }
+        let at_start = blocker.exact();
+        Self { stage, seen: 0, at_start, changes: Changes::default(), hidden: 0 }
     }
 
     /// Looks at one page; `Some` after the last.
@@ -96,6 +102,9 @@ impl Sweep {
         old: BanEntry,
         wanted: Option<BanEntry>,
     ) -> Result<(), NetworkError> {
+        if wanted.is_some() {
+            self.hidden += usize::from(blocker.reveal(prefix)?);
+        }
         match wanted {
             Some(entry) if agree(old, entry) => Ok(()),
             Some(entry) => {
@@ -113,7 +122,8 @@ impl Sweep {
     /// fewer than the fewer of both moments are too few.
     fn finish(&self, blocker: &Blocker) -> Swept {
         let least = self.at_start.min(blocker.exact() + self.changes.removed);
-        Swept { changes: self.changes, has_losses: self.seen < least }
+        let has_losses = self.seen < least || !blocker.is_counted();
+        Swept { changes: self.changes, hidden: self.hidden, has_losses }
     }
 }
 

@@ -74,18 +74,27 @@ pub(super) struct Batch {
     pub(super) result: io::Result<()>,
 }
 
-/// Inserts keys that are not there yet, in order, until one is refused.
-pub(super) fn insert_batch<K: Pod, V: Pod>(map: BorrowedFd<'_>, keys: &[K], values: &[V]) -> Batch {
+/// Sets keys, whether they are there or not, in order, until one is refused. A
+/// batch takes none of the flags that a single key does (kernel:
+/// `generic_map_update_batch`).
+pub(super) fn update_batch<K: Pod, V: Pod>(map: BorrowedFd<'_>, keys: &[K], values: &[V]) -> Batch {
     debug_assert_eq!(keys.len(), values.len());
-    let mut attr = batch(map, keys.as_ptr().addr(), values.as_ptr().addr(), keys.len());
-    attr.batch.elem_flags = BPF_NOEXIST;
-    run(bpf_cmd::BPF_MAP_UPDATE_BATCH as u32, attr, keys.len())
+    let attr = batch(map, keys.as_ptr().addr(), values.as_ptr().addr(), keys.len());
+    write(bpf_cmd::BPF_MAP_UPDATE_BATCH as u32, attr, keys.len())
 }
 
 /// Deletes keys, in order, until one is not there.
 pub(super) fn delete_batch<K: Pod>(map: BorrowedFd<'_>, keys: &[K]) -> Batch {
     let attr = batch(map, keys.as_ptr().addr(), 0, keys.len());
-    run(bpf_cmd::BPF_MAP_DELETE_BATCH as u32, attr, keys.len())
+    write(bpf_cmd::BPF_MAP_DELETE_BATCH as u32, attr, keys.len())
+}
+
+/// A batch that is refused as a whole leaves the count as it was asked for: then
+/// nothing was done. One that stops at a key has done fewer.
+fn write(command: u32, attr: bpf_attr, count: usize) -> Batch {
+    let Batch { done, result } = run(command, attr, count);
+    let is_refused = result.is_err() && done == count;
+    Batch { done: if is_refused { 0 } else { done }, result }
 }
 
 /// Reads a hash map piece by piece. What is changed meanwhile may or may not be

@@ -14,7 +14,9 @@ use proptest::{
     test_runner::{Config, RngAlgorithm, TestCaseResult, TestRng, TestRunner},
 };
 
-use super::{Frame, Malformed, network, opens_connection};
+use super::{
+    Destination, Frame, Kind, Malformed, Packet, destination, is_neighbour_discovery, kind, network,
+};
 use crate::parse::Source;
 
 const V4_SOURCE: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 5);
@@ -37,8 +39,17 @@ fn ethernet(tags: &[u16], ether_type: u16) -> Vec<u8> {
 
 fn tcp(flags: u8) -> Vec<u8> {
     let mut bytes = vec![0; 20];
-    bytes[13] = flags;
+    (bytes[2], bytes[3]) = (31, 144); // 8080
+    (bytes[12], bytes[13]) = (5 << 4, flags);
     bytes
+}
+
+/// A neighbour solicitation.
+fn discovery() -> Vec<u8> {
+    let mut header = vec![0; 40];
+    (header[0], header[6], header[7]) = (0x60, 58, 255);
+    header[8..24].copy_from_slice(&V6_SOURCE.octets());
+    [ethernet(&[], 0x86dd), header, vec![135, 0], vec![0; 22]].concat()
 }
 
 fn v4_frame(tags: &[u16], flags: u8) -> Vec<u8> {
@@ -58,12 +69,38 @@ fn v6_frame(tags: &[u16], next: u8, extensions: &[u8], flags: u8) -> Vec<u8> {
 
 /// The source, all its octets, and whether it attempts a connection.
 type Parsed = (Source, [u8; 16], bool);
-type Found = Result<Option<Parsed>, Malformed>;
 
-fn parse(bytes: &[u8]) -> Found {
+fn packet(bytes: &[u8]) -> Result<Option<(Frame<'_>, Packet)>, Malformed> {
     let frame = Frame::new(bytes);
-    let Some(packet) = network(&frame)? else { return Ok(None) };
-    Ok(Some((packet.source, packet.address, opens_connection(&frame, &packet))))
+    Ok(network(&frame)?.map(|packet| (frame, packet)))
+}
+
+fn parse(bytes: &[u8]) -> Result<Option<Parsed>, Malformed> {
+    let Some((frame, packet)) = packet(bytes)? else { return Ok(None) };
+    let is_attempt = kind(&frame, &packet) == Kind::Opening;
+    Ok(Some((packet.source, packet.address, is_attempt)))
+}
+
+/// Everything that is said about a packet.
+#[derive(Debug, PartialEq, Eq)]
+struct All {
+    source: Source,
+    address: [u8; 16],
+    kind: Kind,
+    destination: Option<Destination>,
+    is_neighbour_discovery: bool,
+}
+type Found = Result<Option<All>, Malformed>;
+
+fn all(bytes: &[u8]) -> Found {
+    let Some((frame, packet)) = packet(bytes)? else { return Ok(None) };
+    Ok(Some(All {
+        source: packet.source,
+        address: packet.address,
+        kind: kind(&frame, &packet),
+        destination: destination(&frame, &packet),
+        is_neighbour_discovery: is_neighbour_discovery(&frame, &packet),
+    }))
 }
 
 fn v4_parsed(is_attempt: bool) -> Parsed {
@@ -169,45 +206,91 @@ fn is_third_tag(bytes: &[u8], rest: &[u8]) -> Found {
     if tags == 2 && rest.len() >= 2 { Ok(None) } else { Err(Malformed) }
 }
 
-fn v4_reference(packet: &[u8]) -> Result<Parsed, Malformed> {
+/// What follows the IP header: nothing, a later fragment, or a protocol with
+/// its bytes and whether they are a part of more.
+enum Upper<'a> {
+    None,
+    LaterFragment,
+    Protocol { number: u8, bytes: &'a [u8], is_part: bool },
+}
+
+fn v4_reference(packet: &[u8]) -> Result<All, Malformed> {
     let fixed = packet.get(..20).filter(|fixed| fixed[0] >> 4 == 4).ok_or(Malformed)?;
     let mut address = [0; 16];
     address[..4].copy_from_slice(&fixed[12..16]);
     let source = Ipv4Addr::new(fixed[12], fixed[13], fixed[14], fixed[15]);
     let length = usize::from(fixed[0] % 16) * 4;
-    let is_first = fixed[6] & 0x1f == 0 && fixed[7] == 0;
-    let tcp = packet.get(length..).filter(|_| length >= 20 && is_first && fixed[9] == 6);
-    Ok((Source::V4(v4_key(source)), address, tcp.is_some_and(is_syn)))
+    let upper = if length < 20 {
+        Upper::None
+    } else if fixed[6] & 0x1f != 0 || fixed[7] != 0 {
+        Upper::LaterFragment
+    } else {
+        let bytes = packet.get(length..).unwrap_or_default();
+        Upper::Protocol { number: fixed[9], bytes, is_part: fixed[6] & 0x20 != 0 }
+    };
+    Ok(judged(Source::V4(v4_key(source)), address, &upper, false))
 }
 
-fn v6_reference(packet: &[u8]) -> Result<Parsed, Malformed> {
+fn v6_reference(packet: &[u8]) -> Result<All, Malformed> {
     let fixed = packet.get(..40).filter(|fixed| fixed[0] >> 4 == 6).ok_or(Malformed)?;
     let address: [u8; 16] = fixed[8..24].try_into().expect("sixteen octets");
     let source = Source::V6(v6_key(Ipv6Addr::from(address)));
-    let tcp = v6_payload(fixed[6], &packet[40..]);
-    Ok((source, address, tcp.is_some_and(is_syn)))
+    let discovers = packet.len() >= 48
+        && matches!((fixed[6], fixed[7], packet[40], packet[41]), (58, 255, 133..=136, 0));
+    Ok(judged(source, address, &v6_upper(fixed[6], &packet[40..]), discovers))
 }
 
-fn v6_payload(mut next: u8, mut rest: &[u8]) -> Option<&[u8]> {
+fn v6_upper(mut number: u8, mut bytes: &[u8]) -> Upper<'_> {
+    let mut is_part = false;
     for _ in 0..6 {
-        if ![0, 43, 44, 51, 60, 135].contains(&next) {
+        if ![0, 43, 44, 51, 60, 135].contains(&number) {
             break;
         }
-        let header = rest.get(..8)?;
-        let length = match next {
-            44 if header[2] != 0 || header[3] & 0xf8 != 0 => return None,
+        let Some(header) = bytes.get(..8) else { return Upper::None };
+        let length = match number {
+            44 if header[2] != 0 || header[3] & 0xf8 != 0 => return Upper::LaterFragment,
             44 => 8,
             51 => (usize::from(header[1]) + 2) * 4,
             _ => (usize::from(header[1]) + 1) * 8,
         };
-        next = header[0];
-        rest = rest.get(length..)?;
+        is_part |= number == 44;
+        number = header[0];
+        bytes = bytes.get(length..).unwrap_or_default();
     }
-    (next == 6).then_some(rest)
+    Upper::Protocol { number, bytes, is_part }
+}
+
+fn judged(
+    source: Source,
+    address: [u8; 16],
+    upper: &Upper<'_>,
+    is_neighbour_discovery: bool,
+) -> All {
+    let kind = match upper {
+        Upper::LaterFragment => Kind::Fragment,
+        Upper::Protocol { number: 6, bytes, .. } if is_syn(bytes) => Kind::Opening,
+        _ => Kind::Other,
+    };
+    let destination = match *upper {
+        Upper::Protocol { number, bytes, is_part: false } if is_whole(number, bytes) => {
+            let port = u16::from_be_bytes([bytes[2], bytes[3]]);
+            Some(Destination { protocol: number, port })
+        }
+        _ => None,
+    };
+    All { source, address, kind, destination, is_neighbour_discovery }
 }
 
 fn is_syn(tcp: &[u8]) -> bool {
     tcp.get(13).is_some_and(|flags| flags & 0x12 == 2)
+}
+
+fn is_whole(protocol: u8, bytes: &[u8]) -> bool {
+    match protocol {
+        6 => bytes.get(12).is_some_and(|byte| (5..=bytes.len() / 4).contains(&(byte >> 4).into())),
+        17 => bytes.len() >= 8,
+        _ => false,
+    }
 }
 
 fn check(strategy: &impl Strategy<Value = Vec<u8>>, property: impl Fn(&[u8]) -> TestCaseResult) {
@@ -231,9 +314,14 @@ fn any_mutant() -> impl Strategy<Value = Vec<u8>> {
         let ipv6 = |next, extensions| v6_frame(tags, next, extensions, SYN);
         [v4_frame(tags, SYN), ipv6(6, &[]), ipv6(43, &fragment), ipv6(51, &signed)]
     });
-    let value = prop_oneof![any::<u8>(), select(vec![0, 1, 6, 43, 44, 51, 60, 0x45, 0x60, 0x81])];
+    let udp = [0, 53, 0, 53, 0, 8, 0, 0];
+    let others = [discovery(), v6_frame(&[], 17, &udp, SYN)];
+    let value = prop_oneof![
+        any::<u8>(),
+        select(vec![0, 1, 6, 17, 43, 44, 51, 58, 60, 0x45, 0x50, 0x60, 0x81, 133, 255])
+    ];
     let length = prop_oneof![Just(usize::MAX), 0..130_usize];
-    (select(frames.concat()), vec_of((0..130_usize, value), 0..5), length).prop_map(
+    (select([&frames.concat()[..], &others].concat()), vec_of((0..130_usize, value), 0..5), length).prop_map(
         |(mut bytes, changes, length)| {
             for (place, value) in changes {
                 if let Some(byte) = bytes.get_mut(place) {
@@ -247,9 +335,47 @@ fn any_mutant() -> impl Strategy<Value = Vec<u8>> {
 }
 
 #[test]
+fn a_destination_is_that_of_a_whole_header() {
+    let at = |bytes: &[u8]| {
+        let (frame, packet) = packet(bytes).expect("it is well-formed").expect("it is IP");
+        destination(&frame, &packet).map(|to| (to.protocol, to.port))
+    };
+    let tcp = v4_frame(&[], SYN);
+    assert_eq!(at(&tcp), Some((6, 8080)));
+    assert_eq!(at(&tcp[..tcp.len() - 1]), None, "cut short");
+    for (words, expected) in [(4, None), (5, Some((6, 8080))), (6, None)] {
+        let mut bytes = tcp.clone();
+        bytes[14 + 20 + 12] = words << 4;
+        assert_eq!(at(&bytes), expected, "{words} words");
+    }
+    let mut more_follow = tcp;
+    more_follow[14 + 6] = 0x20;
+    assert_eq!(at(&more_follow), None, "a fragment");
+}
+
+#[test]
+fn neighbour_discovery_is_of_four_types_with_hop_limit_255_and_nothing_in_between() {
+    let is = |change: (usize, u8), length: usize| {
+        let mut bytes = discovery();
+        bytes[change.0] = change.1;
+        bytes.truncate(length);
+        all(&bytes).expect("it is well-formed").expect("it is IP").is_neighbour_discovery
+    };
+    let (next, hop_limit, kind, code) = (14 + 6, 14 + 7, 14 + 40, 14 + 41);
+    let whole = discovery().len();
+    for number in 0..=u8::MAX {
+        assert_eq!(is((kind, number), whole), (133..=136).contains(&number), "type {number}");
+        assert_eq!(is((code, number), whole), number == 0, "code {number}");
+        assert_eq!(is((hop_limit, number), whole), number == 255, "hop limit {number}");
+        assert_eq!(is((next, number), whole), number == 58, "protocol {number}");
+    }
+    assert!(is((kind, 135), 14 + 48) && !is((kind, 135), 14 + 47), "the fixed part is there");
+}
+
+#[test]
 fn any_bytes_are_parsed_as_by_a_parser_on_slices() {
     check(&any_frame(), |bytes| {
-        prop_assert_eq!(parse(bytes), reference(bytes));
+        prop_assert_eq!(all(bytes), reference(bytes));
         Ok(())
     });
 }
@@ -257,10 +383,10 @@ fn any_bytes_are_parsed_as_by_a_parser_on_slices() {
 #[test]
 fn what_lies_around_a_frame_makes_no_difference() {
     check(&any_frame(), |bytes| {
-        let alone = parse(bytes);
+        let alone = all(bytes);
         for fill in [0x00, 0x06, SYN, 0x45, 0xff] {
             let around = [vec![fill; 64], bytes.to_vec(), vec![fill; 4096]].concat();
-            prop_assert_eq!(parse(&around[64..64 + bytes.len()]), alone);
+            prop_assert_eq!(&all(&around[64..64 + bytes.len()]), &alone);
         }
         Ok(())
     });

@@ -4,15 +4,16 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
-use ipnet::IpNet;
 use moderation_common::{BanEntry, Reason};
 use moderation_daemon::clock;
+use moderation_daemon::engine::Prefix;
+use moderation_daemon::network::Counters;
 use moderation_tests::frame::{
     ACK, ARP, CUSTOMER, ETHERNET_BYTES, Extension, FIN, Frame, IPV4, IPV6, LLDP, PROVIDER, PSH,
     Part, RST, SOURCE_V4, SOURCE_V6, SYN, Transport, V4, V6,
 };
-use moderation_tests::kernel::{Kernel, detached};
-use moderation_tests::{need, wait};
+use moderation_tests::kernel::Kernel;
+use moderation_tests::wait;
 
 use crate::kernel;
 
@@ -198,6 +199,47 @@ fn a_ban_holds_for_the_whole_64_of_an_ipv6_address() {
 }
 
 #[test]
+fn a_ban_of_one_ipv6_address_holds_for_that_address_alone() {
+    let Some(mut kernel) = kernel() else { return };
+    let host = "2001:db8:5:5::5/128".parse::<Prefix>().expect("a prefix");
+    let neighbour = Ipv6Addr::new(0x2001, 0xdb8, 5, 5, 0, 0, 0, 6);
+    let low_half = Ipv6Addr::new(0x2001, 0xdb8, 5, 6, 0, 0, 0, 5);
+    let judge = |kernel: &Kernel, source| {
+        kernel.judge(&Frame::from_v6(source).bytes()).expect("judged")
+    };
+    for (hour, expected) in [(0, Reason::Pass), (1, Reason::BanV6)] {
+        let expires_at_ns = clock::boot_ns() + hour * 3_600_000_000_000;
+        kernel.ban_prefix(host, expires_at_ns).expect("banned");
+        assert_eq!(judge(&kernel, SOURCE_V6), expected);
+        assert_eq!(judge(&kernel, neighbour), Reason::Pass);
+        assert_eq!(judge(&kernel, low_half), Reason::Pass);
+    }
+    // The /64 around it has a ban of its own.
+    kernel.ban(SOURCE_V6).expect("banned");
+    kernel.network.unblock(host).expect("unblocked");
+    assert_eq!(judge(&kernel, SOURCE_V6), Reason::BanV6);
+    assert_eq!(judge(&kernel, neighbour), Reason::BanV6);
+    kernel.network.unblock(Prefix::around(SOURCE_V6.into(), 64)).expect("unblocked");
+    assert_eq!(judge(&kernel, SOURCE_V6), Reason::Pass);
+}
+
+#[test]
+fn a_later_fragment_of_an_innocent_is_counted_apart() {
+    let Some(kernel) = kernel() else { return };
+    for (part, expected) in [
+        (Part::FIRST, Reason::Pass),
+        (Part::LATER, Reason::Fragment),
+        (Part::LAST, Reason::Fragment),
+        (Part::ATOMIC, Reason::Pass),
+    ] {
+        let v4 = v4(|v4| v4.fragment = Some(part));
+        for frame in [v4, v6(&[Extension::Fragment(part)])] {
+            assert_eq!(kernel.judge(&frame.bytes()).expect("judged"), expected, "{frame:?}");
+        }
+    }
+}
+
+#[test]
 fn being_the_destination_is_no_crime() {
     let to_v4 = V4 { source: Ipv4Addr::new(192, 0, 2, 9), destination: SOURCE_V4, ..V4::default() };
     let source = Ipv6Addr::new(0x2001, 0xdb8, 9, 0, 0, 0, 0, 1);
@@ -214,12 +256,10 @@ fn a_frame_in_several_buffers_is_judged_by_its_first() {
     ban_defaults(&mut kernel);
     let jumbo = Frame { payload: vec![0; 8_900], ..Frame::default() };
     // Counted are the bytes of the first buffer only, so `judge` is too strict.
-    let counters = |kernel: &Kernel| kernel.network.counters().read(Reason::BanV4).expect("read");
-    let before = counters(&kernel);
-    let program =
-        moderation_daemon::network::TestProgram::open(kernel.pins()).expect("it is pinned");
-    assert!(program.drops(&jumbo.bytes()).expect("the program takes fragments"));
-    let after = counters(&kernel);
+    let counters = Counters::open(kernel.pins()).expect("they are pinned");
+    let before = counters.read(Reason::BanV4).expect("read");
+    assert!(kernel.drops(&jumbo.bytes()).expect("the program takes fragments"));
+    let after = counters.read(Reason::BanV4).expect("read");
     assert_eq!(after.packets, before.packets + 1);
     assert!(after.bytes > before.bytes);
 }
@@ -302,96 +342,10 @@ fn a_ban_that_is_lifted_lets_packets_through() {
     for (source, frame) in
         [(IpAddr::from(SOURCE_V4), Frame::default()), (SOURCE_V6.into(), Frame::v6())]
     {
+        let prefix = Prefix::around(source, 64);
         assert!(kernel.judge(&frame.bytes()).expect("judged").drops());
-        kernel.network.unblock(source.into()).expect("unblocked");
+        kernel.network.unblock(prefix).expect("unblocked");
         assert_eq!(kernel.judge(&frame.bytes()).expect("judged"), Reason::Pass);
-        kernel.network.unblock(source.into()).expect("lifting twice is no error");
-    }
-}
-
-fn prefixes(texts: &[&str]) -> Vec<IpNet> {
-    texts.iter().map(|text| text.parse().expect("a prefix")).collect()
-}
-
-/// The verdict on frames from `sources`, which are all banned.
-fn assert_sources(kernel: &mut Kernel, sources: &[(&str, Reason)]) {
-    for (source, expected) in sources {
-        let ip: IpAddr = source.parse().expect("an address");
-        kernel.ban(ip).expect("banned");
-        let frame = match ip {
-            IpAddr::V4(ip) => Frame::from_v4(ip),
-            IpAddr::V6(ip) => Frame::from_v6(ip),
-        };
-        assert_eq!(kernel.judge(&frame.bytes()).expect("judged"), *expected, "{source}");
-    }
-}
-
-#[test]
-fn the_operators_allowlist_overrules_a_ban_to_the_last_bit() {
-    let Some(mut kernel) = kernel() else { return };
-    let allowed = ["198.51.100.0/25", "203.0.113.9/32", "2001:db8:7::/48", "2001:db8:5:5::5/128"];
-    kernel.allow(&prefixes(&allowed)).expect("allowed");
-    let sources = [
-        ("198.51.100.0", Reason::AllowOverride),
-        ("198.51.100.127", Reason::AllowOverride),
-        ("198.51.100.128", Reason::BanV4),
-        ("203.0.113.8", Reason::BanV4),
-        ("203.0.113.9", Reason::AllowOverride),
-        ("203.0.113.10", Reason::BanV4),
-        ("2001:db8:7:ffff::1", Reason::AllowOverride),
-        ("2001:db8:8::1", Reason::BanV6),
-        // One host of a banned /64, and its neighbours in it.
-        ("2001:db8:5:5::5", Reason::AllowOverride),
-        ("2001:db8:5:5::4", Reason::BanV6),
-        ("2001:db8:5:5::6", Reason::BanV6),
-    ];
-    assert_sources(&mut kernel, &sources);
-    kernel.allow(&[]).expect("no longer allowed");
-    let dropped = sources.map(|(source, _)| {
-        (source, if source.contains(':') { Reason::BanV6 } else { Reason::BanV4 })
-    });
-    assert_sources(&mut kernel, &dropped);
-}
-
-#[test]
-fn a_guarded_prefix_is_never_dropped_whatever_the_daemon_writes() {
-    if !need::root() {
-        return;
-    }
-    let guards = prefixes(&["10.0.0.0/8", "203.0.113.9/32", "fc00::/7"]);
-    let options = moderation_daemon::network::AttachOptions { guards, ..detached() };
-    let mut kernel = Kernel::with(&options).expect("the program loads");
-    // All that the daemon's user may write: bans, and an allowlist without it.
-    kernel.allow(&[]).expect("an empty allowlist");
-    let sources = [
-        ("10.1.2.3", Reason::AllowOverride),
-        ("9.255.255.255", Reason::BanV4),
-        ("11.0.0.0", Reason::BanV4),
-        ("203.0.113.9", Reason::AllowOverride),
-        ("203.0.113.10", Reason::BanV4),
-        ("fd00::1", Reason::AllowOverride),
-        ("fe00::1", Reason::BanV6),
-    ];
-    assert_sources(&mut kernel, &sources);
-}
-
-#[test]
-fn guards_can_protect_everything() {
-    if !need::root() {
-        return;
-    }
-    let guards = prefixes(&["0.0.0.0/0", "::/0"]);
-    let options = moderation_daemon::network::AttachOptions { guards, ..detached() };
-    let mut kernel = Kernel::with(&options).expect("the program loads");
-    let sources = ["198.51.100.5", "0.0.0.0", "255.255.255.255", "2001:db8::1", "::1"];
-    assert_sources(&mut kernel, &sources.map(|source| (source, Reason::AllowOverride)));
-}
-
-#[test]
-fn an_innocent_on_the_allowlist_is_not_counted_as_overruled() {
-    let Some(mut kernel) = kernel() else { return };
-    kernel.allow(&prefixes(&["198.51.100.0/24", "2001:db8::/32"])).expect("allowed");
-    for frame in [Frame::default(), Frame::v6()] {
-        assert_eq!(kernel.judge(&frame.bytes()).expect("judged"), Reason::Pass);
+        kernel.network.unblock(prefix).expect("lifting twice is no error");
     }
 }
