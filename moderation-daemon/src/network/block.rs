@@ -2,9 +2,8 @@
 //! the switches beside. Bits are set before an entry appears and cleared after
 //! it is gone, so that a crash in between leaves too many, never too few.
 
-use std::{collections::HashSet, hash::Hash, net::Ipv6Addr, ops::Add};
+use std::{collections::HashSet, net::Ipv6Addr, ops::Add};
 
-use aya::Pod;
 use ipnet::IpNet;
 use moderation_common::{
     BanEntry, Seeds, Source,
@@ -16,10 +15,11 @@ use serde::Serialize;
 use super::{
     NetworkError, Pins,
     control::{ControlMap, seeds},
-    desired::{Desired, Entries, of_host, of_v4, of_v6},
-    exact::{BATCH, Exact, Inserted},
+    desired::{Desired, of_host, of_v4, of_v6},
+    exact::{Exact, Inserted},
     filter::{Bitmap, Filter},
     nets::Nets,
+    plan::{Plan, Plans, Room, add, agree},
 };
 use crate::engine::Prefix;
 
@@ -399,6 +399,48 @@ impl Blocker {
         Ok(())
     }
 
+    /// Blocks prefixes that are not blocked yet, a thousand to a call. What one
+    /// failure leaves possible is done nevertheless.
+    pub(super) fn block_new(&mut self, new: Desired) -> Reconciled {
+        let mut failed = HashSet::new();
+        let result = self.add_new(new, &mut failed);
+        Reconciled { failed, result }
+    }
+
+    fn add_new(
+        &mut self,
+        new: Desired,
+        failed: &mut HashSet<Prefix>,
+    ) -> Result<Changes, NetworkError> {
+        let before = self.exact;
+        if !new.hosts.is_empty() {
+            self.control.change(|control| control.hosts = 1)?;
+        }
+        let seeds = self.filter.seeds();
+        let mut room = Room { left: self.room(), capacity: self.capacity() };
+        let BanMaps { v4, v6, hosts, .. } = &mut self.maps;
+        let filter = &mut self.filter;
+        let mut result = add(v4, new.v4, filter, |key| seeds.hash(Source::V4(key)), &mut room, |key| {
+            failed.insert(of_v4(key));
+        });
+        result = result.and(add(v6, new.v6, filter, |key| seeds.hash(Source::V6(key)), &mut room, |key| {
+            failed.insert(of_v6(key));
+        }));
+        let left = room.left;
+        result = result.and(add(hosts, new.hosts, filter, |key| seeds.hash_host(key), &mut room, |key| {
+            failed.insert(of_host(key));
+        }));
+        self.hosts += left - room.left;
+        self.exact = (room.capacity as usize).saturating_sub(room.left);
+        for (net, entry) in new.nets {
+            if let Err(error) = self.block_net(net, entry) {
+                failed.extend(Prefix::new(net).ok());
+                result = result.and(Err(error));
+            }
+        }
+        result.map(|()| Changes { added: self.exact - before, ..Changes::default() })
+    }
+
     /// Makes the kernel hold exactly what is wanted. What one failure leaves
     /// possible is done nevertheless.
     pub(super) fn reconcile(&mut self, wanted: Desired) -> Reconciled {
@@ -496,124 +538,4 @@ impl Key {
             Self::Net(_) => None,
         }
     }
-}
-
-/// How many exact entries still fit.
-struct Room {
-    left: usize,
-    capacity: u32,
-}
-
-/// What has to be done to one exact map, besides adding what is missing.
-struct Plan<K> {
-    /// Nobody wants them.
-    surplus: Vec<K>,
-    /// Their expiry is another.
-    changed: Vec<(K, BanEntry)>,
-}
-
-/// The same for each width.
-struct Plans {
-    v4: Plan<u32>,
-    v6: Plan<u64>,
-    hosts: Plan<[u64; 2]>,
-}
-
-impl<K: Pod + Default + Eq + Hash> Plan<K> {
-    /// Takes out of `wanted` what is in the map, and calls `present` with every
-    /// key that is.
-    fn of(
-        map: &Exact<K>,
-        wanted: &mut Entries<K>,
-        mut present: impl FnMut(K),
-    ) -> Result<Self, NetworkError> {
-        let (mut surplus, mut changed) = (Vec::new(), Vec::new());
-        map.for_each(|key, old| {
-            present(key);
-            match wanted.remove(&key) {
-                None => surplus.push(key),
-                Some(entry) if agree(old, entry) => {}
-                Some(entry) => changed.push((key, entry)),
-            }
-        })?;
-        Ok(Self { surplus, changed })
-    }
-
-    fn remove(
-        &self,
-        map: &mut Exact<K>,
-        filter: &mut Filter,
-        hash: impl Fn(K) -> u64,
-        room: &mut Room,
-    ) -> Result<Changes, NetworkError> {
-        map.remove_many(&self.surplus, |index| {
-            filter.remove(hash(self.surplus[index]));
-            room.left += 1;
-        })?;
-        Ok(Changes { removed: self.surplus.len(), ..Changes::default() })
-    }
-
-    fn write(
-        &self,
-        map: &mut Exact<K>,
-        missing: Entries<K>,
-        filter: &mut Filter,
-        hash: impl Fn(K) -> u64,
-        room: &mut Room,
-        mut failed: impl FnMut(K),
-    ) -> Result<Changes, NetworkError> {
-        let mut result = Ok(());
-        for (key, entry) in &self.changed {
-            if let Err(error) = map.insert(*key, *entry) {
-                failed(*key);
-                result = result.and(Err(error));
-            }
-        }
-        let (added, updated) = (missing.len(), self.changed.len());
-        result.and(add(map, missing, filter, hash, room, failed))?;
-        Ok(Changes { added, updated, removed: 0 })
-    }
-}
-
-/// Puts in what fits, and calls `failed` with what is not there then.
-fn add<K: Pod + Default>(
-    map: &mut Exact<K>,
-    missing: Entries<K>,
-    filter: &mut Filter,
-    hash: impl Fn(K) -> u64,
-    room: &mut Room,
-    mut failed: impl FnMut(K),
-) -> Result<(), NetworkError> {
-    let (keys, values): (Vec<K>, Vec<u64>) =
-        missing.into_iter().map(|(key, entry)| (key, entry.expires_at_ns)).unzip();
-    let fitting = keys.len().min(room.left);
-    let mut result = if fitting < keys.len() {
-        Err(NetworkError::Full { capacity: room.capacity })
-    } else {
-        Ok(())
-    };
-    let mut done = 0;
-    // Bits first, and no more of them than there are about to be keys.
-    for (keys, values) in keys[..fitting].chunks(BATCH).zip(values[..fitting].chunks(BATCH)) {
-        keys.iter().for_each(|key| filter.add(hash(*key)));
-        let (inserted, inserting) = map.insert_many(keys, values);
-        keys[inserted..].iter().for_each(|key| filter.remove(hash(*key)));
-        done += inserted;
-        room.left -= inserted;
-        if inserting.is_err() {
-            result = inserting;
-            break;
-        }
-    }
-    keys[done..].iter().for_each(|key| failed(*key));
-    result
-}
-
-/// The expiry is kept by wall clock in the store and by boot clock in the
-/// kernel; converting at two moments differs by how far the clocks were
-/// adjusted in between.
-const TOLERANCE_NS: u64 = 500_000_000;
-
-pub(super) fn agree(one: BanEntry, other: BanEntry) -> bool {
-    one.expires_at_ns.abs_diff(other.expires_at_ns) <= TOLERANCE_NS
 }

@@ -17,6 +17,7 @@ mod desired;
 mod exact;
 mod filter;
 mod nets;
+mod plan;
 mod sweep;
 
 mod count;
@@ -96,6 +97,12 @@ impl Network {
     /// If the kernel refuses.
     pub fn unblock(&mut self, prefix: Prefix) -> Result<(), NetworkError> {
         self.bans.unblock(prefix)
+    }
+
+    /// Drops the packets of many prefixes that are not blocked yet. What one
+    /// failure leaves possible is done nevertheless.
+    pub fn block_new(&mut self, new: Desired) -> Reconciled {
+        self.bans.block_new(new)
     }
 
     /// Makes the kernel agree with what is wanted, by difference: nothing that

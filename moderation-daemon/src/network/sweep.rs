@@ -6,9 +6,10 @@ use moderation_common::BanEntry;
 
 use super::{
     Changes, NetworkError,
-    block::{BanMaps, Blocker, agree},
+    block::{BanMaps, Blocker},
     desired::{of_host, of_v4, of_v6},
     exact::BATCH,
+    plan::agree,
     sys::Pages,
 };
 use crate::engine::Prefix;
