@@ -119,7 +119,6 @@ impl Collector {
 }
 
 /// The /64 of an address.
-#[expect(clippy::cast_possible_truncation, reason = "the upper half of 128 bits has 64")]
 const fn half(bits: u128) -> u64 {
     (bits >> 64) as u64
 }
@@ -348,7 +347,7 @@ mod tests {
     #[test]
     fn networks_become_one_but_addresses_never_become_a_network() {
         let text = |range: std::ops::Range<u32>| {
-            range.map(|i| format!("10.{}.0.0/16", i)).collect::<Vec<_>>()
+            range.map(|i| format!("10.{i}.0.0/16")).collect::<Vec<_>>()
         };
         let nets = text(0..256);
         let entries: Vec<_> = nets.iter().map(|net| (net.as_str(), None)).collect();

@@ -42,7 +42,6 @@ impl Key {
 }
 
 /// The /64 of an address.
-#[expect(clippy::cast_possible_truncation, reason = "the upper half of 128 bits has 64")]
 const fn upper(bits: u128) -> u64 {
     (bits >> 64) as u64
 }
@@ -78,19 +77,16 @@ impl<V> PrefixMap<V> {
 
     /// Takes exactly this prefix out.
     pub fn remove(&mut self, prefix: Prefix) -> Option<V> {
-        let old = match Key::of(prefix) {
+        match Key::of(prefix) {
             Key::V4(key) => take(&mut self.v4, &key),
             Key::V6Block(key) => take(&mut self.v6_64, &key),
             Key::V6(key) => take(&mut self.v6, &key),
             Key::Network(key) => {
-                let old = take(&mut self.networks, &key);
-                if old.is_some() {
-                    self.lengths.remove(key);
-                }
-                old
+                let old = take(&mut self.networks, &key)?;
+                self.lengths.remove(key);
+                Some(old)
             }
-        };
-        old
+        }
     }
 
     /// The value of exactly this prefix.

@@ -94,7 +94,7 @@ pub struct Connections {
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct File {
-    /// The interfaces to attach to, for example [eth0]; the same as moderationd
+    /// The interfaces to attach to, for example `[eth0]`; the same as moderationd
     /// --interface, and as there only a process with the capabilities can. None:
     /// a loader (moderationctl xdp attach) has attached and pinned, and the
     /// daemon only works on the pins.

@@ -13,7 +13,7 @@ use super::{
 pub(super) struct Penalty {
     /// The ban on the subject.
     pub(super) ban: Option<Arc<Ban>>,
-    /// Why there is none, or why a wider one that should have joined it did not.
+    /// Why there is none, or why its address or a wider block is not in it.
     pub(super) refusal: Option<BanRefusal>,
     /// The bans, and that one was called for.
     pub(super) changes: Vec<Change>,
@@ -37,7 +37,10 @@ impl Overlay<'_> {
             (None, Some(Err(trusted))) => return Penalty::refused(BanRefusal::Protected(trusted)),
             (_, prefix) => prefix.and_then(Result::ok),
         };
-        if !self.has_room(prefix) {
+        // Long lists that fill the kernel must not keep users from being banned.
+        let prefix_fits = self.has_room(prefix);
+        let prefix = prefix.filter(|_| prefix_fits);
+        if !prefix_fits && (user.is_none() || !self.has_room(None)) {
             return Penalty::refused(BanRefusal::Full);
         }
         let call = Change::BanCall(now.boot_ms);
@@ -57,7 +60,7 @@ impl Overlay<'_> {
         });
         let mut penalty = Penalty {
             ban: Some(Arc::clone(&ban)),
-            refusal: None,
+            refusal: (!prefix_fits).then_some(BanRefusal::Full),
             changes: vec![call, Change::Ban(Arc::clone(&ban))],
         };
         self.escalate(&ban, now, &mut penalty);

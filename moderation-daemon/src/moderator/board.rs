@@ -175,11 +175,11 @@ impl Board {
                 take(prefix, until);
             }
         }
-        let several = state.imports.list_count() > 1;
+        let (several, both) = (state.imports.list_count() > 1, state.both != (0, 0));
         let mut seen: PrefixMap<()> = PrefixMap::default();
         for (prefix, expiry) in state.imports.iter() {
-            let is_banned = state.bans.blocked_until(prefix).is_some();
-            if is_banned || !state.trust.lets_drop(prefix) {
+            let is_banned = || state.bans.of_prefix(prefix).next().is_some();
+            if both && is_banned() || !state.trust.lets_drop(prefix) {
                 continue;
             }
             if !several {

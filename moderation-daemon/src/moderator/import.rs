@@ -8,7 +8,8 @@ use tokio::task::{JoinError, JoinHandle};
 
 use super::{
     Moderator, Reply, Unavailable,
-    task::{StoreLost, Task, respond},
+    pending::respond,
+    task::{StoreLost, Task},
 };
 use crate::{
     blocklist::{Expiry, Source},

@@ -9,10 +9,11 @@
 mod board;
 mod enforce;
 mod import;
+mod pending;
 mod task;
 mod view;
 
-use std::{sync::Arc, time::Duration};
+use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use ipnet::IpNet;
 use tokio::sync::{mpsc, oneshot};
@@ -20,8 +21,8 @@ use tokio::sync::{mpsc, oneshot};
 use crate::{
     clock,
     engine::{
-        BanId, BanRefusal, Lease, LeaseId, LiftTarget, NewBan, Outcome, PrefixSet, Request, Rules,
-        Subject, Trust, Verdict,
+        Act, BanId, BanRefusal, Lease, LeaseId, LiftTarget, NewBan, Outcome, PrefixSet, Request,
+        Rules, Subject, Trust, Verdict, ViolationType,
     },
     metrics::Metrics,
     store::Allowed,
@@ -128,13 +129,25 @@ impl Moderator {
     ///
     /// See [`Unavailable`].
     pub async fn judge(&self, request: Request) -> Result<Answer, Unavailable> {
-        let found_by_app = matches!(request.act, crate::engine::Act::Violation { .. });
+        let found_by_app = matches!(request.act, Act::Violation { .. });
         if !found_by_app && let Some(ban) = self.check(&request.subject) {
             let outcome = Outcome::banned(Arc::clone(&ban.ban));
             self.metrics.judged(&request.act, Verdict::Deny);
             return Ok(Answer { outcome, ban: Some(ban) });
         }
         self.ask(&self.queue, |reply| Command::Judge(request, reply), DECISION_TIMEOUT).await
+    }
+
+    /// Judges a source that opened more connections than it may; the daemon
+    /// counts them itself. Nothing comes of it if the source is trusted.
+    ///
+    /// # Errors
+    ///
+    /// See [`Unavailable`].
+    pub async fn too_many_connections(&self, ip: IpAddr) -> Result<Answer, Unavailable> {
+        let act = Act::Violation { kind: ViolationType::ConnectionRate, points: None };
+        let subject = Subject::new(None, Some(ip)).expect("it has an address");
+        self.judge(Request { act, subject, id: None }).await
     }
 
     /// The ban that holds for a subject now. Waits for nothing.

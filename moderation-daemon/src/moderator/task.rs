@@ -11,18 +11,16 @@ use tokio::{
 };
 
 use super::{
-    AllowlistFull, Answer, BanView, Board, Command, Kernel, LIST_QUEUE_CAPACITY, Moderator,
-    OPERATOR_QUEUE_CAPACITY, QUEUE_CAPACITY, Reply, Setup, Unavailable,
+    AllowlistFull, Board, Command, Kernel, LIST_QUEUE_CAPACITY, Moderator, OPERATOR_QUEUE_CAPACITY,
+    QUEUE_CAPACITY, Reply, Setup, Unavailable,
     enforce::Enforcer,
     import::{Importer, Job},
     number,
+    pending::{Pending, decide, respond},
 };
 use crate::{
     clock,
-    engine::{
-        Act, Ban, BanRefusal, Cause, Change, Decision, Engine, Lease, Moment, Outcome, Overlay,
-        Prefix, Request,
-    },
+    engine::{Change, Engine, Moment, Prefix},
     metrics::{Metrics, Table},
     network::MAX_ALLOWED,
     store::{self, Allowed, ImportStore, Store, StoreError},
@@ -152,15 +150,6 @@ pub(super) struct Task {
     lines: Throttle,
     /// Whether that has been said.
     is_nearly_full: bool,
-}
-
-/// A decision whose caller waits for the commit.
-enum Pending {
-    Judged(Act, Outcome, Reply<Answer>),
-    Renewed(Option<Lease>, Reply<Option<Lease>>),
-    Released(bool, Reply<bool>),
-    Banned(Result<Arc<Ban>, BanRefusal>, Reply<Result<BanView, BanRefusal>>),
-    Lifted(Vec<Arc<Ban>>, Reply<Vec<BanView>>),
 }
 
 /// The store is gone: the task that had it panicked.
@@ -508,67 +497,4 @@ fn ticker(period: Duration) -> Interval {
     let mut interval = tokio::time::interval(period);
     interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
     interval
-}
-
-/// Decides one command on the overlay.
-fn decide(overlay: &mut Overlay<'_>, command: Command, now: Moment) -> Pending {
-    match command {
-        Command::Judge(request, reply) => {
-            let decision = judge(overlay, &request, now);
-            Pending::Judged(request.act, decision.outcome, reply)
-        }
-        Command::Renew(id, reply) => Pending::Renewed(overlay.renew(id, now), reply),
-        Command::Release(id, reply) => Pending::Released(overlay.release(id, now), reply),
-        Command::Ban(ban, reply) => Pending::Banned(overlay.ban(ban, now), reply),
-        Command::Lift(target, by, reply) => Pending::Lifted(overlay.lift(&target, &by, now), reply),
-        Command::Allow(..) | Command::Disallow(..) => {
-            unreachable!("serve takes these out of the batch")
-        }
-    }
-}
-
-fn judge(overlay: &mut Overlay<'_>, request: &Request, now: Moment) -> Decision {
-    let counts = overlay.counts(request, now);
-    let decision = overlay.decide(request, &counts, now);
-    overlay.push(&decision);
-    decision
-}
-
-impl Pending {
-    fn answer(self, board: &Board, metrics: &Metrics) {
-        match self {
-            Self::Judged(act, outcome, reply) => {
-                metrics.judged(&act, outcome.verdict);
-                if let Some(refusal) = outcome.refusal {
-                    metrics.ban_refused(refusal);
-                }
-                if outcome.cause == Some(Cause::LeasesFull) {
-                    metrics.overflow(Table::Leases);
-                }
-                let ban = outcome.ban.as_ref().map(|ban| board.view(ban));
-                respond(reply, Ok(Answer { outcome, ban }));
-            }
-            Self::Renewed(lease, reply) => respond(reply, Ok(lease)),
-            Self::Released(known, reply) => respond(reply, Ok(known)),
-            Self::Banned(result, reply) => respond(reply, Ok(result.map(|ban| board.view(&ban)))),
-            Self::Lifted(bans, reply) => {
-                respond(reply, Ok(bans.iter().map(|ban| board.view(ban)).collect()));
-            }
-        }
-    }
-
-    fn refuse(self) {
-        match self {
-            Self::Judged(_, _, reply) => respond(reply, Err(Unavailable::Store)),
-            Self::Renewed(_, reply) => respond(reply, Err(Unavailable::Store)),
-            Self::Released(_, reply) => respond(reply, Err(Unavailable::Store)),
-            Self::Banned(_, reply) => respond(reply, Err(Unavailable::Store)),
-            Self::Lifted(_, reply) => respond(reply, Err(Unavailable::Store)),
-        }
-    }
-}
-
-/// A caller who has gone away needs no answer.
-pub(super) fn respond<T>(reply: Reply<T>, answer: Result<T, Unavailable>) {
-    drop(reply.send(answer));
 }

@@ -65,7 +65,7 @@ pub struct RunMismatch;
 
 /// Rows that one transaction writes or removes: few enough to be over in
 /// milliseconds.
-const SLICE: usize = 4_096;
+const SLICE: usize = 2_048;
 
 impl ImportStore {
     /// Opens the lists that belong to the store at `store`.
@@ -111,7 +111,8 @@ impl ImportStore {
             .map_err(read)?;
         for row in rows {
             let (id, name, updated_at_ms): (i64, _, i64) = row.map_err(read)?;
-            let source: Source = name.parse().map_err(|_| corrupt("imports", id, "no source"))?;
+            let source: Source =
+                name.parse().map_err(|_| corrupt("imports", id.to_string(), "no source"))?;
             imports.touch(&source, u64::try_from(updated_at_ms).unwrap_or(0));
             self.load_list(id, &source, now_unix_ms, &mut imports)?;
         }
@@ -304,6 +305,6 @@ fn find(transaction: &Transaction<'_>, what: &Removal, from: &Place) -> Result<F
     }
 }
 
-fn corrupt(table: &'static str, id: impl ToString, problem: &str) -> StoreError {
-    StoreError::Corrupt { table, id: id.to_string(), problem: problem.to_owned() }
+fn corrupt(table: &'static str, id: String, problem: &str) -> StoreError {
+    StoreError::Corrupt { table, id, problem: problem.to_owned() }
 }

@@ -61,6 +61,19 @@ fn when_rules_run_away_automatic_bans_stop_until_it_is_quiet() {
 }
 
 #[test]
+fn when_there_is_no_room_for_another_address_the_user_is_banned_all_the_same() {
+    let mut engine = engine();
+    engine.set_taken(Taken { exact: 1_000_000, networks: 0 });
+    let known = violation(ViolationType::NonBrowser, None, "anna", "192.0.2.7");
+    let outcome = judge_one(&mut engine, known, NOW);
+    let ban = outcome.ban.expect("the user can be banned");
+    assert_eq!((ban.user.is_some(), ban.prefix), (true, None));
+    assert_eq!(outcome.refusal, Some(BanRefusal::Full), "and it is counted");
+    let outcome = judge_one(&mut engine, bad("192.0.2.8"), NOW);
+    assert_eq!((outcome.ban, outcome.refusal), (None, Some(BanRefusal::Full)));
+}
+
+#[test]
 fn calls_for_bans_that_cannot_fall_do_not_stop_those_that_can() {
     let mut rules = rules();
     rules.ban.max_per_minute = 1;
