@@ -86,5 +86,11 @@ impl Place {
 pub const fn filter_words(max_keys: u32) -> u32 {
     let words = max_keys.div_ceil(8);
     // Not below a cache line; not above 4 GiB, which no one has asked for.
-    if words < 8 { 8 } else if words > 1 << 29 { 1 << 29 } else { words.next_power_of_two() }
+    if words < 8 {
+        8
+    } else if words > 1 << 29 {
+        1 << 29
+    } else {
+        words.next_power_of_two()
+    }
 }

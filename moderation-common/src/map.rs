@@ -54,8 +54,23 @@ pub const SAMPLES: &str = "SAMPLES";
 
 /// Maps that the daemon works on; a loader gives them to the daemon's user.
 pub const DAEMON_MAPS: [&str; 17] = [
-    BANS_V4, BANS_V6, BANS_HOST, NETS_V4, NETS_V6, FILTER, CONTROL, SEEDS, ALLOW_V4, ALLOW_V6,
-    ALLOW_HINTS, COUNTERS, ALARMS, HEAVY, HANDSHAKES, OVERRUNS, SAMPLES,
+    BANS_V4,
+    BANS_V6,
+    BANS_HOST,
+    NETS_V4,
+    NETS_V6,
+    FILTER,
+    CONTROL,
+    SEEDS,
+    ALLOW_V4,
+    ALLOW_V6,
+    ALLOW_HINTS,
+    COUNTERS,
+    ALARMS,
+    HEAVY,
+    HANDSHAKES,
+    OVERRUNS,
+    SAMPLES,
 ];
 /// Maps that stay root's and that the daemon may read, so that it knows whom a
 /// ban would miss, and cannot ban whom they protect.

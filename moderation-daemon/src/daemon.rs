@@ -13,9 +13,10 @@ use crate::{
     config::{self, AttachMode, Config},
     engine::Trust,
     exit::{self, NeedsRoot},
+    feed::{self, Watch},
     metrics::Metrics,
     moderator::{self, Kernel, Setup, Started},
-    network::{self, AttachOptions, Attached, Pins},
+    network::{self, AttachOptions, Attached, DropMode, Pins},
     store::{ImportStore, Store},
     telemetry,
 };
@@ -106,16 +107,24 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     attach(&config)?;
     let pins =
         (config.network.mode != AttachMode::Off).then(|| Pins::new(&config.network.pin_root));
-    let kernel = pins.clone().map_or(Kernel::Off, Kernel::Pinned);
+    let mode = if config.network.enforce { DropMode::Drop } else { DropMode::Observe };
+    let kernel = pins.clone().map_or(Kernel::Off, |pins| Kernel::Pinned(pins, mode));
     let metrics = Arc::new(Metrics::new());
     let started = moderator::start(setup(&config), store, lists, kernel, Arc::clone(&metrics))?;
     let Started { moderator, mut stopper } = started;
+    let watch = Arc::new(Watch::default());
+    if let Some(pins) = &pins {
+        let (pins, moderator, watch) = (pins.clone(), moderator.clone(), Arc::clone(&watch));
+        tokio::spawn(feed::follow_overruns(pins.clone(), moderator.clone(), Arc::clone(&metrics)));
+        tokio::spawn(async move { watch.serve(pins, moderator).await });
+    }
     let context = api::Context {
         moderator,
         reader,
         metrics: Arc::clone(&metrics),
         config: Arc::new(config),
         pins,
+        watch,
         started_at_boot_ms,
     };
     let app = api_socket.serve(api::app_routes(context.clone()), Arc::clone(&metrics));

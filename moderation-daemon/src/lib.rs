@@ -9,6 +9,7 @@ pub mod ctl;
 pub mod daemon;
 
 pub mod api;
+pub mod feed;
 pub mod moderator;
 
 pub mod blocklist;

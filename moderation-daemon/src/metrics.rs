@@ -2,7 +2,7 @@
 
 use std::sync::atomic::Ordering;
 
-use moderation_common::{Counter as PacketCounter, Reason};
+use moderation_common::{Alarm, Counter as PacketCounter, Reason};
 use prometheus_client::{
     encoding::{EncodeLabelSet, text::encode},
     metrics::{counter::Counter, family::Family, gauge::Gauge},
@@ -93,8 +93,13 @@ pub struct Metrics {
     pub store_failures: Counter,
     /// Times that the kernel refused.
     pub enforcement_failures: Counter,
+    /// Bans that the prefilter hid from the program.
+    pub hidden_bans: Counter,
+    /// Handshakes beyond the limit that were reported, by what became of it.
+    pub overruns: Counter,
     drift: Counter,
     problems: Family<ReasonLabels, Counter>,
+    alarms: Family<ReasonLabels, Counter>,
     imports_accepted: Counter,
     imports_refused: Family<ReasonLabels, Counter>,
     prefixes: Family<KindLabels, Gauge>,
@@ -138,6 +143,8 @@ pub struct Snapshot {
     pub kernel_attached: bool,
     /// The kernel's packet counters.
     pub packets: Vec<(Reason, PacketCounter)>,
+    /// What the kernel programs lost.
+    pub alarms: Vec<(Alarm, u64)>,
 }
 
 impl Metrics {
@@ -162,6 +169,9 @@ impl Metrics {
         registry.register("queue_rejected", "Requests that found the queue full", self.queue_rejected.clone());
         registry.register("store_failures", "Batches that the store did not take", self.store_failures.clone());
         registry.register("enforcement_failures", "Times that the kernel refused", self.enforcement_failures.clone());
+        registry.register("kernel_hidden_bans", "Bans that the kernel's prefilter hid from the program, found and mended", self.hidden_bans.clone());
+        registry.register("connection_overruns", "Handshakes beyond network.connections.limit", self.overruns.clone());
+        registry.register("kernel_alarms", "What the kernel programs lost or had no room for, by name", self.alarms.clone());
         registry.register("kernel_drift", "Entries in which kernel and store were found apart", self.drift.clone());
         registry.register("kernel_open", "1 if the kernel's maps are open", self.kernel_open.clone());
         registry.register("kernel_attached", "1 if an interface runs the program", self.kernel_attached.clone());
@@ -269,6 +279,10 @@ impl Metrics {
             .get_or_create(&Table::RequestIds.labels())
             .inner()
             .store(snapshot.size.forgotten_ids, Ordering::Relaxed);
+        for (alarm, count) in &snapshot.alarms {
+            let labels = ReasonLabels { reason: alarm.name() };
+            self.alarms.get_or_create(&labels).inner().store(*count, Ordering::Relaxed);
+        }
         for (reason, counter) in &snapshot.packets {
             let action = if reason.drops() { "drop" } else { "pass" };
             let labels = PacketLabels { action, reason: reason.name() };

@@ -318,7 +318,9 @@ pub enum Kind {
 pub fn kind(frame: &Frame<'_>, packet: &Packet) -> Kind {
     match upper(frame, packet) {
         Ok(Reached::LaterFragment) => Kind::Fragment,
-        Ok(Reached::Upper(upper)) if upper.protocol == TCP && is_bare_syn(frame.after(upper.offset)) => {
+        Ok(Reached::Upper(upper))
+            if upper.protocol == TCP && is_bare_syn(frame.after(upper.offset)) =>
+        {
             Kind::Opening
         }
         _ => Kind::Other,

@@ -51,8 +51,7 @@ static HEAVY: HashMap<RateKey, RateEntry> = HashMap::with_max_entries(16_384, 0)
 /// An LRU: handshakes cannot be forged, and what is lost is the count of the
 /// source that was quiet longest.
 #[map]
-static HANDSHAKES: LruHashMap<RateKey, RateEntry> =
-    LruHashMap::with_max_entries(MAX_HANDSHAKES, 0);
+static HANDSHAKES: LruHashMap<RateKey, RateEntry> = LruHashMap::with_max_entries(MAX_HANDSHAKES, 0);
 
 #[map]
 static OVERRUNS: RingBuf = RingBuf::with_byte_size(OVERRUN_BYTES, 0);
@@ -195,4 +194,3 @@ pub(crate) fn handshake(source: Source, address: [u8; 16]) {
         None => counters::alarm(Alarm::OverrunLost),
     }
 }
-

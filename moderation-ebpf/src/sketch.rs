@@ -38,12 +38,7 @@ pub fn count(current: &SketchBlock, previous: &SketchBlock, epoch: u64, hash: u6
 /// The same without the noise; [`count`] is asked first, and this only if that
 /// is suspicious.
 #[inline(always)]
-pub fn without_noise(
-    current: &SketchBlock,
-    previous: &SketchBlock,
-    epoch: u64,
-    hash: u64,
-) -> u32 {
+pub fn without_noise(current: &SketchBlock, previous: &SketchBlock, epoch: u64, hash: u64) -> u32 {
     let previous = (previous.epoch.get().wrapping_add(1) == epoch).then_some(previous);
     let mut least = u32::MAX;
     for row in 0..SKETCH_ROWS {

@@ -415,9 +415,7 @@ impl Transport {
                 let echo_request = if matches!(family, Family::V4) { 8 } else { 128 };
                 (vec![echo_request, 0, 0, 0, 0, 1, 0, 1], Some(2))
             }
-            Self::Discovery(kind, code) => {
-                ([&[kind, code, 0, 0][..], &[0; 20]].concat(), Some(2))
-            }
+            Self::Discovery(kind, code) => ([&[kind, code, 0, 0][..], &[0; 20]].concat(), Some(2)),
             Self::Protocol(_) => (Vec::new(), None),
         }
     }

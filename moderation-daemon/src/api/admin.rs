@@ -1,14 +1,8 @@
-//! The operators' routes: bans, allowlist, status, metrics.
+//! The operators' routes: bans and the allowlist.
 
 use std::{collections::BTreeSet, net::IpAddr, sync::Arc};
 
-use axum::{
-    Extension, Router,
-    extract::State,
-    http::{StatusCode, header},
-    response::IntoResponse,
-    routing::get,
-};
+use axum::{Extension, Router, extract::State, http::StatusCode, routing::get};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -17,15 +11,13 @@ use super::{
     Context, Problem,
     input::{Json, Query, ip},
     peer::Peer,
-    view::{BanJson, packets_by_reason},
+    view::BanJson,
 };
 use crate::{
     clock,
-    config::{AttachMode, parse_duration},
+    config::parse_duration,
     engine::{BanRefusal, InvalidPrefix, LiftTarget, NewBan, Prefix, Subject, Trust, Trusted},
-    metrics::Snapshot,
     moderator::{AllowlistFull, BanView},
-    network::Counters,
     store::{Allowed, BanPage, BanRecord, Removal},
 };
 
@@ -33,8 +25,7 @@ pub(super) fn routes() -> Router<Context> {
     Router::new()
         .route("/v1/bans", get(bans).post(ban).delete(lift))
         .route("/v1/allowlist", get(allowlist).post(allow).delete(disallow))
-        .route("/v1/status", get(status))
-        .route("/metrics", get(metrics))
+        .merge(super::kernel::routes())
 }
 
 #[derive(Debug, Deserialize)]
@@ -289,6 +280,9 @@ async fn allowlist(State(context): State<Context>) -> axum::Json<Value> {
     let mut list: Vec<_> = config.network.guards.iter().map(listed("guard")).collect();
     list.extend(config.allowlist.iter().map(listed("config")));
     list.extend(config.network.proxies.iter().map(listed("proxy")));
+    let is_new = |prefix: &&IpNet| !config.network.guards.contains(*prefix);
+    let found = context.moderator.board().guards();
+    list.extend(found.iter().filter(is_new).map(listed("host")));
     list.extend(context.moderator.board().allowlist().into_iter().map(|allowed| AllowedView {
         prefix: allowed.prefix,
         note: allowed.note,
@@ -343,105 +337,4 @@ async fn disallow(
     }
     tracing::info!(%prefix, by = peer.name(), "an operator no longer allows a prefix");
     Ok(axum::Json(json!({ "removed": prefix })))
-}
-
-/// Asking the kernel blocks.
-async fn status(State(context): State<Context>) -> Result<axum::Json<Value>, Problem> {
-    let status = tokio::task::spawn_blocking(move || status_of(&context)).await;
-    status.map(axum::Json).map_err(|_| Problem::Unreadable)
-}
-
-fn status_of(context: &Context) -> Value {
-    let board = context.moderator.board();
-    let (active, enforced) = board.ban_counts();
-    let (length, capacity) = context.moderator.queue();
-    let size = board.size();
-    let (lists, fill, bounds) = (board.lists(), board.fill(), context.config.rules.bounds);
-    let uptime_ms = clock::now().boot_ms.saturating_sub(context.started_at_boot_ms);
-    json!({
-        "version": env!("CARGO_PKG_VERSION"),
-        "uptime_ms": uptime_ms,
-        "bans": { "active": active, "enforced": enforced },
-        "automatic_bans": automatic_bans(context),
-        "imports": {
-            "lists": lists.len(),
-            "entries": lists.iter().map(|list| list.entries).sum::<usize>(),
-        },
-        "prefixes": {
-            "exact": { "wanted": fill.exact, "capacity": bounds.bans },
-            "networks": { "wanted": fill.networks, "capacity": bounds.networks },
-            "enforced": fill.enforced,
-        },
-        "network": network_status(context),
-        "store": { "path": context.config.store.path },
-        "queue": { "length": length, "capacity": capacity },
-        "memory": { "scores": size.scores, "windows": size.windows, "leases": size.leases },
-    })
-}
-
-/// Stopped: a rule has run away.
-fn automatic_bans(context: &Context) -> &'static str {
-    match (context.config.rules.ban.enabled, context.moderator.board().is_runaway()) {
-        (false, _) => "off",
-        (true, false) => "on",
-        (true, true) => "stopped",
-    }
-}
-
-fn network_status(context: &Context) -> Value {
-    let network = &context.config.network;
-    let kernel = context.moderator.board().kernel();
-    // Without an attachment nothing is dropped, pins or no pins.
-    let attached = context.pins.as_ref().and_then(|pins| pins.attachments().ok());
-    let attached = attached.unwrap_or_default();
-    let state = match (network.mode, kernel.open, attached.is_empty()) {
-        (AttachMode::Off, ..) => "off",
-        (_, false, _) => "unavailable",
-        (_, true, true) => "detached",
-        (_, true, false) => "attached",
-    };
-    let first = attached.first();
-    json!({
-        "state": state,
-        "mode": first.map(|attached| attached.mode),
-        "interface": first.map(|attached| attached.interface.as_str()),
-        "attachments": attached,
-        "pin_root": network.pin_root,
-        "problem": kernel.problem,
-        "last_drift": kernel.last_drift,
-        "counters": packets_by_reason(&packets(context)),
-    })
-}
-
-/// The kernel's counters; none if they cannot be read, which the status and
-/// `moderation_kernel_open` say.
-fn packets(context: &Context) -> Vec<(moderation_common::Reason, moderation_common::Counter)> {
-    let counters = context.pins.as_ref().map(|pins| Counters::open(pins)?.all());
-    counters.and_then(Result::ok).unwrap_or_default()
-}
-
-/// Asking the kernel blocks.
-async fn metrics(State(context): State<Context>) -> Result<impl IntoResponse, Problem> {
-    let text = tokio::task::spawn_blocking(move || metrics_of(&context)).await;
-    let content_type = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-    let text = text.map_err(|_| Problem::Unreadable)?;
-    Ok(([(header::CONTENT_TYPE, content_type)], text))
-}
-
-fn metrics_of(context: &Context) -> String {
-    let board = context.moderator.board();
-    let bounds = context.config.rules.bounds;
-    let snapshot = Snapshot {
-        size: board.size(),
-        fill: board.fill(),
-        max: (bounds.bans, bounds.networks),
-        imported: board.lists().iter().map(|list| list.entries).sum(),
-        bans_stopped: board.is_runaway(),
-        bans_enforced: board.ban_counts().1,
-        queue_length: context.moderator.queue().0,
-        kernel_open: board.kernel().open,
-        kernel_attached: board.kernel().attached,
-        packets: packets(context),
-    };
-    context.metrics.render(&snapshot)
 }

@@ -7,6 +7,7 @@ mod app;
 pub mod client;
 mod import;
 mod input;
+mod kernel;
 mod peer;
 mod problem;
 mod socket;
@@ -16,7 +17,10 @@ use std::{sync::Arc, time::Duration};
 
 use axum::{Router, routing::get};
 
-use crate::{config::Config, metrics::Metrics, moderator::Moderator, network::Pins, store::Reader};
+use crate::{
+    config::Config, feed::Watch, metrics::Metrics, moderator::Moderator, network::Pins,
+    store::Reader,
+};
 
 pub use problem::Problem;
 pub use socket::{ListenError, Listener};
@@ -44,6 +48,8 @@ pub struct Context {
     pub config: Arc<Config>,
     /// Where the kernel's counters are, unless nothing is dropped there.
     pub pins: Option<Pins>,
+    /// Dropped packets, for those who watch.
+    pub watch: Arc<Watch>,
     /// When the daemon started, on the boot clock.
     pub started_at_boot_ms: u64,
 }

@@ -54,6 +54,8 @@ pub enum Problem {
     Unavailable(Unavailable),
     /// The daemon cannot read its store.
     Unreadable,
+    /// The kernel's maps are not there, or cannot be read.
+    KernelUnavailable,
     /// Too many connections.
     TooManyConnections,
     /// The peer is not in the socket's group.
@@ -85,6 +87,7 @@ impl Problem {
             Self::Unavailable(Unavailable::TimedOut) => "decision-timeout",
             Self::Unavailable(Unavailable::Stopping) => "stopping",
             Self::Unreadable => "store-unreadable",
+            Self::KernelUnavailable => "kernel-unavailable",
             Self::TooManyConnections => "too-many-connections",
             Self::ForeignPeer => "foreign-peer",
         }
@@ -106,9 +109,11 @@ impl Problem {
             Self::Protected(_) | Self::Superseded(_) => StatusCode::CONFLICT,
             Self::ForeignPeer => StatusCode::FORBIDDEN,
             Self::Unavailable(Unavailable::TimedOut) => StatusCode::GATEWAY_TIMEOUT,
-            Self::Full(_) | Self::Unavailable(_) | Self::Unreadable | Self::TooManyConnections => {
-                StatusCode::SERVICE_UNAVAILABLE
-            }
+            Self::Full(_)
+            | Self::Unavailable(_)
+            | Self::Unreadable
+            | Self::KernelUnavailable
+            | Self::TooManyConnections => StatusCode::SERVICE_UNAVAILABLE,
         }
     }
 
@@ -133,6 +138,9 @@ impl Problem {
             Self::Full(what) => format!("there is no room for another {what}"),
             Self::Unavailable(reason) => reason.to_string(),
             Self::Unreadable => "the store cannot be read; see the daemon's log".to_owned(),
+            Self::KernelUnavailable => {
+                "the kernel's maps cannot be read; see moderationctl status".to_owned()
+            }
             Self::TooManyConnections => "this socket has as many connections as it may".to_owned(),
             Self::ForeignPeer => "the peer is not in this socket's group".to_owned(),
         }

@@ -65,6 +65,25 @@ pub(super) enum Command {
         #[arg(value_name = "IP|USER")]
         subject: String,
     },
+    /// Show who is busy: connection attempts and handshakes by source, packets by
+    /// reason; live on a terminal
+    Top {
+        /// Sources of each kind
+        #[arg(long, default_value_t = 20, value_name = "N")]
+        limit: usize,
+        /// Show it once, and end
+        #[arg(long)]
+        once: bool,
+    },
+    /// Show dropped packets as they come
+    Watch {
+        /// One dropped packet in so many
+        #[arg(long, default_value_t = 1, value_name = "N")]
+        every: u32,
+        /// End after so many
+        #[arg(long, value_name = "N")]
+        count: Option<u64>,
+    },
     /// Keep the list of prefixes that are never banned
     #[command(subcommand)]
     Allow(Allow),

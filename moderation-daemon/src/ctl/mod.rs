@@ -3,6 +3,7 @@
 
 mod command;
 mod import;
+mod live;
 mod output;
 mod own;
 mod remote;

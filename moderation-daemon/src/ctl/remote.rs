@@ -47,6 +47,8 @@ impl Remote {
             Command::List { all, .. } => self.list(all),
             Command::Check { subject } => self.check(&subject),
             Command::Allow(allow) => self.allow(allow),
+            Command::Top { limit, once } => super::live::top(self, limit, once),
+            Command::Watch { every, count } => super::live::watch(self, every, count),
             Command::Xdp(_) => unreachable!("run before there is a remote"),
         }
     }

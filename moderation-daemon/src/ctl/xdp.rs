@@ -17,8 +17,8 @@ use crate::{
     config::{AttachMode, Config},
     exit::{NeedsRoot, tell, tell_line},
     network::{
-        self, AttachOptions, Attached, BanMaps, Counters, Epoch, Loaded, NetworkError, Pins,
-        Rates, Table, Verified, attachments,
+        self, AttachOptions, Attached, BanMaps, Counters, Epoch, Loaded, NetworkError, Pins, Rates,
+        Table, Verified, attachments,
     },
 };
 
@@ -121,7 +121,9 @@ fn attach_for(
     let seconds = patience.as_secs();
     let asked = waiting.len();
     if asked > 0 {
-        tell_line(&format!("attached; to keep it, run within {seconds} s: moderationctl xdp confirm"));
+        tell_line(&format!(
+            "attached; to keep it, run within {seconds} s: moderationctl xdp confirm"
+        ));
     }
     let deadline = clock::boot_ns() + u64::try_from(patience.as_nanos()).unwrap_or(u64::MAX);
     while !waiting.is_empty() && clock::boot_ns() < deadline {
@@ -222,9 +224,11 @@ fn status(pins: &Pins, config: &Config, output: Output) -> anyhow::Result<()> {
 fn busiest(pins: &Pins, config: &Config) -> Result<Value, NetworkError> {
     let now_ns = clock::monotonic_ns();
     let network = &config.network;
-    let tables = [(Table::Heavy, network.syn.window), (Table::Handshakes, network.connections.window)];
-    let [attempts, handshakes] = tables
-        .map(|(table, window)| Rates::open(pins, table)?.busiest(BUSIEST, Epoch::at(now_ns, window)));
+    let tables =
+        [(Table::Heavy, network.syn.window), (Table::Handshakes, network.connections.window)];
+    let [attempts, handshakes] = tables.map(|(table, window)| {
+        Rates::open(pins, table)?.busiest(BUSIEST, Epoch::at(now_ns, window))
+    });
     Ok(json!({ "attempts": attempts?, "handshakes": handshakes? }))
 }
 
@@ -247,7 +251,10 @@ fn status_text(status: &Value) -> String {
     let counters = table(["REASON", "PACKETS", "BYTES"], counters);
     let rates = |name: &str, head| {
         let rates = status["busiest"][name].as_array().cloned().unwrap_or_default();
-        table(["SOURCE", head], rates.iter().map(|rate| [field(&rate["source"]), field(&rate["count"])]))
+        table(
+            ["SOURCE", head],
+            rates.iter().map(|rate| [field(&rate["source"]), field(&rate["count"])]),
+        )
     };
     let attempts = rates("attempts", "CONNECTION ATTEMPTS");
     let handshakes = rates("handshakes", "HANDSHAKES");

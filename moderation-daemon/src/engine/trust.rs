@@ -169,6 +169,11 @@ impl PrefixSet {
         self.covering(prefix.net()).is_none() && self.guard_within(prefix.net()).is_none()
     }
 
+    /// Every guard, in order.
+    pub fn guards(&self) -> impl Iterator<Item = &IpNet> {
+        self.guards.iter()
+    }
+
     /// Whether exactly this address is never banned, however narrow the prefix
     /// that says so.
     pub fn protects(&self, ip: IpAddr) -> bool {

@@ -141,6 +141,12 @@ impl Board {
         self.read().allowlist.clone()
     }
 
+    /// Every prefix that is guarded, whether by configuration or because root's
+    /// loader found it.
+    pub fn guards(&self) -> Vec<IpNet> {
+        self.read().trust.guards().copied().collect()
+    }
+
     /// How the kernel stands.
     pub fn kernel(&self) -> KernelStatus {
         self.read().kernel.clone()

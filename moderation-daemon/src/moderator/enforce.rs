@@ -2,11 +2,7 @@
 //! what is banned, address by address and, now and then, as a whole. If the
 //! kernel refuses, bans stay stored and hold at the API, and this tries again.
 
-use std::{
-    collections::HashSet,
-    error::Error as _,
-    sync::Arc,
-};
+use std::{collections::HashSet, error::Error as _, sync::Arc};
 
 use ipnet::IpNet;
 use moderation_common::BanEntry;
@@ -17,7 +13,10 @@ use crate::{
     clock,
     engine::Prefix,
     metrics::Metrics,
-    network::{Changes, Desired, Network, NetworkError, PinIdentity, Pins, Reconciled},
+    network::{
+        Changes, Desired, DropMode, Guards, Network, NetworkError, PinIdentity, Pins, Reconciled,
+        Sweep, Swept,
+    },
 };
 
 /// The kernel as the moderator knows it.
@@ -25,15 +24,23 @@ use crate::{
 pub enum Kernel {
     /// By configuration nothing is dropped in the kernel.
     Off,
-    /// There should be pinned maps; they are opened when they are there.
-    Pinned(Pins),
+    /// There should be pinned maps; they are opened when they are there, and
+    /// packets are dropped or only counted.
+    Pinned(Pins, DropMode),
 }
 
 /// The moderator's hands on the kernel.
 #[derive(Debug)]
 pub(super) struct Enforcer {
     pins: Option<Pins>,
+    mode: DropMode,
     network: Option<Network>,
+    /// A look through the maps that is under way.
+    sweep: Option<Sweep>,
+    /// One dropped packet in so many is shown to those who watch; 0: none.
+    sample_every: u32,
+    /// Who is guarded in the kernel, as read last.
+    guards: Guards,
     /// Which pins were tried last; others at the same place are news.
     tried: Option<PinIdentity>,
     board: Arc<Board>,
@@ -72,12 +79,48 @@ impl Backoff {
 
 impl Enforcer {
     pub(super) fn new(kernel: Kernel, board: Arc<Board>, metrics: Arc<Metrics>) -> Self {
-        let pins = match kernel {
-            Kernel::Off => None,
-            Kernel::Pinned(pins) => Some(pins),
+        let (pins, mode) = match kernel {
+            Kernel::Off => (None, DropMode::Drop),
+            Kernel::Pinned(pins, mode) => (Some(pins), mode),
         };
-        let retry = Backoff::default();
-        Self { pins, network: None, tried: None, board, metrics, stale: true, retry }
+        Self {
+            pins,
+            mode,
+            network: None,
+            sweep: None,
+            sample_every: 0,
+            guards: Guards::default(),
+            tried: None,
+            board,
+            metrics,
+            stale: true,
+            retry: Backoff::default(),
+        }
+    }
+
+    /// Reads who is guarded in the kernel, which root's loader says; returns
+    /// who was before, if that is another. Guards that cannot be read stay.
+    pub(super) fn read_guards(&mut self) -> Option<Guards> {
+        let read = Guards::read(self.pins.as_ref().filter(|pins| pins.exist())?).ok()?;
+        if read == self.guards {
+            return None;
+        }
+        Some(std::mem::replace(&mut self.guards, read))
+    }
+
+    /// Who is guarded in the kernel.
+    pub(super) const fn guards(&self) -> &Guards {
+        &self.guards
+    }
+
+    /// Shows one dropped packet in so many to those who watch; 0: none.
+    pub(super) fn sample(&mut self, every: u32) {
+        self.sample_every = every;
+        if let Some(network) = &mut self.network
+            && let Err(error) = network.sample(every)
+        {
+            self.failed(&error);
+        }
     }
 
     /// Whether [`Enforcer::reconcile`] should not wait for its turn; called
@@ -102,8 +145,26 @@ impl Enforcer {
         if prefixes.peek().is_some() {
             self.leave_changed_pins();
         }
+        let mut new = Desired::default();
         for prefix in prefixes {
-            self.project_one(prefix);
+            match self.wanted(prefix) {
+                Some(entry) if !self.board.is_blocked(prefix) => new.insert(prefix, entry),
+                wanted => self.project_one(prefix, wanted),
+            }
+        }
+        if !new.is_empty() {
+            self.block_new(new);
+        }
+    }
+
+    /// Blocks what is not blocked yet: a single ban, or a slice of a list.
+    fn block_new(&mut self, new: Desired) {
+        let Some(network) = &mut self.network else { return };
+        let prefixes: Vec<_> = new.iter().map(|(prefix, _)| prefix).collect();
+        let Reconciled { failed, result } = network.block_new(new);
+        self.board.set_blocked(prefixes.into_iter().filter(|prefix| !failed.contains(prefix)));
+        if let Err(error) = result {
+            self.failed(&error);
         }
     }
 
@@ -112,13 +173,13 @@ impl Enforcer {
     fn leave_changed_pins(&mut self) {
         if self.pins_changed() {
             self.network = None;
+            self.sweep = None;
             self.stale = true;
             self.board.replace_blocked(PrefixMap::default());
         }
     }
 
-    fn project_one(&mut self, prefix: Prefix) {
-        let wanted = self.wanted(prefix);
+    fn project_one(&mut self, prefix: Prefix, wanted: Option<BanEntry>) {
         let Some(network) = &mut self.network else { return };
         let result = match wanted {
             Some(entry) => network.block(prefix, entry),
@@ -136,12 +197,56 @@ impl Enforcer {
         }
     }
 
+    /// Begins to look through the maps, page by page, unless that is under way;
+    /// go on with [`Enforcer::sweep_on`].
+    pub(super) fn begin_sweep(&mut self) {
+        self.leave_changed_pins();
+        if self.sweep.is_none() {
+            self.sweep = self.network.as_ref().map(Network::sweep);
+        }
+    }
+
+    /// Whether there are pages left to look at.
+    pub(super) const fn is_sweeping(&self) -> bool {
+        self.sweep.is_some()
+    }
+
+    /// Looks at one page, and mends it.
+    pub(super) fn sweep_on(&mut self) {
+        let (Some(mut sweep), Some(network)) = (self.sweep.take(), &mut self.network) else {
+            return;
+        };
+        let (board, boot_ns, unix_ms) = (&self.board, clock::boot_ns(), clock::now().unix_ms);
+        let wanted =
+            |prefix| board.wanted(prefix).map(|until| clock::ban_entry(until, boot_ns, unix_ms));
+        match network.sweep_on(&mut sweep, wanted) {
+            Ok(None) => self.sweep = Some(sweep),
+            Ok(Some(swept)) => self.swept(swept),
+            Err(error) => self.failed(&error),
+        }
+    }
+
+    fn swept(&mut self, swept: Swept) {
+        let Swept { changes, hidden, has_losses } = swept;
+        if hidden > 0 {
+            self.metrics.hidden_bans.inc_by(hidden as u64);
+            tracing::error!(hidden, "the prefilter hid bans from the program; it no longer does");
+        }
+        if has_losses {
+            // A whole comparison finds out which, and tells.
+            tracing::warn!("bans have vanished from the kernel's maps: comparing all of them");
+            self.stale = true;
+        }
+        if let Some(pins) = self.pins.clone() {
+            self.report(changes, &pins);
+        }
+    }
+
     /// Makes the kernel agree about everything.
     pub(super) fn reconcile(&mut self, allowlist: &[IpNet]) {
         let Some(pins) = self.pins.clone() else { return };
         let wanted = self.all_wanted();
-        let mut blocked: PrefixMap<()> =
-            wanted.iter().map(|(prefix, _)| (prefix, ())).collect();
+        let mut blocked: PrefixMap<()> = wanted.iter().map(|(prefix, _)| (prefix, ())).collect();
         let Reconciled { failed, result } = match self.open(&pins) {
             Ok(network) => network.reconcile(wanted, allowlist),
             Err(error) => {
@@ -170,10 +275,20 @@ impl Enforcer {
     /// banned within a prefix that is newly so or no longer.
     pub(super) fn reconcile_allowlist(&mut self, allowlist: &[IpNet], changed: IpNet) {
         self.leave_changed_pins();
+        self.reconcile_prefixes(allowlist);
+        self.project_within(changed);
+    }
+
+    /// Makes the kernel's allowlist agree, and looks at nobody's ban.
+    pub(super) fn reconcile_prefixes(&mut self, allowlist: &[IpNet]) {
         let Some(network) = &mut self.network else { return };
         if let Err(error) = network.reconcile_allowlist(allowlist) {
             self.failed(&error);
         }
+    }
+
+    /// Makes the kernel agree about those who are banned within a block.
+    pub(super) fn project_within(&mut self, changed: IpNet) {
         let mut moved = self.board.within(changed);
         moved.retain(|prefix| self.wanted(*prefix).is_some() != self.board.is_blocked(*prefix));
         self.project(moved);
@@ -203,7 +318,19 @@ impl Enforcer {
                 self.retry = Backoff::default();
             }
             self.tried = found;
-            self.network = Some(Network::open(pins)?);
+            self.sweep = None;
+            let mut network = Network::open(pins)?;
+            network.enforce(self.mode)?;
+            network.sample(self.sample_every)?;
+            let hidden = network.hidden_at_open();
+            if hidden > 0 {
+                self.metrics.hidden_bans.inc_by(hidden as u64);
+                tracing::error!(
+                    hidden,
+                    "the prefilter hid bans from the program; it no longer does"
+                );
+            }
+            self.network = Some(network);
             tracing::info!(pins = %pins.root().display(), "opened the kernel's maps");
         }
         Ok(self.network.as_mut().expect("opened just now if it was not"))

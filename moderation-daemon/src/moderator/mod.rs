@@ -25,6 +25,7 @@ use crate::{
         Rules, Subject, Trust, Verdict, ViolationType,
     },
     metrics::Metrics,
+    network::Guards,
     store::Allowed,
 };
 
@@ -87,6 +88,7 @@ enum Command {
     Lift(LiftTarget, String, Reply<Vec<BanView>>),
     Allow(Allowed, String, Reply<Result<bool, AllowlistFull>>),
     Disallow(IpNet, Reply<bool>),
+    Sample(u32, Reply<()>),
 }
 
 /// What the task is made of.
@@ -106,9 +108,11 @@ pub struct Setup {
 }
 
 impl Setup {
-    fn trust(&self, operator: &[Allowed]) -> PrefixSet {
+    fn trust(&self, kernel: &Guards, operator: &[Allowed]) -> PrefixSet {
         let operator = operator.iter().map(|allowed| (allowed.prefix, Trust::Allowlist));
-        self.trusted.iter().copied().chain(operator).collect()
+        let guards = kernel.guards.iter().map(|prefix| (*prefix, Trust::Guard));
+        let proxies = kernel.proxies.iter().map(|prefix| (*prefix, Trust::Proxy));
+        self.trusted.iter().copied().chain(guards).chain(proxies).chain(operator).collect()
     }
 }
 
@@ -148,6 +152,15 @@ impl Moderator {
         let act = Act::Violation { kind: ViolationType::ConnectionRate, points: None };
         let subject = Subject::new(None, Some(ip)).expect("it has an address");
         self.judge(Request { act, subject, id: None }).await
+    }
+
+    /// Shows one dropped packet in so many on the kernel's ring; 0: none.
+    ///
+    /// # Errors
+    ///
+    /// See [`Unavailable`].
+    pub async fn sample(&self, every: u32) -> Result<(), Unavailable> {
+        self.ask(&self.operators, |reply| Command::Sample(every, reply), DECISION_TIMEOUT).await
     }
 
     /// The ban that holds for a subject now. Waits for nothing.

@@ -20,9 +20,9 @@ use super::{
 };
 use crate::{
     clock,
-    engine::{Change, Engine, Moment, Prefix},
+    engine::{Change, Engine, Moment, Prefix, Trust},
     metrics::{Metrics, Table},
-    network::MAX_ALLOWED,
+    network::{Guards, MAX_ALLOWED},
     store::{self, Allowed, ImportStore, Store, StoreError},
     telemetry::Throttle,
 };
@@ -97,7 +97,12 @@ pub fn start(
         board.insert(&Arc::new(ban.clone()));
     }
     board.set_imports(lists.load(now.unix_ms)?);
-    let mut engine = Engine::new(setup.rules.clone(), setup.trust(&allowlist), restored, now);
+    let mut engine = Engine::new(
+        setup.rules.clone(),
+        setup.trust(&Guards::default(), &allowlist),
+        restored,
+        now,
+    );
     engine.set_taken(board.taken());
     let (queue, requests) = mpsc::channel(QUEUE_CAPACITY);
     let (operators, wishes) = mpsc::channel(OPERATOR_QUEUE_CAPACITY);
@@ -121,6 +126,7 @@ pub fn start(
         lines: Throttle::default(),
         is_nearly_full: false,
     };
+    task.enforcer.read_guards();
     task.set_allowlist(allowlist);
     task.reconcile();
     task.watch_fill();
@@ -185,6 +191,11 @@ impl Task {
                     }
                     self.serve(mem::take(&mut batch)).await
                 }
+                // Only while nobody waits; a page is over before anybody notices.
+                () = tokio::task::yield_now(), if self.enforcer.is_sweeping() => {
+                    self.enforcer.sweep_on();
+                    Ok(())
+                }
             };
             if let Err(StoreLost) = result {
                 tracing::error!("the store's thread panicked; the daemon cannot go on");
@@ -232,6 +243,10 @@ impl Task {
             match command {
                 Command::Allow(allowed, by, reply) => self.allow(allowed, by, reply).await?,
                 Command::Disallow(prefix, reply) => self.disallow(prefix, reply).await?,
+                Command::Sample(every, reply) => {
+                    self.enforcer.sample(every);
+                    respond(reply, Ok(()));
+                }
                 command => batch.push(command),
             }
         }
@@ -370,7 +385,7 @@ impl Task {
     }
 
     fn set_allowlist(&mut self, allowlist: Vec<Allowed>) {
-        let trust = self.setup.trust(&allowlist);
+        let trust = self.setup.trust(self.enforcer.guards(), &allowlist);
         self.engine.set_trust(trust.clone());
         self.board.set_trust(trust, allowlist.clone());
         self.allowlist = allowlist;
@@ -390,9 +405,13 @@ impl Task {
         if self.ticks.is_multiple_of(LOOK_FOR_LAPSED_EVERY_TICKS) {
             self.look_for_lapsed(clock::now());
         }
+        self.follow_guards();
         let every = self.setup.reconcile_interval.as_secs().max(1);
-        if self.enforcer.is_due() || self.ticks.is_multiple_of(every) {
+        if self.enforcer.is_due() {
             self.reconcile();
+        } else if self.ticks.is_multiple_of(every) {
+            self.reconcile_allowlist();
+            self.enforcer.begin_sweep();
         }
         let many = self.violations_since_prune >= PRUNE_EVERY_VIOLATIONS;
         if many || self.ticks.is_multiple_of(PRUNE_EVERY_TICKS) {
@@ -463,11 +482,32 @@ impl Task {
     }
 
     /// The kernel's operator allowlist holds the configured prefixes too: a
-    /// daemon may be told more than its loader was.
+    /// daemon may be told more than its loader was. Proxies are the loader's
+    /// alone: nothing of theirs is blocked by this one anyway.
     fn kernel_allowlist(&self) -> Vec<IpNet> {
         let operator = self.allowlist.iter().map(|allowed| allowed.prefix);
-        let configured = self.setup.trusted.iter().map(|(prefix, _)| *prefix);
-        configured.chain(operator).collect()
+        let configured = self.setup.trusted.iter().filter(|(_, trust)| *trust > Trust::Proxy);
+        configured.map(|(prefix, _)| *prefix).chain(operator).collect()
+    }
+
+    /// Goes by who is guarded in the kernel: an operator who has logged in, or
+    /// out. Whoever is banned and no longer guarded is blocked from now on.
+    fn follow_guards(&mut self) {
+        let Some(before) = self.enforcer.read_guards() else { return };
+        let allowlist = mem::take(&mut self.allowlist);
+        self.set_allowlist(allowlist);
+        let now = self.enforcer.guards().clone();
+        for gone in before.guards.difference(&now.guards) {
+            self.enforcer.project_within(*gone);
+        }
+        for gone in before.proxies.difference(&now.proxies) {
+            self.enforcer.project_within(*gone);
+        }
+    }
+
+    fn reconcile_allowlist(&mut self) {
+        let allowlist = self.kernel_allowlist();
+        self.enforcer.reconcile_prefixes(&allowlist);
     }
 
     fn reconcile(&mut self) {

@@ -281,8 +281,11 @@ fn pin_program(object: &mut Ebpf, pins: &Pins) -> Result<(), NetworkError> {
 
 pub(super) fn rename(from: &Path, to: &Path) -> Result<(), NetworkError> {
     let path = to.to_owned();
-    fs::rename(from, to)
-        .map_err(|source| NetworkError::PinFolder { operation: "replace", path, source })
+    fs::rename(from, to).map_err(|source| NetworkError::PinFolder {
+        operation: "replace",
+        path,
+        source,
+    })
 }
 
 pub(super) fn remove_pin(path: &Path) -> Result<(), NetworkError> {

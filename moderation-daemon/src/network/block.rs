@@ -420,16 +420,37 @@ impl Blocker {
         let mut room = Room { left: self.room(), capacity: self.capacity() };
         let BanMaps { v4, v6, hosts, .. } = &mut self.maps;
         let filter = &mut self.filter;
-        let mut result = add(v4, new.v4, filter, |key| seeds.hash(Source::V4(key)), &mut room, |key| {
-            failed.insert(of_v4(key));
-        });
-        result = result.and(add(v6, new.v6, filter, |key| seeds.hash(Source::V6(key)), &mut room, |key| {
-            failed.insert(of_v6(key));
-        }));
+        let mut result = add(
+            v4,
+            new.v4,
+            filter,
+            |key| seeds.hash(Source::V4(key)),
+            &mut room,
+            |key| {
+                failed.insert(of_v4(key));
+            },
+        );
+        result = result.and(add(
+            v6,
+            new.v6,
+            filter,
+            |key| seeds.hash(Source::V6(key)),
+            &mut room,
+            |key| {
+                failed.insert(of_v6(key));
+            },
+        ));
         let left = room.left;
-        result = result.and(add(hosts, new.hosts, filter, |key| seeds.hash_host(key), &mut room, |key| {
-            failed.insert(of_host(key));
-        }));
+        result = result.and(add(
+            hosts,
+            new.hosts,
+            filter,
+            |key| seeds.hash_host(key),
+            &mut room,
+            |key| {
+                failed.insert(of_host(key));
+            },
+        ));
         self.hosts += left - room.left;
         self.exact = (room.capacity as usize).saturating_sub(room.left);
         for (net, entry) in new.nets {

@@ -35,10 +35,7 @@ impl ControlMap {
     }
 
     /// Changes some switches, and writes nothing if that changes nothing.
-    pub(super) fn change(
-        &mut self,
-        change: impl FnOnce(&mut Control),
-    ) -> Result<(), NetworkError> {
+    pub(super) fn change(&mut self, change: impl FnOnce(&mut Control)) -> Result<(), NetworkError> {
         let old = self.get()?;
         let mut new = old;
         change(&mut new);

@@ -26,8 +26,10 @@ pub(super) fn attach(
         cgroup: path.clone(),
         source: source.into(),
     };
-    let folder = File::open(&path)
-        .map_err(|source| NetworkError::Handshakes { cgroup: path.clone(), source: source.into() })?;
+    let folder = File::open(&path).map_err(|source| NetworkError::Handshakes {
+        cgroup: path.clone(),
+        source: source.into(),
+    })?;
     if program.fd().is_err() {
         program.load().map_err(failed)?;
     }

@@ -7,9 +7,7 @@ use aya::{
     maps::{HashMap as BpfHashMap, LpmTrie, Map, MapData},
     programs::Xdp,
 };
-use moderation_common::map::{
-    ALLOW_V4, ALLOW_V6, BANS_HOST, BANS_V4, BANS_V6, NETS_V4, NETS_V6,
-};
+use moderation_common::map::{ALLOW_V4, ALLOW_V6, BANS_HOST, BANS_V4, BANS_V6, NETS_V4, NETS_V6};
 use nix::unistd::Uid;
 
 use super::{

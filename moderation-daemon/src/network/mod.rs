@@ -151,8 +151,8 @@ impl Network {
     /// # Errors
     ///
     /// If the kernel refuses.
-    pub fn enforce(&mut self, mode: Enforcement) -> Result<(), NetworkError> {
-        let observe = u32::from(mode == Enforcement::Observe);
+    pub fn enforce(&mut self, mode: DropMode) -> Result<(), NetworkError> {
+        let observe = u32::from(mode == DropMode::Observe);
         self.bans.control().change(|control| control.observe = observe)
     }
 
@@ -178,7 +178,7 @@ impl Network {
 
 /// Whether packets are dropped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Enforcement {
+pub enum DropMode {
     /// They are.
     Drop,
     /// They are only counted.

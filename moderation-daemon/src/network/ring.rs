@@ -88,9 +88,9 @@ impl Ring {
             .map_err(NetworkError::map("open", name))?;
         // SAFETY: the ring keeps its one descriptor open until it is dropped.
         #[expect(unsafe_code, reason = "aya lends the descriptor as a number only")]
-        let ring =
-            unsafe { AsyncFd::register_with_interest(Readable(ring), Interest::READABLE) };
-        let ring = ring.map_err(|error| NetworkError::Ring { ring: name, source: io::Error::other(error) })?;
+        let ring = unsafe { AsyncFd::register_with_interest(Readable(ring), Interest::READABLE) };
+        let ring = ring
+            .map_err(|error| NetworkError::Ring { ring: name, source: io::Error::other(error) })?;
         Ok(Self { name, ring })
     }
 

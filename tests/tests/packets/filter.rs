@@ -137,9 +137,8 @@ fn apply(kernel: &mut Kernel, model: &mut Model, step: Step) {
 }
 
 fn block(kernel: &mut Kernel, model: &mut Model, prefix: Prefix, expiry: u64) {
-    let fits = !prefix.is_exact()
-        || model.bans.contains_key(&prefix)
-        || model.exact() < ROOM as usize;
+    let fits =
+        !prefix.is_exact() || model.bans.contains_key(&prefix) || model.exact() < ROOM as usize;
     match kernel.network.block(prefix, entry(expiry)) {
         Ok(()) => {
             assert!(fits, "{prefix} cannot have fitted");

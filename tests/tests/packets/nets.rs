@@ -74,8 +74,7 @@ fn an_exact_ban_within_a_block_is_named_first_and_its_end_leaves_the_block() {
     let Some(mut kernel) = kernel() else { return };
     kernel.ban_prefix(prefix("198.51.100.0/24"), BanEntry::NEVER).expect("banned");
     kernel.ban_prefix(prefix("2001:db8::/32"), BanEntry::NEVER).expect("banned");
-    for (ip, exact) in
-        [("198.51.100.5", "198.51.100.5"), ("2001:db8:5:5::5", "2001:db8:5:5::/64")]
+    for (ip, exact) in [("198.51.100.5", "198.51.100.5"), ("2001:db8:5:5::5", "2001:db8:5:5::/64")]
     {
         let ban = if ip.contains(':') { Reason::BanV6 } else { Reason::BanV4 };
         kernel.ban_prefix(prefix(exact), BanEntry::NEVER).expect("banned");
@@ -227,11 +226,9 @@ fn the_program_looks_for_blocks_and_hosts_only_while_there_are_some() {
         [hosts, nets_v4, nets_v6]
     };
     assert_eq!(switches(), [0, 0, 0]);
-    for (net, on) in [
-        ("2001:db8::1/128", [1, 0, 0]),
-        ("10.0.0.0/8", [0, 1, 0]),
-        ("2001:db8::/32", [0, 0, 1]),
-    ] {
+    for (net, on) in
+        [("2001:db8::1/128", [1, 0, 0]), ("10.0.0.0/8", [0, 1, 0]), ("2001:db8::/32", [0, 0, 1])]
+    {
         kernel.network.block(prefix(net), FOR_EVER).expect("banned");
         assert_eq!(switches(), on, "{net}");
         kernel.reopen().expect("opened");

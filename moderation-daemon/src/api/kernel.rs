@@ -1,0 +1,226 @@
+//! The operators' routes about the kernel and about the daemon's own state:
+//! status, metrics, who is busy, what is dropped. They only read.
+
+use axum::{Router, extract::State, http::header, response::IntoResponse, routing::get};
+use moderation_common::{Alarm, Counter, Reason};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::{
+    Context, Problem,
+    input::Query,
+    view::{alarms_by_name, packets_by_reason},
+};
+use crate::{
+    clock,
+    config::AttachMode,
+    metrics::Snapshot,
+    network::{self, Counters, Dropped, Epoch, NetworkError, Pins, Rates, Table},
+};
+
+pub(super) fn routes() -> Router<Context> {
+    Router::new()
+        .route("/v1/status", get(status))
+        .route("/v1/top", get(top))
+        .route("/v1/watch", get(watch))
+        .route("/metrics", get(metrics))
+}
+
+/// Asking the kernel blocks.
+async fn status(State(context): State<Context>) -> Result<axum::Json<Value>, Problem> {
+    let status = tokio::task::spawn_blocking(move || status_of(&context)).await;
+    status.map(axum::Json).map_err(|_| Problem::Unreadable)
+}
+
+fn status_of(context: &Context) -> Value {
+    let board = context.moderator.board();
+    let (active, enforced) = board.ban_counts();
+    let (length, capacity) = context.moderator.queue();
+    let size = board.size();
+    let (lists, fill, bounds) = (board.lists(), board.fill(), context.config.rules.bounds);
+    let uptime_ms = clock::now().boot_ms.saturating_sub(context.started_at_boot_ms);
+    json!({
+        "version": env!("CARGO_PKG_VERSION"),
+        "uptime_ms": uptime_ms,
+        "bans": { "active": active, "enforced": enforced },
+        "automatic_bans": automatic_bans(context),
+        "imports": {
+            "lists": lists.len(),
+            "entries": lists.iter().map(|list| list.entries).sum::<usize>(),
+        },
+        "prefixes": {
+            "exact": { "wanted": fill.exact, "capacity": bounds.bans },
+            "networks": { "wanted": fill.networks, "capacity": bounds.networks },
+            "enforced": fill.enforced,
+        },
+        "network": network_status(context),
+        "store": { "path": context.config.store.path },
+        "queue": { "length": length, "capacity": capacity },
+        "memory": { "scores": size.scores, "windows": size.windows, "leases": size.leases },
+    })
+}
+
+/// Stopped: a rule has run away.
+fn automatic_bans(context: &Context) -> &'static str {
+    match (context.config.rules.ban.enabled, context.moderator.board().is_runaway()) {
+        (false, _) => "off",
+        (true, false) => "on",
+        (true, true) => "stopped",
+    }
+}
+
+fn network_status(context: &Context) -> Value {
+    let network = &context.config.network;
+    let (kernel, fill) = (context.moderator.board().kernel(), context.moderator.board().fill());
+    // Without an attachment nothing is dropped, pins or no pins.
+    let attached = context.pins.as_ref().and_then(|pins| pins.attachments().ok());
+    let attached = attached.unwrap_or_default();
+    let state = match (network.mode, kernel.open, attached.is_empty()) {
+        (AttachMode::Off, ..) => "off",
+        (_, false, _) => "unavailable",
+        (_, true, true) => "detached",
+        (_, true, false) => "attached",
+    };
+    let first = attached.first();
+    json!({
+        "state": state,
+        "enforce": network.enforce,
+        "mode": first.map(|attached| attached.mode),
+        "interface": first.map(|attached| attached.interface.as_str()),
+        "attachments": attached,
+        "missing": missing(&network.interfaces, &attached),
+        "pin_root": network.pin_root,
+        "problem": kernel.problem,
+        "desired": fill.exact + fill.networks,
+        "enforced": fill.enforced,
+        "last_drift": kernel.last_drift,
+        "counters": packets_by_reason(&packets(context)),
+        "alarms": alarms_by_name(&alarms(context)),
+    })
+}
+
+/// Configured interfaces that do not run the program.
+fn missing<'a>(configured: &'a [String], attached: &[network::Attachment]) -> Vec<&'a String> {
+    let is_attached =
+        |name: &&String| attached.iter().any(|attachment| attachment.interface == **name);
+    configured.iter().filter(|name| !is_attached(name)).collect()
+}
+
+/// The kernel's counters; none if they cannot be read, which the status and
+/// `moderation_kernel_open` say.
+fn packets(context: &Context) -> Vec<(Reason, Counter)> {
+    let counters = context.pins.as_ref().map(|pins| Counters::open(pins)?.all());
+    counters.and_then(Result::ok).unwrap_or_default()
+}
+
+/// What the kernel programs lost; none if that cannot be read, as above.
+fn alarms(context: &Context) -> Vec<(Alarm, u64)> {
+    let alarms = context.pins.as_ref().map(network::alarms);
+    alarms.and_then(Result::ok).unwrap_or_default()
+}
+
+/// Asking the kernel blocks.
+async fn metrics(State(context): State<Context>) -> Result<impl IntoResponse, Problem> {
+    let text = tokio::task::spawn_blocking(move || metrics_of(&context)).await;
+    let content_type = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+    let text = text.map_err(|_| Problem::Unreadable)?;
+    Ok(([(header::CONTENT_TYPE, content_type)], text))
+}
+
+fn metrics_of(context: &Context) -> String {
+    let board = context.moderator.board();
+    let bounds = context.config.rules.bounds;
+    let snapshot = Snapshot {
+        size: board.size(),
+        fill: board.fill(),
+        max: (bounds.bans, bounds.networks),
+        imported: board.lists().iter().map(|list| list.entries).sum(),
+        bans_stopped: board.is_runaway(),
+        bans_enforced: board.ban_counts().1,
+        queue_length: context.moderator.queue().0,
+        kernel_open: board.kernel().open,
+        kernel_attached: board.kernel().attached,
+        packets: packets(context),
+        alarms: alarms(context),
+    };
+    context.metrics.render(&snapshot)
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct TopQuery {
+    limit: Option<usize>,
+}
+
+/// Sources that are shown at most.
+const MAX_TOP: usize = 1_000;
+
+/// Who is busy now. Asking the kernel blocks.
+async fn top(
+    State(context): State<Context>,
+    Query(query): Query<TopQuery>,
+) -> Result<axum::Json<Value>, Problem> {
+    let most = query.limit.unwrap_or(20).clamp(1, MAX_TOP);
+    let top = tokio::task::spawn_blocking(move || top_of(&context, most)).await;
+    top.map_err(|_| Problem::Unreadable)?.map(axum::Json).map_err(|error| {
+        tracing::warn!(error = &error as &dyn std::error::Error, "cannot tell who is busy");
+        Problem::KernelUnavailable
+    })
+}
+
+fn top_of(context: &Context, most: usize) -> Result<Value, NetworkError> {
+    let network = &context.config.network;
+    let rates = |table, window| -> Result<Value, NetworkError> {
+        let Some(pins) = &context.pins else { return Ok(json!([])) };
+        let now = Epoch::at(clock::monotonic_ns(), window);
+        Ok(json!(Rates::open(pins, table)?.busiest(most, now)?))
+    };
+    Ok(json!({
+        "attempts": {
+            "limit": network.syn.enabled.then_some(network.syn.limit),
+            "window_ms": milliseconds(network.syn.window),
+            "sources": rates(Table::Heavy, network.syn.window)?,
+        },
+        "handshakes": {
+            "limit": network.connections.enabled.then_some(network.connections.limit),
+            "window_ms": milliseconds(network.connections.window),
+            "sources": rates(Table::Handshakes, network.connections.window)?,
+        },
+        "packets": packets_by_reason(&packets(context)),
+        "alarms": alarms_by_name(&alarms(context)),
+        "at_ms": clock::now().boot_ms,
+    }))
+}
+
+fn milliseconds(window: std::time::Duration) -> u64 {
+    u64::try_from(window.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WatchQuery {
+    after: Option<u64>,
+    every: Option<u32>,
+}
+
+/// Dropped packets since the last question, or those of the next second.
+async fn watch(
+    State(context): State<Context>,
+    Query(query): Query<WatchQuery>,
+) -> Result<axum::Json<Value>, Problem> {
+    if !context.pins.as_ref().is_some_and(Pins::exist) {
+        return Err(Problem::KernelUnavailable);
+    }
+    let seen = context.watch.ask(query.after, query.every.unwrap_or(1)).await;
+    let (boot_ns, unix_ms) = (clock::boot_ns(), clock::now().unix_ms);
+    let view = |sample: &Dropped| {
+        let ago_ms = boot_ns.saturating_sub(sample.at_boot_ns) / 1_000_000;
+        let mut view = json!(sample);
+        view["at"] = json!(clock::rfc3339(unix_ms.saturating_sub(ago_ms)));
+        view
+    };
+    let samples: Vec<_> = seen.samples.iter().map(view).collect();
+    let lost = alarms(&context).into_iter().find(|(alarm, _)| *alarm == Alarm::SampleLost);
+    let lost = seen.lost + lost.map_or(0, |(_, count)| count);
+    Ok(axum::Json(json!({ "samples": samples, "next": seen.next, "lost": lost })))
+}
