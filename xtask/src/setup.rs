@@ -54,6 +54,12 @@ const PEERS: &[Program] = &[
         packages: &["fail2ban"],
         needed_for: "the peer of `bench latency`",
     },
+    Program {
+        // A module, without which fail2ban looks at its logs once a second.
+        name: "/usr/lib/python3/dist-packages/pyinotify.py",
+        packages: &["python3-pyinotify"],
+        needed_for: "fail2ban to hear of log lines at once",
+    },
 ];
 
 #[derive(clap::Args)]
@@ -65,6 +71,7 @@ pub(crate) struct Arguments {
 
 /// A program of the system and the Debian packages that it comes from.
 struct Program {
+    /// Found in `PATH`, unless it is an absolute path.
     name: &'static str,
     packages: &'static [&'static str],
     needed_for: &'static str,

@@ -82,7 +82,7 @@ mod tests {
         };
         let (ours, theirs) =
             ([ours].into_iter().collect(), [theirs].into_iter().collect::<Samples>());
-        Measured { case, row: Row::alone(case.name(), "ns", &ours).beside("x", &theirs, &ours) }
+        Measured { case, row: Row::alone(case.name(), "ns", &ours).beside("x", &theirs) }
     }
 
     #[test]

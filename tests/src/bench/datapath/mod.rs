@@ -99,7 +99,7 @@ impl Bench {
                 theirs.push(their_cost);
             }
         }
-        Ok(Row::alone(case.name(), "ns", &ours).beside(case.peer(), &theirs, &ours))
+        Ok(Row::alone(case.name(), "ns", &ours).beside(case.peer(), &theirs))
     }
 
     fn aim(&mut self, case: &Case) -> Result<()> {
