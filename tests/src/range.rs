@@ -57,8 +57,14 @@ impl<'a> Range<'a> {
             });
             // Without a ban there is nothing to wait for.
             stop.store(banned.is_err(), Ordering::Relaxed);
-            let dropped = shooting.join().map_err(|_| anyhow!("the shooter panicked"))??;
-            dropped.checked_duration_since(banned?).context("a packet was dropped before the ban")
+            let shot = shooting.join().map_err(|_| anyhow!("the shooter panicked"))?;
+            let (begin, dropped) = match (banned, shot) {
+                (Ok(begin), Ok(dropped)) => (begin, dropped),
+                (Err(error), Ok(_)) | (Ok(_), Err(error)) => return Err(error),
+                // Each may be the cause of the other.
+                (Err(ban), Err(shot)) => bail!("{ban:#}; {shot:#}"),
+            };
+            dropped.checked_duration_since(begin).context("a packet was dropped before the ban")
         })
     }
 

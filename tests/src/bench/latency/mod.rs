@@ -67,6 +67,8 @@ impl Situation {
 /// Runs it.
 pub(super) fn run() -> Result<Report> {
     let folder = tempfile::tempdir().context("cannot make a temporary folder")?;
+    // What a build left to be written is not the daemon's affair.
+    nix::unistd::sync();
     let lab = Lab::new()?;
     own_all(&lab.abuser, &lab.router, ABUSER_V4)?;
     let setup = Setup::new().inside(&lab.host).interface(INTERFACE);
