@@ -51,7 +51,8 @@ pub struct Row {
     pub peer: Option<String>,
     /// The peer's median.
     pub peer_value: Option<f64>,
-    /// Ours by the peer's: below 1 where ours is the smaller.
+    /// Ours by the peer's: below 1 where ours is the smaller. Where both have rounds of
+    /// the same times, the median of the rounds' ratios.
     pub ratio: Option<f64>,
 }
 
@@ -78,7 +79,19 @@ impl Row {
         self
     }
 
-    /// The same beside a peer's rounds.
+    /// A row with a peer whose rounds were run in turn with ours.
+    pub(super) fn paired(
+        case: impl Into<String>,
+        unit: &'static str,
+        ours: &Samples,
+        (peer, theirs): (&str, &Samples),
+    ) -> Self {
+        let ratios = ours.paired(theirs, |ours, theirs| ours / theirs);
+        let row = Self::alone(case, unit, ours).beside(peer, theirs);
+        Self { ratio: Some(rounded(ratios.median())), ..row }
+    }
+
+    /// The same beside a peer's rounds of other times.
     #[must_use]
     pub(super) fn beside(mut self, peer: &str, theirs: &Samples) -> Self {
         self.peer = Some(peer.to_owned());
@@ -189,8 +202,8 @@ mod tests {
 
     fn report() -> Report {
         let ours: Samples = [17.2, 17.0, 30.0].into_iter().collect();
-        let theirs: Samples = [18.0, 18.1049, 19.0].into_iter().collect();
-        let row = Row::alone("innocent_v4", "ns", &ours).beside("xdp-filter pass", &theirs);
+        let theirs: Samples = [18.1049, 18.0, 19.0].into_iter().collect();
+        let row = Row::paired("innocent_v4", "ns", &ours, ("xdp-filter pass", &theirs));
         Report {
             bench: "datapath",
             commit: "abc".to_owned(),

@@ -60,7 +60,7 @@ fn into_the_kernel(folder: &Path) -> Result<(Vec<Row>, Vec<Goal>)> {
         }
     }
     let beside = |(peer, theirs): (&Peer, &Samples)| {
-        Row::alone("1m_into_the_kernel", "s", &ours).beside(peer.name(), theirs)
+        Row::paired("1m_into_the_kernel", "s", &ours, (peer.name(), theirs))
     };
     let rows: Vec<Row> = peers.iter().zip(&theirs).map(beside).collect();
     let goals = rows.iter().zip(["nft", "ipset"]).map(|(row, peer)| {
