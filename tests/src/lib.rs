@@ -36,4 +36,5 @@ mod bpffs;
 mod config;
 mod http;
 mod name;
+mod range;
 mod sweep;

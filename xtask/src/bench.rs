@@ -25,6 +25,10 @@ pub(crate) struct Arguments {
 enum Name {
     /// Nanoseconds that a packet costs, beside xdp-filter
     Datapath,
+    /// Seconds that a million bans take, beside nft and ipset; and a daemon's restart with them
+    Bulk,
+    /// Milliseconds from an event to the first dropped packet, beside fail2ban
+    Latency,
 }
 
 impl Name {

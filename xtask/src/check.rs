@@ -78,13 +78,21 @@ impl Step {
     fn perform(self, project: &Project) -> Result<bool> {
         match self {
             Self::Setup => setup::ensure(project).map(|()| true),
-            Self::Fmt => step::succeeds(project.cargo().args(["fmt", "--all", "--", "--check"])),
+            Self::Fmt => fmt(project),
             Self::Clippy => clippy(project),
             Self::ClippyEbpf => clippy_ebpf(project),
             Self::Tidy => tidy::run(project),
             Self::Doc => doc(project),
         }
     }
+}
+
+/// The fuzz target is a workspace of its own.
+fn fmt(project: &Project) -> Result<bool> {
+    let ours = step::succeeds(project.cargo().args(["fmt", "--all", "--", "--check"]))?;
+    let mut fuzz = project.cargo();
+    fuzz.args(["fmt", "--manifest-path", "fuzz/Cargo.toml", "--", "--check"]);
+    Ok(step::succeeds(&mut fuzz)? && ours)
 }
 
 fn clippy(project: &Project) -> Result<bool> {

@@ -5,6 +5,7 @@
 mod bench;
 mod check;
 mod demo;
+mod fuzz;
 mod project;
 mod setup;
 mod step;
@@ -22,7 +23,7 @@ const EXIT_USAGE: u8 = 64;
 /// `EX_NOPERM` of sysexits.h.
 const EXIT_NO_PERMISSION: u8 = 77;
 
-/// Set-up, tests, checks, benchmarks and the demo of this project.
+/// Set-up, tests, checks, fuzzing, benchmarks and the demo of this project.
 #[derive(Parser)]
 #[command(
     bin_name = "cargo xtask",
@@ -45,6 +46,8 @@ enum Command {
     Demo(demo::Arguments),
     /// Measure this system beside its peers (needs root)
     Bench(bench::Arguments),
+    /// Fuzz the parser of the kernel programs, compiled for the host
+    Fuzz(fuzz::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -75,6 +78,7 @@ fn run(command: &Command) -> Result<ExitCode> {
         Command::Check(arguments) => Ok(check::run(&project, arguments)),
         Command::Test(arguments) => as_root("test", || test::run(&project, arguments)),
         Command::Demo(arguments) => as_root("demo", || demo::run(&project, arguments)),
+        Command::Fuzz(arguments) => fuzz::run(&project, arguments),
         Command::Bench(arguments) => as_root("bench", || bench::run(&project, arguments)),
     }
 }

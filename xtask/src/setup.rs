@@ -17,6 +17,9 @@ use crate::{exit_code, step};
 /// that of the pinned compiler; move the two together.
 const BPF_LINKER_VERSION: &str = "0.10.3";
 
+/// Runs libFuzzer; for `cargo xtask fuzz` only.
+const CARGO_FUZZ_VERSION: &str = "0.13.2";
+
 /// Programs that come with the system.
 const PROGRAMS: &[Program] = &[
     Program {
@@ -54,7 +57,17 @@ const PEERS: &[Program] = &[
         packages: &["fail2ban"],
         needed_for: "the peer of `bench latency`",
     },
+    Program {
+        // A module, without which fail2ban looks at its logs once a second.
+        name: "/usr/lib/python3/dist-packages/pyinotify.py",
+        packages: &["python3-pyinotify"],
+        needed_for: "fail2ban to hear of log lines at once",
+    },
 ];
+
+/// What fuzzing needs; nothing else does.
+const FUZZING: Program =
+    Program { name: "c++", packages: &["g++"], needed_for: "building libFuzzer" };
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
@@ -65,6 +78,7 @@ pub(crate) struct Arguments {
 
 /// A program of the system and the Debian packages that it comes from.
 struct Program {
+    /// Found in `PATH`, unless it is an absolute path.
     name: &'static str,
     packages: &'static [&'static str],
     needed_for: &'static str,
@@ -75,6 +89,7 @@ enum Need {
     Program(&'static Program),
     RustSource { channel: String },
     BpfLinker,
+    CargoFuzz,
 }
 
 /// Runs the command.
@@ -103,6 +118,17 @@ pub(crate) fn ensure(project: &Project) -> Result<()> {
 pub(crate) fn ensure_for_bench(project: &Project) -> Result<()> {
     let mut needs = needs(project)?;
     needs.extend(PEERS.iter().map(Need::Program));
+    ensure_all(project, needs)
+}
+
+/// The same with what fuzzing needs.
+///
+/// # Errors
+///
+/// As for [`ensure`].
+pub(crate) fn ensure_for_fuzz(project: &Project) -> Result<()> {
+    let mut needs = needs(project)?;
+    needs.extend([Need::Program(&FUZZING), Need::CargoFuzz]);
     ensure_all(project, needs)
 }
 
@@ -199,6 +225,7 @@ impl Need {
             Self::Program(program) => program.name.to_owned(),
             Self::RustSource { channel } => format!("rust-src {channel}"),
             Self::BpfLinker => format!("bpf-linker {BPF_LINKER_VERSION}"),
+            Self::CargoFuzz => format!("cargo-fuzz {CARGO_FUZZ_VERSION}"),
         }
     }
 
@@ -209,6 +236,7 @@ impl Need {
             }
             Self::RustSource { .. } => "to build `core` for the kernel".to_owned(),
             Self::BpfLinker => "to link the kernel programs".to_owned(),
+            Self::CargoFuzz => "to fuzz the parser".to_owned(),
         }
     }
 
@@ -217,7 +245,8 @@ impl Need {
         match self {
             Self::Program(program) => find_program(program.name),
             Self::RustSource { .. } => find_rust_source(project),
-            Self::BpfLinker => find_bpf_linker(project),
+            Self::BpfLinker => find_tool(project, "bpf-linker", BPF_LINKER_VERSION),
+            Self::CargoFuzz => find_tool(project, "cargo-fuzz", CARGO_FUZZ_VERSION),
         }
     }
 
@@ -226,7 +255,8 @@ impl Need {
             // All at once, before everything else, by `install_programs`.
             Self::Program(_) => Ok(()),
             Self::RustSource { channel } => install_rust_source(project, channel),
-            Self::BpfLinker => build_bpf_linker(project),
+            Self::BpfLinker => build_tool(project, "bpf-linker", BPF_LINKER_VERSION),
+            Self::CargoFuzz => build_tool(project, "cargo-fuzz", CARGO_FUZZ_VERSION),
         }
     }
 }
@@ -244,7 +274,7 @@ fn find_program(name: &str) -> Option<PathBuf> {
 fn programs(missing: &[Need]) -> Vec<&'static Program> {
     let program = |need: &Need| match need {
         Need::Program(program) => Some(*program),
-        Need::RustSource { .. } | Need::BpfLinker => None,
+        Need::RustSource { .. } | Need::BpfLinker | Need::CargoFuzz => None,
     };
     missing.iter().filter_map(program).collect()
 }
@@ -315,26 +345,26 @@ fn install_rust_source(project: &Project, channel: &str) -> Result<()> {
     })
 }
 
-/// The linker of `.tools`, if it starts and has the right version.
-fn find_bpf_linker(project: &Project) -> Option<PathBuf> {
-    let path = project.tools().join("bin/bpf-linker");
-    let version = step::output_of(Command::new(&path).arg("--version")).ok()?;
-    (version.trim() == format!("bpf-linker {BPF_LINKER_VERSION}")).then_some(path)
+/// A tool of `.tools`, if it starts and has the right version.
+fn find_tool(project: &Project, name: &str, version: &str) -> Option<PathBuf> {
+    let path = project.tools().join("bin").join(name);
+    let printed = step::output_of(Command::new(&path).arg("--version")).ok()?;
+    (printed.trim() == format!("{name} {version}")).then_some(path)
 }
 
-fn build_bpf_linker(project: &Project) -> Result<()> {
+fn build_tool(project: &Project, name: &str, version: &str) -> Result<()> {
     let tools = project.tools();
     // Of its own, so that the project's target folder is neither used nor locked, and
     // kept until the end, so that a build that was interrupted goes on where it stopped.
     let target = tools.join("build");
-    step::heading(format!("setup: building bpf-linker {BPF_LINKER_VERSION}, one to three minutes"));
+    step::heading(format!("setup: building {name} {version}, one to three minutes"));
     // Cargo warns of a folder that is not in `PATH`; this one need not be.
     let path = env::var_os("PATH").unwrap_or_default();
     let path = env::join_paths([tools.join("bin")].into_iter().chain(env::split_paths(&path)))?;
     let mut command = project.command("cargo");
     command
         .env("PATH", path)
-        .args(["install", "bpf-linker", "--version", BPF_LINKER_VERSION])
+        .args(["install", name, "--version", version])
         .args(["--locked", "--force", "--root"])
         .arg(&tools)
         .env("CARGO_TARGET_DIR", &target)

@@ -6,16 +6,20 @@ use std::process::ExitCode;
 use anyhow::Result;
 
 use crate::project::Project;
-use crate::{exit_code, setup, step};
+use crate::{exit_code, fuzz, setup, step};
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
-    /// Also run the tests that take minutes (sets MODERATION_TEST_LONG=1)
+    /// Also run the tests that take minutes (sets MODERATION_TEST_LONG=1), and, unless
+    /// there is a filter, fuzz the parser for a while
     #[arg(long)]
     long: bool,
     /// Run only tests whose name contains one of these
     filter: Vec<String>,
 }
+
+/// Enough to notice a parser that has become a bad one; `cargo xtask fuzz` goes deeper.
+const FUZZ_SECONDS: u32 = 20;
 
 /// Runs the command.
 pub(crate) fn run(project: &Project, arguments: &Arguments) -> Result<ExitCode> {
@@ -29,6 +33,8 @@ pub(crate) fn run(project: &Project, arguments: &Arguments) -> Result<ExitCode> 
     step::heading(format!("test: built in {}; running the tests", step::spoken(elapsed)));
     let (passed, elapsed) = step::timed(|| run_tests(project, arguments));
     let passed = passed?;
+    let fuzzes = arguments.long && arguments.filter.is_empty();
+    let passed = passed && (!fuzzes || fuzz::fuzz(project, FUZZ_SECONDS)?);
     let verdict = if passed { "passed" } else { "FAILED" };
     step::heading(format!("test: {verdict} after {}", step::spoken(elapsed)));
     Ok(exit_code(passed))

@@ -2,8 +2,12 @@
 //! that we set ourselves. They judge no correctness but this: whoever is measured was
 //! seen to do its job first.
 
+mod bulk;
 mod datapath;
+mod latency;
+
 mod driver;
+mod list;
 mod machine;
 mod ours;
 mod report;
@@ -19,11 +23,17 @@ pub use report::{Goal, Report, Row};
 pub enum Name {
     /// Nanoseconds that a packet costs, beside xdp-filter
     Datapath,
+    /// Seconds that a million bans take, beside nft and ipset; and a daemon's restart with them
+    Bulk,
+    /// Milliseconds from an event to the first dropped packet, beside fail2ban
+    Latency,
 }
 
 /// Runs a benchmark. What it made is gone when this returns, however it returns.
 pub fn run(name: Name) -> Result<Report> {
     match name {
         Name::Datapath => datapath::run(),
+        Name::Bulk => bulk::run(),
+        Name::Latency => latency::run(),
     }
 }

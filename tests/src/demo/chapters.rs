@@ -9,11 +9,11 @@ use serde_json::Value;
 use crate::counter::KernelCounters;
 use crate::interrupt;
 use crate::lab::{ABUSER_V4, abuser_pool};
+use crate::range::Range;
 use crate::visitor::Connection;
 use crate::wait;
 
-use super::report::Report;
-use super::speed::Range;
+use super::report::{Microseconds, Report};
 use super::stage::{Stage, xdp_mode};
 use super::story::Story;
 
@@ -140,7 +140,10 @@ impl Play<'_> {
 
     fn speed(&mut self) -> Result<()> {
         let range = Range::build(&self.stage.lab, &self.counters)?;
-        self.report.ban_latency_us = range.time(&self.stage.daemon, abuser_pool())?;
+        let mut client = self.stage.daemon.api();
+        let samples: Result<Vec<_>> =
+            abuser_pool().map(|source| range.time(&mut client, source)).collect();
+        self.report.ban_latency_us = Microseconds::of(samples?);
         let latency = self.report.ban_latency_us;
         let what =
             format!("{} bans timed, from violation to first dropped packet: median", latency.n);

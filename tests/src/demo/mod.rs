@@ -4,12 +4,12 @@
 mod bystander;
 mod chapters;
 mod report;
-mod speed;
 mod stage;
 mod story;
 
 use anyhow::Result;
 
+pub(crate) use report::percentile;
 pub use report::{Microseconds, Report};
 pub use story::Audience;
 

@@ -129,13 +129,22 @@ impl Case {
 
     /// The frame; the driver gives it its source.
     pub(super) fn frame(&self) -> Vec<u8> {
+        match self.kind {
+            Kind::InnocentSyn | Kind::ForgedFlood => self.carrying(SYN),
+            Kind::Innocent | Kind::Banned | Kind::Allowlisted => self.carrying(ACK),
+        }
+    }
+
+    /// The same packet of a connection that exists, if this one opens one.
+    pub(super) fn without_syn(&self) -> Option<Vec<u8>> {
+        let opens = matches!(self.kind, Kind::InnocentSyn | Kind::ForgedFlood);
+        opens.then(|| self.carrying(ACK))
+    }
+
+    fn carrying(&self, flags: u8) -> Vec<u8> {
         let frame = match self.family {
             Family::V4 => Frame::from(V4::default()),
             Family::V6 => Frame::from(V6::default()),
-        };
-        let flags = match self.kind {
-            Kind::InnocentSyn | Kind::ForgedFlood => SYN,
-            Kind::Innocent | Kind::Banned | Kind::Allowlisted => ACK,
         };
         let frame = frame.carrying(Transport::Tcp(flags));
         match self.tagging {

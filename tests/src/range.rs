@@ -1,6 +1,6 @@
-//! How long a ban takes: from the violating event's way into the socket to the
-//! first dropped packet of its source. Nobody else who is banned may send
-//! meanwhile, for the kernel counts drops, not whose.
+//! A firing range, which measures how long a ban takes: from the violating event's
+//! way into the socket to the first dropped packet of its source. Nobody else who
+//! is banned may send meanwhile, for the kernel counts drops, not whose.
 
 use std::io::ErrorKind;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
@@ -14,12 +14,9 @@ use moderation_daemon::api::client::Client;
 use serde_json::json;
 
 use crate::counter::KernelCounters;
-use crate::daemon::Daemon;
 use crate::lab::{HOST_V4, Lab};
 use crate::namespace::Namespace;
 use crate::{interrupt, wait};
-
-use super::report::Microseconds;
 
 /// Discard, RFC 863.
 const PORT: u16 = 9;
@@ -28,34 +25,24 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// Datagrams that must have passed before the event is sent.
 const WARM_UP: usize = 16;
 
-/// A firing range: a target on the host, and someone else's counter.
-pub(super) struct Range<'a> {
+/// A target on the host, someone to shoot at it, and the kernel's counter.
+pub(crate) struct Range<'a> {
     abuser: &'a Namespace,
     target: UdpSocket,
     counters: &'a KernelCounters,
 }
 
 impl<'a> Range<'a> {
-    pub(super) fn build(lab: &'a Lab, counters: &'a KernelCounters) -> Result<Self> {
+    pub(crate) fn build(lab: &'a Lab, counters: &'a KernelCounters) -> Result<Self> {
         let bind = || UdpSocket::bind((HOST_V4, PORT)).context("cannot open the target");
         let target = lab.host.run(bind)?;
         target.set_read_timeout(Some(PATIENCE))?;
         Ok(Self { abuser: &lab.abuser, target, counters })
     }
 
-    /// Bans each source once and times that.
-    pub(super) fn time(
-        &self,
-        daemon: &Daemon,
-        sources: impl Iterator<Item = IpAddr>,
-    ) -> Result<Microseconds> {
-        let mut client = daemon.api();
-        let samples: Result<Vec<_>> =
-            sources.map(|source| self.sample(&mut client, source)).collect();
-        Ok(Microseconds::of(samples?))
-    }
-
-    fn sample(&self, client: &mut Client, source: IpAddr) -> Result<Duration> {
+    /// Bans `source`, which was not banned before, and times that. The client is one of
+    /// the application's socket.
+    pub(crate) fn time(&self, client: &mut Client, source: IpAddr) -> Result<Duration> {
         interrupt::check()?;
         let socket = self.abuser.run(|| connect(source))?;
         self.verify_passage(&socket, source)?;
@@ -70,8 +57,14 @@ impl<'a> Range<'a> {
             });
             // Without a ban there is nothing to wait for.
             stop.store(banned.is_err(), Ordering::Relaxed);
-            let dropped = shooting.join().map_err(|_| anyhow!("the shooter panicked"))??;
-            dropped.checked_duration_since(banned?).context("a packet was dropped before the ban")
+            let shot = shooting.join().map_err(|_| anyhow!("the shooter panicked"))?;
+            let (begin, dropped) = match (banned, shot) {
+                (Ok(begin), Ok(dropped)) => (begin, dropped),
+                (Err(error), Ok(_)) | (Ok(_), Err(error)) => return Err(error),
+                // Each may be the cause of the other.
+                (Err(ban), Err(shot)) => bail!("{ban:#}; {shot:#}"),
+            };
+            dropped.checked_duration_since(begin).context("a packet was dropped before the ban")
         })
     }
 

@@ -1,0 +1,180 @@
+//! `bench latency`: from an event on the socket to the first dropped packet of its
+//! source; with no other bans, with a million, and while a million more are imported.
+//! Beside fail2ban: from the line in the log to the first dropped packet.
+
+mod fail2ban;
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::Path;
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context, Result, anyhow};
+use moderation_daemon::api::client::Client;
+
+use super::list::{self, Language, MILLION};
+use super::ours;
+use super::report::{Goal, Report, Row};
+use super::sample::{ROUNDS, Samples};
+use crate::counter::KernelCounters;
+use crate::daemon::{Daemon, Setup};
+use crate::demo::percentile;
+use crate::lab::{ABUSER_V4, INTERFACE, Lab};
+use crate::namespace::Namespace;
+use crate::range::Range;
+use fail2ban::Fail2ban;
+
+/// Bans timed in each case: enough for a 99th percentile.
+const SAMPLES: usize = 350;
+/// Where the indexes (see `moderation_ebpf::generator`) of the sources begin that are
+/// banned one by one; those that are imported lie below.
+const FIRST_SHOT: u32 = 1 << 25;
+/// Room for what is imported and for the bans that are timed.
+const CAPACITY: u32 = 4 * MILLION;
+
+const PEER: &str = "fail2ban";
+
+/// What stands when the bans are timed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Situation {
+    NoBans,
+    Million,
+    Importing,
+}
+
+impl Situation {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::NoBans => "0_bans",
+            Self::Million => "1m_bans",
+            Self::Importing => "importing_1m_more",
+        }
+    }
+
+    /// Within which the 99th percentile is to be.
+    const fn bound_ms(self) -> f64 {
+        match self {
+            Self::NoBans | Self::Million => 1.0,
+            Self::Importing => 5.0,
+        }
+    }
+
+    fn goal_name(self) -> String {
+        format!("p99_ms_{}", self.name())
+    }
+}
+
+/// Runs it.
+pub(super) fn run() -> Result<Report> {
+    let folder = tempfile::tempdir().context("cannot make a temporary folder")?;
+    // What a build left to be written is not the daemon's affair.
+    nix::unistd::sync();
+    let lab = Lab::new()?;
+    own_all(&lab.abuser, &lab.router, ABUSER_V4)?;
+    let setup = Setup::new().inside(&lab.host).interface(INTERFACE);
+    let daemon = setup.overrides(ours::configuration(CAPACITY)).start()?;
+    let counters = KernelCounters::open(daemon.pin_root())?;
+    let mut bench = Bench {
+        range: Range::build(&lab, &counters)?,
+        client: daemon.api(),
+        daemon: &daemon,
+        next: FIRST_SHOT,
+        rows: Vec::new(),
+        goals: Vec::new(),
+    };
+    let peer = bench.beside_fail2ban()?;
+    bench.full(folder.path(), &peer)?;
+    Report::new("latency", bench.rows, bench.goals)
+}
+
+/// Has `end` own all addresses of the benchmarks' sources; `router` finds it there.
+fn own_all(end: &Namespace, router: &Namespace, end_address: Ipv4Addr) -> Result<()> {
+    end.configure(&["route add local 32.0.0.0/3 dev lo"])?;
+    router.configure(&[format!("route add 32.0.0.0/3 via {end_address}")])
+}
+
+struct Bench<'a> {
+    range: Range<'a>,
+    client: Client,
+    daemon: &'a Daemon,
+    /// The next source that was never banned.
+    next: u32,
+    rows: Vec<Row>,
+    goals: Vec<Goal>,
+}
+
+impl Bench<'_> {
+    /// With no other bans, in turn with fail2ban; returns fail2ban's rounds.
+    fn beside_fail2ban(&mut self) -> Result<Samples> {
+        let mut peer = Fail2ban::start()?;
+        let (mut ours, mut theirs) = (Vec::new(), Samples::default());
+        for round in 0..ROUNDS {
+            eprintln!("latency: without other bans, round {} of {ROUNDS}", round + 1);
+            for _ in 0..SAMPLES / ROUNDS {
+                ours.push(self.shoot()?);
+            }
+            let source = self.source();
+            theirs.push(milliseconds(peer.time(source).context(PEER)?));
+        }
+        self.conclude(Situation::NoBans, &ours, &theirs);
+        Ok(theirs)
+    }
+
+    /// Among a million bans, and while a million more come in.
+    fn full(&mut self, folder: &Path, peer: &Samples) -> Result<()> {
+        eprintln!("latency: importing a million bans");
+        ours::import(self.daemon, &list::write(folder, 0..MILLION, Language::Plain)?)?;
+        eprintln!("latency: beside a million bans");
+        let samples: Result<Vec<_>> = (0..SAMPLES).map(|_| self.shoot()).collect();
+        self.conclude(Situation::Million, &samples?, peer);
+        let more = list::write(folder, MILLION..2 * MILLION, Language::Plain)?;
+        eprintln!("latency: while a million more are imported");
+        let samples = self.while_importing(&more)?;
+        self.conclude(Situation::Importing, &samples, peer);
+        Ok(())
+    }
+
+    /// Only what was begun while an import ran; where one is over before there are enough
+    /// samples, the same list is imported again.
+    fn while_importing(&mut self, list: &Path) -> Result<Vec<Duration>> {
+        let mut samples = Vec::new();
+        while samples.len() < SAMPLES {
+            let daemon = self.daemon;
+            thread::scope(|scope| {
+                let importing = scope.spawn(|| ours::import(daemon, list));
+                while !importing.is_finished() {
+                    samples.push(self.shoot()?);
+                }
+                importing.join().map_err(|_| anyhow!("the import panicked"))?
+            })?;
+        }
+        Ok(samples)
+    }
+
+    fn shoot(&mut self) -> Result<Duration> {
+        let source = self.source();
+        self.range.time(&mut self.client, source)
+    }
+
+    fn source(&mut self) -> IpAddr {
+        self.next += 1;
+        list::address(self.next)
+    }
+
+    fn conclude(&mut self, situation: Situation, samples: &[Duration], peer: &Samples) {
+        let mut sorted = samples.to_vec();
+        sorted.sort_unstable();
+        let all: Samples = sorted.iter().copied().map(milliseconds).collect();
+        let at = |percent| percentile(&sorted, percent).map_or(f64::NAN, milliseconds);
+        let name = situation.name();
+        for percent in [50, 99] {
+            let row = Row::alone(format!("p{percent}_{name}"), "ms", &all);
+            self.rows.push(row.valued(at(percent)).beside(PEER, peer));
+        }
+        self.goals.push(Goal::below(&situation.goal_name(), situation.bound_ms(), at(99)));
+    }
+}
+
+fn milliseconds(duration: Duration) -> f64 {
+    duration.as_secs_f64() * 1000.0
+}
