@@ -189,9 +189,10 @@ impl Filter {
     /// Clears the bits that nobody needs, once all keys are added.
     pub(super) fn settle(&mut self) {
         for (word, counts) in self.bitmap.words().iter().zip(self.counts.chunks_exact(64)) {
-            let needed = counts.iter().enumerate().fold(0_u64, |bits, (bit, count)| {
-                if *count > 0 { bits | 1 << bit } else { bits }
-            });
+            let needed = counts
+                .iter()
+                .enumerate()
+                .fold(0_u64, |bits, (bit, count)| if *count > 0 { bits | 1 << bit } else { bits });
             if word.load(Ordering::Relaxed) != needed {
                 word.store(needed, Ordering::SeqCst);
             }

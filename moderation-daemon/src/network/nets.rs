@@ -45,7 +45,8 @@ impl Nets {
     pub(super) fn open(pins: &Pins) -> Result<Self, NetworkError> {
         let data = pins.open_map(NETS_V4)?;
         let capacity = data.info().map_err(NetworkError::map("size", NETS_V4))?.max_entries();
-        let v4 = LpmTrie::try_from(Map::LpmTrie(data)).map_err(NetworkError::map("open", NETS_V4))?;
+        let v4 =
+            LpmTrie::try_from(Map::LpmTrie(data)).map_err(NetworkError::map("open", NETS_V4))?;
         let v6 = LpmTrie::try_from(Map::LpmTrie(pins.open_map(NETS_V6)?))
             .map_err(NetworkError::map("open", NETS_V6))?;
         let mut nets = Self { v4, v6, capacity, wanted: BTreeMap::new() };

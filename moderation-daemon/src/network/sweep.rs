@@ -132,7 +132,5 @@ fn entries<K: Copy>(
     prefix: impl Fn(K) -> Prefix,
 ) -> Vec<(Prefix, BanEntry)> {
     let entries = keys.iter().zip(values);
-    entries
-        .map(|(key, value)| (prefix(*key), BanEntry { expires_at_ns: *value }))
-        .collect()
+    entries.map(|(key, value)| (prefix(*key), BanEntry { expires_at_ns: *value })).collect()
 }

@@ -31,7 +31,8 @@ pub(super) fn update<K: Pod, V: Pod>(
     value: &V,
     flags: u64,
 ) -> io::Result<()> {
-    bpf(bpf_cmd::BPF_MAP_UPDATE_ELEM as u32, &mut element(map, key, address(value), flags)).map(drop)
+    bpf(bpf_cmd::BPF_MAP_UPDATE_ELEM as u32, &mut element(map, key, address(value), flags))
+        .map(drop)
 }
 
 /// One key's value; `None` if it is not there.
@@ -185,8 +186,7 @@ fn run(command: u32, mut attr: bpf_attr, count: usize) -> Batch {
     #[expect(unsafe_code, reason = "a union of plain integers")]
     let done = unsafe { attr.batch.count } as usize;
     // EFAULT comes before the kernel has written how many it did.
-    let faulted =
-        result.as_ref().is_err_and(|error| error.raw_os_error() == Some(libc::EFAULT));
+    let faulted = result.as_ref().is_err_and(|error| error.raw_os_error() == Some(libc::EFAULT));
     Batch { done: if faulted { 0 } else { done.min(count) }, result }
 }
 
@@ -211,8 +211,7 @@ pub(super) fn open_read_only(path: &Path) -> io::Result<OwnedFd> {
 fn bpf(command: u32, attr: &mut bpf_attr) -> io::Result<i64> {
     // SAFETY: the attributes are of the size that is said, and the buffers in
     // them are alive in the callers for as long as the call takes.
-    let result = unsafe {
-        libc::syscall(libc::SYS_bpf, command, &raw mut *attr, size_of::<bpf_attr>())
-    };
+    let result =
+        unsafe { libc::syscall(libc::SYS_bpf, command, &raw mut *attr, size_of::<bpf_attr>()) };
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
 }

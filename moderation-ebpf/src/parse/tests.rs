@@ -321,8 +321,8 @@ fn any_mutant() -> impl Strategy<Value = Vec<u8>> {
         select(vec![0, 1, 6, 17, 43, 44, 51, 58, 60, 0x45, 0x50, 0x60, 0x81, 133, 255])
     ];
     let length = prop_oneof![Just(usize::MAX), 0..130_usize];
-    (select([&frames.concat()[..], &others].concat()), vec_of((0..130_usize, value), 0..5), length).prop_map(
-        |(mut bytes, changes, length)| {
+    (select([&frames.concat()[..], &others].concat()), vec_of((0..130_usize, value), 0..5), length)
+        .prop_map(|(mut bytes, changes, length)| {
             for (place, value) in changes {
                 if let Some(byte) = bytes.get_mut(place) {
                     *byte = value;
@@ -330,8 +330,7 @@ fn any_mutant() -> impl Strategy<Value = Vec<u8>> {
             }
             bytes.truncate(length);
             bytes
-        },
-    )
+        })
 }
 
 #[test]

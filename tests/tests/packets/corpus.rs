@@ -204,9 +204,8 @@ fn a_ban_of_one_ipv6_address_holds_for_that_address_alone() {
     let host = "2001:db8:5:5::5/128".parse::<Prefix>().expect("a prefix");
     let neighbour = Ipv6Addr::new(0x2001, 0xdb8, 5, 5, 0, 0, 0, 6);
     let low_half = Ipv6Addr::new(0x2001, 0xdb8, 5, 6, 0, 0, 0, 5);
-    let judge = |kernel: &Kernel, source| {
-        kernel.judge(&Frame::from_v6(source).bytes()).expect("judged")
-    };
+    let judge =
+        |kernel: &Kernel, source| kernel.judge(&Frame::from_v6(source).bytes()).expect("judged");
     for (hour, expected) in [(0, Reason::Pass), (1, Reason::BanV6)] {
         let expires_at_ns = clock::boot_ns() + hour * 3_600_000_000_000;
         kernel.ban_prefix(host, expires_at_ns).expect("banned");

@@ -37,7 +37,9 @@ fn host(last: u16) -> Prefix {
 
 #[test]
 fn a_ban_beyond_the_capacity_is_refused_as_full_and_the_others_stay() {
-    let Some(mut kernel) = kernel_with(&AttachOptions { max_bans: 6, ..detached() }) else { return };
+    let Some(mut kernel) = kernel_with(&AttachOptions { max_bans: 6, ..detached() }) else {
+        return;
+    };
     for last in 1..=2 {
         kernel.network.block(v4(last), FOR_EVER).expect("there is room");
         kernel.network.block(v6(last.into()), FOR_EVER).expect("there is room");
@@ -80,7 +82,9 @@ fn four_fifths_are_a_high_fill() {
 
 #[test]
 fn reconciling_makes_room_before_it_fills_it() {
-    let Some(mut kernel) = kernel_with(&AttachOptions { max_bans: 8, ..detached() }) else { return };
+    let Some(mut kernel) = kernel_with(&AttachOptions { max_bans: 8, ..detached() }) else {
+        return;
+    };
     let bans = |range: std::ops::Range<u8>| -> Desired {
         range.flat_map(|last| [(v4(last), FOR_EVER), (v6(last.into()), FOR_EVER)]).collect()
     };
@@ -92,10 +96,11 @@ fn reconciling_makes_room_before_it_fills_it() {
 
 #[test]
 fn what_a_reconcile_cannot_fit_is_named_and_the_rest_is_in_force() {
-    let Some(mut kernel) = kernel_with(&AttachOptions { max_bans: 8, ..detached() }) else { return };
-    let wanted: Desired = (0..6_u8)
-        .flat_map(|last| [(v4(last), FOR_EVER), (host(last.into()), FOR_EVER)])
-        .collect();
+    let Some(mut kernel) = kernel_with(&AttachOptions { max_bans: 8, ..detached() }) else {
+        return;
+    };
+    let wanted: Desired =
+        (0..6_u8).flat_map(|last| [(v4(last), FOR_EVER), (host(last.into()), FOR_EVER)]).collect();
     let reconciled = kernel.network.reconcile(wanted.clone(), &[]);
     let error = reconciled.result.expect_err("four too many");
     assert!(matches!(error, NetworkError::Full { capacity: 8 }), "{error:?}");
@@ -273,12 +278,13 @@ fn reconciling_makes_the_kernel_hold_what_is_wanted_and_touches_nothing_else() {
             let before = kernel.network.bans().all().expect("read");
             let allowed: Vec<_> = allowed.into_iter().collect();
             let missing = allowed_prefixes(&kernel, &allowed).expect("read");
-            let changes = kernel.network.reconcile(wanted.clone(), &allowed).result.expect("reconciled");
+            let changes =
+                kernel.network.reconcile(wanted.clone(), &allowed).result.expect("reconciled");
             let after = kernel.network.bans().all().expect("read");
             prop_assert_eq!(changes, difference(&before, &wanted) + missing);
             prop_assert_eq!(&after, &settled(&before, &wanted));
             prop_assert_eq!(allowed_prefixes(&kernel, &allowed).expect("read"), Changes::default());
-            let again = kernel.network.reconcile(wanted.clone(), &allowed).result.expect("reconciled");
+            let again = kernel.network.reconcile(wanted, &allowed).result.expect("reconciled");
             prop_assert_eq!(again, Changes::default());
             let total = *seen.borrow();
             *seen.borrow_mut() = total + changes;

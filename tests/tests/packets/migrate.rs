@@ -34,7 +34,9 @@ fn bans() -> Desired {
         ("203.0.112.0/23", BanEntry::NEVER),
         ("2001:db8:7::/48", soon),
     ];
-    bans.into_iter().map(|(text, expires_at_ns)| (prefix(text), BanEntry { expires_at_ns })).collect()
+    bans.into_iter()
+        .map(|(text, expires_at_ns)| (prefix(text), BanEntry { expires_at_ns }))
+        .collect()
 }
 
 fn is_dropped(program: &TestProgram, ip: &str) -> bool {

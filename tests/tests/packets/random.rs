@@ -226,7 +226,10 @@ fn any_frame() -> impl Strategy<Value = Vec<u8>> {
 fn any_mutant() -> impl Strategy<Value = Vec<u8>> {
     // The headers are in the first bytes; most changes should hit them.
     let place = prop_oneof![0..80_usize, 12..16_usize, any::<Index>().prop_map(|i| i.index(1500))];
-    let value = prop_oneof![any::<u8>(), select(vec![0, 6, 17, 43, 44, 51, 58, 60, 135, 255, 0x45, 0x50, 0x60, 0x81])];
+    let value = prop_oneof![
+        any::<u8>(),
+        select(vec![0, 6, 17, 43, 44, 51, 58, 60, 135, 255, 0x45, 0x50, 0x60, 0x81])
+    ];
     let changes = vec((place, value), 0..5);
     let length = prop_oneof![3 => Just(None), 1 => any::<Index>().prop_map(Some)];
     (select(frames()), changes, length, vec(any::<u8>(), 0..8)).prop_map(

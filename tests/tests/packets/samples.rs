@@ -30,9 +30,7 @@ async fn read(samples: &mut Samples) -> Vec<Dropped> {
 }
 
 fn read_all(kernel: &Kernel) -> Vec<Dropped> {
-    runtime().block_on(async {
-        read(&mut Samples::open(kernel.pins()).expect("opened")).await
-    })
+    runtime().block_on(async { read(&mut Samples::open(kernel.pins()).expect("opened")).await })
 }
 
 fn banned() -> Option<Kernel> {

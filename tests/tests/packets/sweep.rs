@@ -29,11 +29,8 @@ fn by_hand<K: Pod>(kernel: &Kernel, map: &str) -> BpfHashMap<MapData, K, u64> {
     BpfHashMap::try_from(Map::HashMap(data)).expect("it is a hash")
 }
 
-const CLEAN: Swept = Swept {
-    changes: Changes { added: 0, updated: 0, removed: 0 },
-    hidden: 0,
-    has_losses: false,
-};
+const CLEAN: Swept =
+    Swept { changes: Changes { added: 0, updated: 0, removed: 0 }, hidden: 0, has_losses: false };
 
 /// One of each shape, and a block, which a sweep does not look at.
 fn bans() -> Desired {
@@ -86,7 +83,9 @@ fn entries_of_somebody_elses_hand_are_taken_out_whatever_their_width() {
         by_hand(&kernel, BANS_V4).insert(v4, BanEntry::NEVER, 0).expect("inserted");
         let v6 = u64::from(octet) + 1;
         by_hand(&kernel, BANS_V6).insert(v6, BanEntry::NEVER, 0).expect("inserted");
-        by_hand::<[u8; 16]>(&kernel, BANS_HOST).insert([octet; 16], BanEntry::NEVER, 0).expect("inserted");
+        by_hand::<[u8; 16]>(&kernel, BANS_HOST)
+            .insert([octet; 16], BanEntry::NEVER, 0)
+            .expect("inserted");
     }
     let found = swept(&mut kernel, &bans);
     assert_eq!(found.changes, Changes { added: 0, updated: 0, removed: 300 });
@@ -105,7 +104,9 @@ fn a_wanted_entry_that_somebody_else_has_put_there_is_put_into_force() {
     let wanted = bans();
     let host = "2001:db8:6::1".parse::<Ipv6Addr>().expect("an address");
     by_hand(&kernel, BANS_V4).insert(v4_key(SOURCE_V4), BanEntry::NEVER, 0).expect("inserted");
-    by_hand::<[u8; 16]>(&kernel, BANS_HOST).insert(host.octets(), BanEntry::NEVER, 0).expect("inserted");
+    by_hand::<[u8; 16]>(&kernel, BANS_HOST)
+        .insert(host.octets(), BanEntry::NEVER, 0)
+        .expect("inserted");
     assert_eq!(verify(kernel.pins()).expect("read").hidden, 2);
     let found = swept(&mut kernel, &wanted);
     assert_eq!((found.hidden, found.changes.drift(), found.has_losses), (2, 0, true));

@@ -221,9 +221,8 @@ fn quiet_sources_are_forgotten_and_others_are_not() {
     let syn = Syn { limit: 1, window: WINDOW, ..detached().syn };
     let Some(kernel) = kernel_with(&AttachOptions { syn, ..detached() }) else { return };
     let mut rates = Rates::open(kernel.pins(), Table::Heavy).expect("opened");
-    let mut forget = || {
-        rates.forget_quiet(Epoch::at(clock::monotonic_ns(), WINDOW)).expect("forgotten")
-    };
+    let mut forget =
+        || rates.forget_quiet(Epoch::at(clock::monotonic_ns(), WINDOW)).expect("forgotten");
     kernel.judge(&Frame::v6().bytes()).expect("judged");
     wait::until("it to be forgotten", Duration::from_secs(5), || {
         kernel.judge(&Frame::default().bytes())?;
