@@ -37,9 +37,12 @@ mod program {
 
     use crate::{bans, counters, exempt, rates, samples};
 
-    /// The entry: counts the verdict and maps it to an action.
+    /// The entry: counts the verdict and maps it to an action. Always inline: on
+    /// its own it is handed the packet's ends as numbers, which the verifier
+    /// does not take for a packet's.
     #[expect(clippy::needless_pass_by_value, reason = "the signature that the macro calls")]
     #[xdp(frags)]
+    #[inline(always)]
     pub(crate) fn moderation(ctx: XdpContext) -> u32 {
         // SAFETY: the kernel keeps data..data_end readable while the program runs.
         #[expect(unsafe_code, reason = "packets are addresses here")]
@@ -60,12 +63,18 @@ mod program {
         // An array's only entry is always there.
         let Some(control) = bans::control() else { return Reason::Pass };
         let hash = bans::seeds().hash(packet.source);
-        match bans::find(frame, &packet, hash, control) {
+        let is_banned = match bans::find(frame, &packet, hash, control) {
+            None => false,
             Some(reason) => match exempt::from_ban(frame, &packet) {
-                Some(exemption) => exemption,
-                None => sentence(frame, &packet, reason, control),
+                // An open port is open at everybody's rate.
+                Some(Reason::ExemptPort) => true,
+                Some(exemption) => return exemption,
+                None => return sentence(frame, &packet, reason, control),
             },
-            None => count_opening(frame, &packet, hash, control),
+        };
+        match count_opening(frame, &packet, hash, control) {
+            Reason::Pass if is_banned => Reason::ExemptPort,
+            reason => reason,
         }
     }
 
