@@ -77,7 +77,8 @@ fn bans_allowlist_and_owner_of_an_earlier_layout_are_taken_over() {
     attach(&old, &AttachOptions { owner: Some(owner), ..detached() }).expect("loaded");
     let allowed = ["203.0.113.9/32", "2001:db8:7:1::/64"].map(|text| text.parse().expect("a net"));
     let mut network = Network::open(&old).expect("opened");
-    network.reconcile(bans(), &allowed).result.expect("they fit");
+    let bans = bans();
+    network.reconcile(bans.clone(), &allowed).result.expect("they fit");
     assert_in_force(&old);
     drop(network);
 
@@ -96,7 +97,7 @@ fn bans_allowlist_and_owner_of_an_earlier_layout_are_taken_over() {
     assert_eq!(network.hidden_at_open(), 0);
     assert_in_force(new);
     assert!(filter_bits(new).expect("read") <= 20, "no bit more than needed");
-    let reconciled = network.reconcile(bans(), &allowed);
+    let reconciled = network.reconcile(bans, &allowed);
     assert_eq!(reconciled.result.expect("reconciled").drift(), 0, "nothing was lost or added");
     assert_in_force(new);
 }
