@@ -3,13 +3,18 @@
 
 use std::collections::BTreeMap;
 
-use aya_obj::generated::{BPF_F_NO_PREALLOC, bpf_map_type};
+use aya_obj::generated::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC, bpf_map_type};
 use aya_obj::{Object, ProgramSection};
 use moderation_common::map::{
-    ALLOW_V4, ALLOW_V6, BANS_V4, BANS_V6, COUNTERS, DAEMON_MAPS, GUARD_V4, GUARD_V6, PROGRAM,
-    ROOT_MAPS, SYN_WINDOW_NS, SYNS,
+    ALARMS, ALLOW_HINTS, ALLOW_V4, ALLOW_V6, BANS_HOST, BANS_V4, BANS_V6, CLOCK, CONTROL, COUNTERS,
+    DAEMON_MAPS, FILTER, GUARD_HINTS, GUARD_MAPS, GUARD_V4, GUARD_V6, HANDSHAKE_PROGRAM,
+    HANDSHAKES, HEAVY, MAX_HANDSHAKES, MAX_PORTS, NETS_V4, NETS_V6, OVERRUN_BYTES, OVERRUNS, PORTS,
+    PROGRAM, ROOT_MAPS, SAMPLE_BYTES, SAMPLES, SEEDS, SKETCH, global,
 };
-use moderation_common::{BanEntry, Counter, Reason, SynEntry, SynKey};
+use moderation_common::{
+    Alarm, BanEntry, Control, Counter, HINT_WORDS, RateEntry, RateKey, Reason, Seeds, SketchBlock,
+    filter_words,
+};
 use moderation_daemon::network::{KERNEL_OBJECT, MAX_ALLOWED};
 use object::read::elf::ElfFile64;
 use object::{Architecture, Object as _, ObjectSection as _, ObjectSymbol as _};
@@ -23,36 +28,81 @@ fn elf() -> ElfFile64<'static> {
 }
 
 #[test]
-fn there_is_one_program_and_it_takes_frames_in_several_buffers() {
+fn there_is_one_program_for_frames_in_several_buffers_and_one_for_handshakes() {
     let object = parsed();
-    let names: Vec<_> = object.programs.keys().collect();
-    assert_eq!(names, [PROGRAM]);
+    let mut names: Vec<_> = object.programs.keys().map(String::as_str).collect();
+    names.sort_unstable();
+    assert_eq!(names, [HANDSHAKE_PROGRAM, PROGRAM]);
     let section = &object.programs[PROGRAM].section;
     assert!(matches!(section, ProgramSection::Xdp { frags: true, .. }), "{section:?}");
     assert!(elf().section_by_name("xdp.frags").is_some());
+    let section = &object.programs[HANDSHAKE_PROGRAM].section;
+    assert!(matches!(section, ProgramSection::SockOps), "{section:?}");
 }
 
 /// Type, sizes of key and value, entries, flags.
 type Shape = (u32, usize, usize, usize, u32);
 
-fn shapes() -> BTreeMap<&'static str, Shape> {
-    use bpf_map_type::{
-        BPF_MAP_TYPE_HASH as HASH, BPF_MAP_TYPE_LPM_TRIE as TRIE,
-        BPF_MAP_TYPE_LRU_HASH as LRU_HASH, BPF_MAP_TYPE_PERCPU_ARRAY as PERCPU_ARRAY,
-    };
-    let entry = size_of::<BanEntry>();
+/// What maps are made with unless the loader is told otherwise: the default of
+/// `network.max_bans` and `network.max_networks`.
+const BANS: usize = 1_000_000;
+const BLOCKS: usize = 16_384;
+
+fn tries() -> impl Iterator<Item = (&'static str, Shape)> {
+    let kind = bpf_map_type::BPF_MAP_TYPE_LPM_TRIE as u32;
     // A trie's key begins with the prefix length (struct bpf_lpm_trie_key).
-    let (v4_prefix, v6_prefix) = (4 + 4, 4 + 16);
-    BTreeMap::from([
-        (BANS_V4, (HASH as u32, 4, entry, 1_000_000, BPF_F_NO_PREALLOC)),
-        (BANS_V6, (HASH as u32, 8, entry, 1_000_000, BPF_F_NO_PREALLOC)),
-        (ALLOW_V4, (TRIE as u32, v4_prefix, 4, MAX_ALLOWED, BPF_F_NO_PREALLOC)),
-        (ALLOW_V6, (TRIE as u32, v6_prefix, 4, MAX_ALLOWED, BPF_F_NO_PREALLOC)),
-        (GUARD_V4, (TRIE as u32, v4_prefix, 4, MAX_ALLOWED, BPF_F_NO_PREALLOC)),
-        (GUARD_V6, (TRIE as u32, v6_prefix, 4, MAX_ALLOWED, BPF_F_NO_PREALLOC)),
-        (COUNTERS, (PERCPU_ARRAY as u32, 4, size_of::<Counter>(), Reason::ALL.len(), 0)),
-        (SYNS, (LRU_HASH as u32, size_of::<SynKey>(), size_of::<SynEntry>(), 65_536, 0)),
-    ])
+    let (v4, v6) = (4 + 4, 4 + 16);
+    let rows = [
+        (NETS_V4, v4, size_of::<BanEntry>(), BLOCKS),
+        (NETS_V6, v6, size_of::<BanEntry>(), BLOCKS),
+        (ALLOW_V4, v4, 4, MAX_ALLOWED),
+        (ALLOW_V6, v6, 4, MAX_ALLOWED),
+        (GUARD_V4, v4, 4, MAX_ALLOWED),
+        (GUARD_V6, v6, 4, MAX_ALLOWED),
+    ];
+    rows.into_iter()
+        .map(move |(name, key, value, most)| (name, (kind, key, value, most, BPF_F_NO_PREALLOC)))
+}
+
+fn hashes() -> impl Iterator<Item = (&'static str, Shape)> {
+    let hash = bpf_map_type::BPF_MAP_TYPE_HASH as u32;
+    let lru = bpf_map_type::BPF_MAP_TYPE_LRU_HASH as u32;
+    let (key, rate) = (size_of::<RateKey>(), size_of::<RateEntry>());
+    [
+        (BANS_V4, (hash, 4, size_of::<BanEntry>(), BANS, BPF_F_NO_PREALLOC)),
+        (BANS_V6, (hash, 8, size_of::<BanEntry>(), BANS, BPF_F_NO_PREALLOC)),
+        (BANS_HOST, (hash, 16, size_of::<BanEntry>(), BANS, BPF_F_NO_PREALLOC)),
+        (PORTS, (hash, 2, 4, MAX_PORTS as usize, 0)),
+        (HEAVY, (hash, key, rate, 16_384, 0)),
+        (HANDSHAKES, (lru, key, rate, MAX_HANDSHAKES as usize, 0)),
+    ]
+    .into_iter()
+}
+
+fn arrays_and_rings() -> impl Iterator<Item = (&'static str, Shape)> {
+    let array = bpf_map_type::BPF_MAP_TYPE_ARRAY as u32;
+    let per_cpu = bpf_map_type::BPF_MAP_TYPE_PERCPU_ARRAY as u32;
+    let ring = bpf_map_type::BPF_MAP_TYPE_RINGBUF as u32;
+    let words = HINT_WORDS as usize;
+    [
+        (FILTER, (array, 4, 8, filter_words(1_000_000) as usize, BPF_F_MMAPABLE)),
+        (CONTROL, (array, 4, size_of::<Control>(), 1, 0)),
+        (SEEDS, (array, 4, size_of::<Seeds>(), 1, 0)),
+        (ALLOW_HINTS, (array, 4, 8, words, 0)),
+        (GUARD_HINTS, (array, 4, 8, words, 0)),
+        // The loader makes it as long as the flood wants it.
+        (SKETCH, (array, 4, size_of::<SketchBlock>(), 2, BPF_F_MMAPABLE)),
+        (COUNTERS, (per_cpu, 4, size_of::<Counter>(), Reason::ALL.len(), 0)),
+        (ALARMS, (per_cpu, 4, 8, Alarm::ALL.len(), 0)),
+        (CLOCK, (per_cpu, 4, 16, 1, 0)),
+        (OVERRUNS, (ring, 0, 0, OVERRUN_BYTES as usize, 0)),
+        (SAMPLES, (ring, 0, 0, SAMPLE_BYTES as usize, 0)),
+    ]
+    .into_iter()
+}
+
+fn shapes() -> BTreeMap<&'static str, Shape> {
+    tries().chain(hashes()).chain(arrays_and_rings()).collect()
 }
 
 #[test]
@@ -76,8 +126,8 @@ fn every_map_has_the_shape_that_the_daemon_relies_on() {
 }
 
 #[test]
-fn every_map_is_either_the_daemons_or_roots() {
-    let mut owned: Vec<_> = DAEMON_MAPS.into_iter().chain(ROOT_MAPS).collect();
+fn every_map_is_either_the_daemons_or_roots_to_show_or_roots_alone() {
+    let mut owned: Vec<_> = DAEMON_MAPS.into_iter().chain(GUARD_MAPS).chain(ROOT_MAPS).collect();
     owned.sort_unstable();
     assert_eq!(owned, shapes().into_keys().collect::<Vec<_>>());
 }
@@ -92,18 +142,30 @@ fn the_licence_is_one_that_the_kernel_takes_for_gpl_compatible() {
 }
 
 #[test]
-fn the_loader_can_set_the_syn_window() {
+fn the_loader_can_set_every_global() {
     let elf = elf();
-    let symbol = elf.symbol_by_name(SYN_WINDOW_NS).expect("the global is there");
-    assert_eq!(symbol.size(), 8);
-    let index = symbol.section_index().expect("it is defined here");
-    let section = elf.section_by_index(index).expect("in a section");
-    assert_eq!(section.name(), Ok(".rodata"), "only read-only data is frozen before loading");
-    let mut object = parsed();
-    let window = 7_u64.to_ne_bytes();
-    object
-        .patch_map_data([(SYN_WINDOW_NS, (&window[..], true))].into())
-        .expect("aya can override it");
+    for name in [
+        global::SEED_A,
+        global::SEED_B,
+        global::FILTER_MASK,
+        global::SKETCH_MASK,
+        global::SYN_LIMIT,
+        global::SYN_HALF_NS,
+        global::CONNECTION_LIMIT,
+        global::CONNECTION_HALF_NS,
+        global::UNBANNED_PORTS,
+    ] {
+        let symbol = elf.symbol_by_name(name).unwrap_or_else(|| panic!("there is no {name}"));
+        assert_eq!(symbol.size(), 8, "{name}");
+        let index = symbol.section_index().expect("it is defined here");
+        let section = elf.section_by_index(index).expect("in a section");
+        // Only read-only data is frozen before loading.
+        assert_eq!(section.name(), Ok(".rodata"), "{name}");
+        let value = 7_u64.to_ne_bytes();
+        parsed()
+            .patch_map_data([(name, (&value[..], true))].into())
+            .unwrap_or_else(|error| panic!("aya cannot override {name}: {error}"));
+    }
 }
 
 #[test]
