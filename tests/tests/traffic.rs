@@ -2,12 +2,7 @@
 //! connections, and what becomes of it when the daemon, the program or the
 //! interface goes and comes back.
 
-use std::net::{IpAddr, SocketAddr, UdpSocket};
-use std::os::unix::fs::MetadataExt;
-use std::path::Path;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::thread;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -344,116 +339,6 @@ fn off_drops_nothing_any_more_and_leaves_no_pin() -> Result<()> {
     assert_eq!((&status["loaded"], &status["attached"]), (&json!(false), &json!([])));
     assert_eq!(scene.xdp(&["off"])?["detached"], json!([]), "off twice is no error");
     Ok(())
-}
-
-/// Counts datagrams that reach the host from a client that never stops sending.
-struct Stream {
-    received: Arc<AtomicU64>,
-    sent: Arc<AtomicU64>,
-    stop: Arc<AtomicBool>,
-    threads: Vec<thread::JoinHandle<()>>,
-}
-
-impl Stream {
-    fn start(pair: &Pair) -> Result<Self> {
-        let receiver = pair.host.run(|| Ok(UdpSocket::bind((HOST_V4, 0))?))?;
-        let sender = pair.client.run(|| Ok(UdpSocket::bind((CLIENT_V4, 0))?))?;
-        sender.connect(receiver.local_addr()?)?;
-        receiver.set_read_timeout(Some(Duration::from_millis(50)))?;
-        let [received, sent] = [(); 2].map(|()| Arc::new(AtomicU64::new(0)));
-        let stop = Arc::new(AtomicBool::new(false));
-        let receive = {
-            let (received, stop) = (Arc::clone(&received), Arc::clone(&stop));
-            move || {
-                while !stop.load(Ordering::Relaxed) {
-                    if receiver.recv(&mut [0; 16]).is_ok() {
-                        received.fetch_add(1, Ordering::Relaxed);
-                    }
-                }
-            }
-        };
-        let send = {
-            let (sent, stop) = (Arc::clone(&sent), Arc::clone(&stop));
-            move || {
-                while !stop.load(Ordering::Relaxed) {
-                    // A full queue or a downed interface loses a datagram.
-                    if sender.send(b"x").is_ok() {
-                        sent.fetch_add(1, Ordering::Relaxed);
-                    }
-                    thread::sleep(Duration::from_micros(200)); // paces: some thousand a second
-                }
-            }
-        };
-        let threads = vec![thread::spawn(receive), thread::spawn(send)];
-        Ok(Self { received, sent, stop, threads })
-    }
-
-    fn received(&self) -> u64 {
-        self.received.load(Ordering::Relaxed)
-    }
-
-    fn sent(&self) -> u64 {
-        self.sent.load(Ordering::Relaxed)
-    }
-}
-
-impl Drop for Stream {
-    fn drop(&mut self) {
-        self.stop.store(true, Ordering::Relaxed);
-        for thread in self.threads.drain(..) {
-            assert!(thread.join().is_ok() || thread::panicking(), "a thread panicked");
-        }
-    }
-}
-
-fn inode(path: &Path) -> Result<u64> {
-    Ok(path.metadata().with_context(|| format!("cannot look at {}", path.display()))?.ino())
-}
-
-#[test]
-fn not_one_packet_of_a_banned_source_passes_while_the_daemon_restarts() -> Result<()> {
-    if !need::root() {
-        return Ok(());
-    }
-    let mut scene = Scene::guarded()?;
-    let stream = Stream::start(&scene.pair)?;
-    wait::until("datagrams to flow", LONG, || Ok((stream.received() > 100).then_some(())))?;
-    scene.ban(CLIENT_V4, "1h")?;
-    // What was queued before the ban is read now.
-    let quiet = || {
-        let (received, sent) = (stream.received(), stream.sent());
-        wait::until("more datagrams", LONG, || Ok((stream.sent() > sent + 500).then_some(())))?;
-        Ok((stream.received() == received).then_some(received))
-    };
-    let received = wait::until("the ban to take effect", LONG, quiet)?;
-    let (link, program_id) = (inode(&scene.pins().link(INTERFACE))?, program_id(&scene)?);
-    let sent = stream.sent();
-    for restart in 0..4 {
-        if restart % 2 == 0 {
-            scene.daemon.kill()?;
-            scene.daemon.start()?;
-        } else {
-            scene.daemon.restart()?;
-        }
-    }
-    let sent_meanwhile = stream.sent() - sent;
-    assert!(sent_meanwhile > 100, "only {sent_meanwhile} datagrams met a restart");
-    assert_eq!(stream.received(), received, "of {sent_meanwhile} datagrams");
-    assert_ne!(program_id, self::program_id(&scene)?, "the program is a new one");
-    assert_eq!(inode(&scene.pins().link(INTERFACE))?, link, "on the same link");
-
-    scene.lift(CLIENT_V4)?;
-    wait::until(
-        "datagrams to flow again",
-        LONG,
-        || Ok((stream.received() > received).then_some(())),
-    )
-}
-
-fn program_id(scene: &Scene) -> Result<u64> {
-    let status = scene.daemon.status()?;
-    let id = status["network"]["attachments"][0]["program_id"].as_u64();
-    id.with_context(|| format!("no attachment in {status}"))
 }
 
 #[test]
