@@ -90,7 +90,11 @@ impl Names {
     /// Looks all of them up, at the same time, and forgets every other name. A
     /// name without an answer keeps the addresses that it had, and is named in
     /// a problem.
-    pub(super) fn refresh(&mut self, names: &BTreeSet<&str>, patience: Duration) -> Vec<GuardProblem> {
+    pub(super) fn refresh(
+        &mut self,
+        names: &BTreeSet<&str>,
+        patience: Duration,
+    ) -> Vec<GuardProblem> {
         self.known.retain(|name, _| names.contains(name.as_str()));
         let mut problems = Vec::new();
         // What came too late the last time; the error of then is an old story.

@@ -246,10 +246,8 @@ impl Fresh {
 }
 
 pub(super) fn pin_link(link: FdLink, path: &Path) -> Result<(), NetworkError> {
-    link.pin(path).map_err(|source| NetworkError::Pin {
-        path: path.to_owned(),
-        source: Box::new(source),
-    })?;
+    link.pin(path)
+        .map_err(|source| NetworkError::Pin { path: path.to_owned(), source: Box::new(source) })?;
     Pins::keep(path)
 }
 

@@ -32,8 +32,7 @@ impl ControlMap {
     }
 
     fn new(data: MapData) -> Result<Self, NetworkError> {
-        let map =
-            Array::try_from(Map::Array(data)).map_err(NetworkError::map("open", CONTROL))?;
+        let map = Array::try_from(Map::Array(data)).map_err(NetworkError::map("open", CONTROL))?;
         Ok(Self { map })
     }
 
