@@ -14,6 +14,7 @@ use crate::{
     engine::Trust,
     exit::{self, NeedsRoot},
     feed::{self, Watch},
+    keeper::{Keeper, Keeping, SourceFiles},
     metrics::Metrics,
     moderator::{self, Kernel, Setup, Started},
     network::{self, AttachOptions, Attached, DropMode, Pins},
@@ -36,6 +37,8 @@ struct Arguments {
     /// can be given several times [default: network.interfaces]
     #[arg(long, value_name = "IFACE")]
     interface: Vec<String>,
+    #[command(flatten)]
+    files: SourceFiles,
     /// Check the configuration and end
     #[arg(long)]
     check: bool,
@@ -67,23 +70,29 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
         NeedsRoot::check().with_context(|| format!("cannot attach to {interface}"))?;
     }
     telemetry::start(&config.log)?;
-    tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(serve(config))
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()?
+        .block_on(serve(config, &arguments.files))
 }
 
 fn interfaces_to_attach(config: &Config) -> &[String] {
     if config.network.mode == AttachMode::Off { &[] } else { &config.network.interfaces }
 }
 
-/// The quick start: what `moderationctl xdp attach` does, by ourselves.
-fn attach(config: &Config) -> anyhow::Result<()> {
+/// The quick start: what `moderationctl xdp attach`, `xdp guard` and `xdp reap`
+/// do, by ourselves.
+fn attach(config: &Config, files: &SourceFiles) -> anyhow::Result<Keeping> {
     let network = &config.network;
     let interfaces = interfaces_to_attach(config).to_vec();
     if interfaces.is_empty() {
-        return Ok(());
+        return Ok(Keeping::default());
     }
-    let options = AttachOptions::new(network, interfaces, None);
-    let Attached { attachments, failures } =
-        network::attach(&Pins::new(&network.pin_root), &options)?;
+    let pins = Pins::new(&network.pin_root);
+    let mut keeper = Keeper::new(network, pins.clone(), files.sources(&network.guard_hosts));
+    let mut options = AttachOptions::new(network, interfaces, None);
+    options.guards = keeper.guards();
+    let Attached { attachments, failures } = network::attach(&pins, &options)?;
     for attached in &attachments {
         tracing::info!(interface = attached.interface, mode = %attached.mode, "attached");
     }
@@ -93,10 +102,15 @@ fn attach(config: &Config) -> anyhow::Result<()> {
         }
         tracing::error!(error = &error as &dyn std::error::Error, "not attached everywhere");
     }
-    Ok(())
+    let mut keeping = Keeping::default();
+    keeping.keep(keeper);
+    if network.close_connections {
+        keeping.close_connections(pins);
+    }
+    Ok(keeping)
 }
 
-async fn serve(config: Config) -> anyhow::Result<()> {
+async fn serve(config: Config, files: &SourceFiles) -> anyhow::Result<()> {
     let started_at_boot_ms = clock::now().boot_ms;
     let store = Store::open(&config.store.path)?;
     let reader = store.reader(&config.store.path)?;
@@ -104,7 +118,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     let api_socket = Listener::bind(&config.api)?;
     let admin_socket = Listener::bind(&config.admin)?;
     // A second daemon has ended by now, before it touched the kernel.
-    attach(&config)?;
+    let keeping = attach(&config, files)?;
     let pins =
         (config.network.mode != AttachMode::Off).then(|| Pins::new(&config.network.pin_root));
     let mode = if config.network.enforce { DropMode::Drop } else { DropMode::Observe };
@@ -137,6 +151,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         result = told_to_stop() => result?,
     }
     tracing::info!("stopping; bans stay in force");
+    drop(keeping);
     stopper.stop().await
 }
 

@@ -5,7 +5,10 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-use crate::{config::ConfigError, network::NetworkError};
+use crate::{
+    config::ConfigError,
+    network::{NetworkError, SocketError},
+};
 
 /// The command line makes no sense.
 pub const USAGE: u8 = 64;
@@ -41,7 +44,7 @@ fn report(program: &str, error: &anyhow::Error) -> ExitCode {
 fn code(error: &anyhow::Error) -> u8 {
     if is_caused_by::<ConfigError>(error) {
         CONFIG
-    } else if is_caused_by::<NeedsRoot>(error) {
+    } else if is_caused_by::<NeedsRoot>(error) || error.chain().any(is_denied) {
         NO_PERMISSION
     } else if is_caused_by::<Unreachable>(error) {
         UNAVAILABLE
@@ -71,6 +74,10 @@ fn is_caused_by<E: std::error::Error + Send + Sync + 'static>(error: &anyhow::Er
 
 fn is_usage(cause: &(dyn std::error::Error + 'static)) -> bool {
     matches!(cause.downcast_ref(), Some(NetworkError::UnknownInterface(_)))
+}
+
+fn is_denied(cause: &(dyn std::error::Error + 'static)) -> bool {
+    matches!(cause.downcast_ref(), Some(SocketError::NotPermitted))
 }
 
 /// What was asked takes capabilities.

@@ -15,6 +15,7 @@ pub mod moderator;
 pub mod blocklist;
 pub mod engine;
 pub mod guard;
+pub mod keeper;
 pub mod network;
 pub mod store;
 

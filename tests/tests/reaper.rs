@@ -132,7 +132,8 @@ impl Scene {
 
 /// One round in which only the abuser is banned.
 fn round(connections: &mut Connections, reaper: &mut Reaper) -> Result<(usize, usize)> {
-    let is_abuser = |ip: IpAddr| ip == IpAddr::V4(ABUSER_V4) || ip == IpAddr::V6(ABUSER_V6);
+    let is_abuser =
+        |it: &Connection| [ABUSER_V4.into(), ABUSER_V6.into()].contains(&it.peer().ip());
     let Reaped { closed, waiting, result } = reaper.reap(connections, is_abuser);
     result?;
     Ok((closed, waiting))

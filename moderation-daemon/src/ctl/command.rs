@@ -4,7 +4,10 @@ use std::{path::PathBuf, time::Duration};
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::config::{AttachMode, parse_duration};
+use crate::{
+    config::{AttachMode, parse_duration},
+    keeper::SourceFiles,
+};
 
 /// Look after moderationd: who is banned, why, and what the kernel does.
 #[derive(Debug, Parser)]
@@ -19,6 +22,8 @@ pub(super) struct Arguments {
     /// The configuration [default: /etc/moderation/moderation.yaml, if it exists]
     #[arg(long, global = true, value_name = "FILE")]
     pub(super) config: Option<PathBuf>,
+    #[command(flatten)]
+    pub(super) files: SourceFiles,
     #[command(subcommand)]
     pub(super) command: Command,
 }
@@ -228,6 +233,25 @@ pub(super) enum Xdp {
     Off {
         #[command(flatten)]
         pins: PinRoot,
+    },
+    /// Guard whoever must not be locked out: this host, its gateways, name
+    /// servers and databases, and the peers of login sessions
+    Guard {
+        #[command(flatten)]
+        pins: PinRoot,
+        /// Go on until told to stop: a new session is guarded within 2 seconds,
+        /// and the program goes back on interfaces that come again
+        #[arg(long)]
+        watch: bool,
+    },
+    /// Close the open connections of banned peers; needs CAP_NET_ADMIN and the
+    /// permission to read the ban maps, and nothing else of root
+    Reap {
+        #[command(flatten)]
+        pins: PinRoot,
+        /// Go on until told to stop
+        #[arg(long)]
+        watch: bool,
     },
     /// Show what is attached, blocked and counted
     Status {

@@ -98,7 +98,7 @@ fn take_own(list: &mut List, own: &OwnSessions) -> Vec<Value> {
     let mut refused = Vec::new();
     list.entries.retain(|(prefix, _)| match own.within(*prefix) {
         Some(ip) => {
-            let detail = format!("{prefix} covers {ip}, from where you are logged in");
+            let detail = format!("{prefix} covers {ip}, from where somebody is logged in");
             let prefix = prefix.to_string();
             refused.push(json!({ "prefix": prefix, "reason": "own_session", "detail": detail }));
             false

@@ -3,6 +3,7 @@
 
 mod command;
 mod import;
+mod keep;
 mod live;
 mod output;
 mod own;
@@ -34,8 +35,8 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
     };
     let output = Output::new(arguments.json);
     if let Command::Xdp(command) = arguments.command {
-        return xdp::run(command, &config, output);
+        return xdp::run(command, &config, &arguments.files, output);
     }
     let socket = arguments.socket.unwrap_or_else(|| config.admin.path.clone());
-    Remote::new(socket, output, config.rules.ban.v6_prefix).run(arguments.command)
+    Remote::new(socket, output, config.rules.ban.v6_prefix, arguments.files).run(arguments.command)
 }

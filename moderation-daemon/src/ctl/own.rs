@@ -5,15 +5,25 @@ use std::{env, net::IpAddr};
 
 use anyhow::bail;
 
-use crate::engine::Prefix;
+use crate::{
+    engine::Prefix,
+    exit::tell,
+    guard::{self, Collected, GuardProblem, Sources},
+    keeper::SourceFiles,
+};
 
-/// The addresses of the login sessions that must not be banned.
-// The one place that asks for them. OpenSSH sets the variable for the session
-// itself (ssh(1)); sudo strips it, which is why more than this is needed.
-fn own_addresses() -> Vec<IpAddr> {
+/// The addresses of the login sessions that must not be banned: everybody's, by
+/// the records of logins, for under sudo nothing else tells whose the command
+/// is. What OpenSSH says to its session (ssh(1), SSH_CONNECTION) is taken beside
+/// it, for systems that keep no such records.
+fn own_addresses(sources: &Sources) -> Vec<IpAddr> {
     let connection = env::var("SSH_CONNECTION").unwrap_or_default();
     let client = connection.split_whitespace().next().and_then(|client| client.parse().ok());
-    client.into_iter().collect()
+    let Collected { guards, problems } = guard::own_sessions(sources);
+    // That there are no records at all is said once, when the filter is attached.
+    let problems = problems.iter().filter(|it| !matches!(it, GuardProblem::NoSessions { .. }));
+    problems.for_each(|problem| tell("warning", problem));
+    guards.into_iter().map(|guard| guard.prefix.addr()).chain(client).collect()
 }
 
 /// The addresses that no ban by this command may cover.
@@ -21,8 +31,8 @@ fn own_addresses() -> Vec<IpAddr> {
 pub(super) struct OwnSessions(Vec<IpAddr>);
 
 impl OwnSessions {
-    pub(super) fn find() -> Self {
-        Self(own_addresses())
+    pub(super) fn find(files: &SourceFiles) -> Self {
+        Self(own_addresses(&files.sources(&[])))
     }
 
     /// The address of a session that lies within a prefix.
@@ -34,7 +44,9 @@ impl OwnSessions {
     pub(super) fn refuse(&self, prefix: Prefix) -> anyhow::Result<()> {
         match self.within(prefix) {
             Some(ip) => {
-                bail!("{prefix} covers {ip}, from where you are logged in: that would lock you out")
+                bail!(
+                    "{prefix} covers {ip}, from where somebody is logged in: that would lock them out"
+                )
             }
             None => Ok(()),
         }

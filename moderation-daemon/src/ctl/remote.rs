@@ -14,6 +14,7 @@ use crate::{
     api::client::{Client, ClientError, Response},
     engine::Prefix,
     exit::Unreachable,
+    keeper::SourceFiles,
 };
 
 /// A long list is not removed in an instant.
@@ -25,11 +26,13 @@ pub(super) struct Remote {
     pub(super) output: Output,
     /// What the daemon bans for an IPv6 address, by the same configuration.
     v6_prefix: u8,
+    /// Where login sessions are recorded.
+    files: SourceFiles,
 }
 
 impl Remote {
-    pub(super) fn new(socket: PathBuf, output: Output, v6_prefix: u8) -> Self {
-        Self { client: Client::new(&socket), socket, output, v6_prefix }
+    pub(super) fn new(socket: PathBuf, output: Output, v6_prefix: u8, files: SourceFiles) -> Self {
+        Self { client: Client::new(&socket), socket, output, v6_prefix, files }
     }
 
     pub(super) fn run(&mut self, command: Command) -> anyhow::Result<()> {
@@ -42,7 +45,9 @@ impl Remote {
                 }
                 targets.iter().try_for_each(|target| self.lift(target))
             }
-            Command::Import(import) => super::import::run(self, &import, &OwnSessions::find()),
+            Command::Import(import) => {
+                super::import::run(self, &import, &OwnSessions::find(&self.files))
+            }
             Command::List { imports: true, .. } => self.list_imports(),
             Command::List { all, .. } => self.list(all),
             Command::Check { subject } => self.check(&subject),
@@ -61,7 +66,7 @@ impl Remote {
 
     fn ban(&mut self, ban: Ban) -> anyhow::Result<()> {
         if let Some(prefix) = ban.whom.ip.as_deref().and_then(|ip| self.banned_as(ip)) {
-            OwnSessions::find().refuse(prefix)?;
+            OwnSessions::find(&self.files).refuse(prefix)?;
         }
         let fields = [
             ("user", ban.whom.user),

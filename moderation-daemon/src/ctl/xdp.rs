@@ -4,11 +4,13 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, anyhow, bail};
+use ipnet::IpNet;
 use nix::unistd::{Uid, User};
 use serde_json::{Value, json};
 
 use super::{
     command::{PinRoot, Xdp},
+    keep,
     output::{Output, field, list, table},
 };
 use crate::{
@@ -16,14 +18,25 @@ use crate::{
     clock,
     config::{AttachMode, Config},
     exit::{NeedsRoot, tell, tell_line},
+    guard::Sources,
+    keeper::{Guardian, SourceFiles},
     network::{
         self, AttachOptions, Attached, BanMaps, Counters, Epoch, Loaded, NetworkError, Pins, Rates,
         Table, Verified, attachments,
     },
 };
 
-pub(super) fn run(command: Xdp, config: &Config, output: Output) -> anyhow::Result<()> {
-    NeedsRoot::check()?;
+pub(super) fn run(
+    command: Xdp,
+    config: &Config,
+    files: &SourceFiles,
+    output: Output,
+) -> anyhow::Result<()> {
+    // The kernel says itself what closing connections takes.
+    if !matches!(command, Xdp::Reap { .. }) {
+        NeedsRoot::check()?;
+    }
+    let sources = || files.sources(&config.network.guard_hosts);
     let pins = |given: PinRoot| {
         Pins::new(given.pin_root.unwrap_or_else(|| config.network.pin_root.clone()))
     };
@@ -33,9 +46,11 @@ pub(super) fn run(command: Xdp, config: &Config, output: Output) -> anyhow::Resu
             let interfaces = interfaces(interface, config)?;
             let mut options = AttachOptions::new(&config.network, interfaces, owner);
             options.mode = mode.unwrap_or(options.mode);
+            let pins = pins(given);
+            options.guards = guards(&pins, config, sources());
             match confirm_within {
-                Some(patience) => attach_for(&pins(given), &options, patience, output),
-                None => attach(&pins(given), &options, output),
+                Some(patience) => attach_for(&pins, &options, patience, output),
+                None => attach(&pins, &options, output),
             }
         }
         Xdp::Confirm { pins: given, interface } => {
@@ -45,7 +60,19 @@ pub(super) fn run(command: Xdp, config: &Config, output: Output) -> anyhow::Resu
         Xdp::Off { pins: given } => off(&pins(given), output),
         Xdp::Status { pins: given } => status(&pins(given), config, output),
         Xdp::Verify { pins: given } => verify(&pins(given), output),
+        Xdp::Guard { pins: given, watch } => {
+            keep::guard(pins(given), config, sources(), watch, output)
+        }
+        Xdp::Reap { pins: given, watch } => keep::reap(&pins(given), config, watch, output),
     }
+}
+
+/// Whoever must not be locked out is guarded before the first packet is judged.
+fn guards(pins: &Pins, config: &Config, sources: Sources) -> Vec<IpNet> {
+    let mut guardian = Guardian::new(&config.network, sources);
+    let look = guardian.look(pins);
+    keep::tell_problems(&look);
+    guardian.prefixes(&look).into_iter().collect()
 }
 
 /// Those of the command line, else those of the configuration.

@@ -50,7 +50,7 @@ type Lookup = fn(&str) -> io::Result<Vec<IpAddr>>;
 
 /// What names stand for, as of their last good answer.
 #[derive(Debug)]
-pub struct Resolved {
+pub(super) struct Names {
     known: BTreeMap<String, Vec<IpAddr>>,
     /// Lookups that have not come back yet, be they from earlier.
     pending: BTreeSet<String>,
@@ -65,7 +65,7 @@ struct Answer {
     result: io::Result<Vec<IpAddr>>,
 }
 
-impl Default for Resolved {
+impl Default for Names {
     fn default() -> Self {
         Self::by(ask_system)
     }
@@ -75,7 +75,7 @@ fn ask_system(name: &str) -> io::Result<Vec<IpAddr>> {
     Ok((name, 0).to_socket_addrs()?.map(|address| address.ip().to_canonical()).collect())
 }
 
-impl Resolved {
+impl Names {
     fn by(lookup: Lookup) -> Self {
         let (answering, answers) = channel();
         let (known, pending) = Default::default();
@@ -83,14 +83,18 @@ impl Resolved {
     }
 
     /// The addresses of a name; none if it never resolved.
-    pub fn addresses(&self, name: &str) -> &[IpAddr] {
+    pub(super) fn addresses(&self, name: &str) -> &[IpAddr] {
         self.known.get(name).map_or(&[], Vec::as_slice)
     }
 
     /// Looks all of them up, at the same time, and forgets every other name. A
     /// name without an answer keeps the addresses that it had, and is named in
     /// a problem.
-    pub fn refresh(&mut self, names: &BTreeSet<&str>, patience: Duration) -> Vec<GuardProblem> {
+    pub(super) fn refresh(
+        &mut self,
+        names: &BTreeSet<&str>,
+        patience: Duration,
+    ) -> Vec<GuardProblem> {
         self.known.retain(|name, _| names.contains(name.as_str()));
         let mut problems = Vec::new();
         // What came too late the last time; the error of then is an old story.
@@ -184,7 +188,7 @@ mod tests {
 
     const PATIENCE: Duration = Duration::from_secs(20);
 
-    fn refresh(resolved: &mut Resolved, names: &[&str], patience: Duration) -> Vec<String> {
+    fn refresh(resolved: &mut Names, names: &[&str], patience: Duration) -> Vec<String> {
         let names = names.iter().copied().collect();
         resolved.refresh(&names, patience).iter().map(ToString::to_string).collect()
     }
@@ -222,7 +226,7 @@ mod tests {
 
     #[test]
     fn the_systems_resolver_is_asked() {
-        let mut resolved = Resolved::default();
+        let mut resolved = Names::default();
         assert_eq!(refresh(&mut resolved, &["localhost"], PATIENCE), [""; 0]);
         assert!(resolved.addresses("localhost").iter().all(IpAddr::is_loopback));
         assert!(!resolved.addresses("localhost").is_empty());
@@ -231,7 +235,7 @@ mod tests {
     #[test]
     fn a_name_that_does_not_resolve_is_named_and_keeps_its_last_good_addresses() {
         static IS_DOWN: AtomicBool = AtomicBool::new(false);
-        let mut resolved = Resolved::by(|name| match name {
+        let mut resolved = Names::by(|name| match name {
             _ if IS_DOWN.load(Ordering::SeqCst) => Err(io::Error::other("down")),
             "db" => Ok(vec!["192.0.2.9".parse().expect("an address")]),
             "empty" => Ok(Vec::new()),
@@ -253,7 +257,7 @@ mod tests {
     fn a_resolver_that_hangs_is_neither_waited_for_nor_asked_again() {
         static ASKED: AtomicUsize = AtomicUsize::new(0);
         static GO_ON: AtomicBool = AtomicBool::new(false);
-        let mut resolved = Resolved::by(|_| {
+        let mut resolved = Names::by(|_| {
             ASKED.fetch_add(1, Ordering::SeqCst);
             while !GO_ON.load(Ordering::SeqCst) {
                 thread::yield_now();
@@ -273,14 +277,14 @@ mod tests {
     #[test]
     fn one_name_cannot_fill_the_map() {
         let mut resolved =
-            Resolved::by(|_| Ok((0..=255).map(|last| IpAddr::from([192, 0, 2, last])).collect()));
+            Names::by(|_| Ok((0..=255).map(|last| IpAddr::from([192, 0, 2, last])).collect()));
         refresh(&mut resolved, &["many"], PATIENCE);
         assert_eq!(resolved.addresses("many").len(), MAX_ADDRESSES);
     }
 
     #[test]
     fn what_cannot_be_a_name_is_not_looked_up() {
-        let mut resolved = Resolved::by(|name| unreachable!("{name}"));
+        let mut resolved = Names::by(|name| unreachable!("{name}"));
         let problems = refresh(&mut resolved, &["a b"], PATIENCE);
         assert!(problems[0].contains("neither an address nor a name"), "{problems:?}");
     }

@@ -25,8 +25,8 @@ use std::{
 use ipnet::{IpNet, Ipv4Net};
 
 use crate::network;
+use host::Names;
 
-pub use host::Resolved;
 pub use problem::GuardProblem;
 
 /// Why a prefix must not be locked out. In this order it is shown.
@@ -154,6 +154,28 @@ impl Collected {
         }
     }
 
+    /// All names are looked up at once.
+    fn add_named(
+        &mut self,
+        why: Why,
+        wanted: impl IntoIterator<Item = String>,
+        known: &mut Names,
+        patience: Duration,
+    ) {
+        let wanted: BTreeSet<_> = wanted.into_iter().collect();
+        self.problems.extend(known.refresh(&wanted.iter().map(String::as_str).collect(), patience));
+        for name in &wanted {
+            self.add(why, known.addresses(name).iter().copied());
+        }
+    }
+
+    /// Takes in what was looked for elsewhere.
+    pub fn merge(&mut self, other: Self) {
+        self.guards.extend(other.guards);
+        self.problems.extend(other.problems);
+        self.tidy();
+    }
+
     fn tidy(&mut self) {
         self.guards.sort_unstable();
         self.guards.dedup();
@@ -164,10 +186,25 @@ impl Collected {
 /// address is.
 const LOOPBACK_V4: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::new(127, 0, 0, 0), 8);
 
+/// What the system's resolver said before about the names of hosts, and about
+/// those that logins are recorded with.
+#[derive(Debug, Default)]
+pub struct Resolved {
+    hosts: Names,
+    logins: Names,
+}
+
 /// Looks everywhere. Names that do not resolve now keep the addresses that
-/// `resolved` knows from before. Takes at most a little longer than the
+/// `resolved` knows from before. Takes at most a little longer than twice the
 /// sources' patience.
 pub fn collect(sources: &Sources, resolved: &mut Resolved) -> Collected {
+    let mut collected = lasting(sources, resolved);
+    collected.merge(sessions(sources, resolved));
+    collected
+}
+
+/// What changes rarely, and may take a while to find: everything but sessions.
+pub fn lasting(sources: &Sources, resolved: &mut Resolved) -> Collected {
     let mut collected = Collected::default();
     let loopback = [IpNet::V4(LOOPBACK_V4), IpAddr::V6(Ipv6Addr::LOCALHOST).into()];
     collected.guards.extend(loopback.map(|prefix| Guard { prefix, why: Why::Loopback }));
@@ -180,42 +217,29 @@ pub fn collect(sources: &Sources, resolved: &mut Resolved) -> Collected {
     for path in &sources.resolv_conf {
         collected.add_or_tell(Why::Resolver, resolver::read(path));
     }
-    add_named(&mut collected, sources, resolved, &sources.hosts);
+    let (addresses, names) = host::split(&sources.hosts);
+    collected.add(Why::Host, addresses);
+    collected.add_named(Why::Host, names, &mut resolved.hosts, sources.patience);
     collected.tidy();
     collected
 }
 
 /// Only where people are logged in from, with every address that their host's
-/// name stands for if no address is recorded. Needs no privilege and does not
-/// look at the environment, so that it is the same under sudo.
-pub fn own_sessions(sources: &Sources) -> Collected {
+/// name stands for if no address is recorded.
+pub fn sessions(sources: &Sources, resolved: &mut Resolved) -> Collected {
     let mut collected = Collected::default();
-    add_named(&mut collected, sources, &mut Resolved::default(), &[]);
+    let (peers, problems) = session::peers(sources);
+    collected.problems.extend(problems);
+    collected.add(Why::Session, peers.addresses);
+    collected.add_named(Why::Session, peers.names, &mut resolved.logins, sources.patience);
     collected.tidy();
     collected
 }
 
-/// Those who may have to be looked up: hosts, and peers of sessions. All names
-/// are looked up at once.
-fn add_named(
-    collected: &mut Collected,
-    sources: &Sources,
-    resolved: &mut Resolved,
-    hosts: &[String],
-) {
-    let (peers, problems) = session::peers(sources);
-    collected.problems.extend(problems);
-    collected.add(Why::Session, peers.addresses);
-    let (addresses, host_names) = host::split(hosts);
-    collected.add(Why::Host, addresses);
-    let names = host_names.iter().chain(&peers.names).map(String::as_str).collect();
-    collected.problems.extend(resolved.refresh(&names, sources.patience));
-    for name in &host_names {
-        collected.add(Why::Host, resolved.addresses(name).iter().copied());
-    }
-    for name in &peers.names {
-        collected.add(Why::Session, resolved.addresses(name).iter().copied());
-    }
+/// [`sessions`] for one look. Needs no privilege and does not look at the
+/// environment, so that it is the same under sudo.
+pub fn own_sessions(sources: &Sources) -> Collected {
+    sessions(sources, &mut Resolved::default())
 }
 
 #[cfg(test)]

@@ -116,6 +116,14 @@ impl GuardProblem {
             _ => None,
         }
     }
+
+    /// Whether somebody may be missing of whom nothing is known from before.
+    pub const fn is_gap(&self) -> bool {
+        match self {
+            Self::Unresolved { known, .. } | Self::Slow { known, .. } => *known == 0,
+            _ => self.lost().is_some(),
+        }
+    }
 }
 
 fn kept(known: usize) -> &'static str {

@@ -189,12 +189,12 @@ impl Guards {
     /// If a pin is missing or may not be read by this user.
     pub fn read(pins: &Pins) -> Result<Self, NetworkError> {
         let mut all = Self::default();
-        let v4: LpmTrie<_, [u8; 4], u32> = open_trie(pins.open_guard_map(GUARD_V4)?, GUARD_V4)?;
+        let v4: LpmTrie<_, [u8; 4], u32> = open_trie(pins.open_to_read(GUARD_V4)?, GUARD_V4)?;
         for item in v4.iter() {
             let (key, class) = item.map_err(NetworkError::map("read", GUARD_V4))?;
             all.add(key.prefix_len(), key.data().into(), class);
         }
-        let v6: LpmTrie<_, [u8; 16], u32> = open_trie(pins.open_guard_map(GUARD_V6)?, GUARD_V6)?;
+        let v6: LpmTrie<_, [u8; 16], u32> = open_trie(pins.open_to_read(GUARD_V6)?, GUARD_V6)?;
         for item in v6.iter() {
             let (key, class) = item.map_err(NetworkError::map("read", GUARD_V6))?;
             all.add(key.prefix_len(), key.data().into(), class);
@@ -213,10 +213,10 @@ impl Guards {
     }
 }
 
-fn open_trie<K: Pod>(
+pub(super) fn open_trie<K: Pod, V: Pod>(
     data: MapData,
     name: &'static str,
-) -> Result<LpmTrie<MapData, K, u32>, NetworkError> {
+) -> Result<LpmTrie<MapData, K, V>, NetworkError> {
     LpmTrie::try_from(Map::LpmTrie(data)).map_err(NetworkError::map("open", name))
 }
 
@@ -230,7 +230,11 @@ impl<K: Pod + Eq + Hash> AllowMap<K> {
     fn reconcile(&mut self, wanted: &HashMap<Entry<K>, u32>) -> Result<Changes, NetworkError> {
         if wanted.len() > MAX_ALLOWED {
             let (prefixes, capacity) = (wanted.len(), MAX_ALLOWED);
-            return Err(NetworkError::AllowlistTooLong { prefixes, capacity });
+            return Err(if matches!(self.name, GUARD_V4 | GUARD_V6) {
+                NetworkError::TooManyGuards { prefixes, capacity }
+            } else {
+                NetworkError::AllowlistTooLong { prefixes, capacity }
+            });
         }
         let present = self.entries()?;
         let mut failure = Ok(());

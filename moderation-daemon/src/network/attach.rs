@@ -164,8 +164,9 @@ impl Loaded {
     ///
     /// See [`NetworkError`]; an error leaves attached what was attached.
     pub fn attach(&mut self, interface: &str) -> Result<Option<Attachment>, NetworkError> {
-        if let Some(fresh) = self.attach_unpinned(interface)? {
-            fresh.keep()?;
+        match self.attach_unpinned(interface)? {
+            Some(fresh) => fresh.keep()?,
+            None => self.pins.want(interface),
         }
         if self.options.mode == AttachMode::Off { Ok(None) } else { attachment_of(interface) }
     }
@@ -186,7 +187,9 @@ impl Loaded {
         if update(pins, program, options, interface)? {
             return Ok(None);
         }
-        let link = attach_anew(program, options, interface)?;
+        // Until it is kept, nobody else is to put it there for good.
+        pins.refuse(interface)?;
+        let link = attach_anew(program, options.mode, interface)?;
         Ok(Some(Fresh { pins: pins.clone(), interface: interface.to_owned(), link }))
     }
 
@@ -234,16 +237,21 @@ impl Fresh {
     /// If the link cannot be pinned.
     pub fn keep(self) -> Result<(), NetworkError> {
         let path = self.pins.link(&self.interface);
-        self.link
-            .pin(&path)
-            .map_err(|source| NetworkError::Pin { path: path.clone(), source: Box::new(source) })?;
-        Pins::keep(&path)
+        pin_link(self.link, &path)?;
+        self.pins.want(&self.interface);
+        Ok(())
     }
 
     /// Whether somebody has called [`confirm`] for its interface; said once.
     pub fn is_confirmed(&self) -> bool {
         fs::remove_dir(self.pins.confirmation(&self.interface)).is_ok()
     }
+}
+
+pub(super) fn pin_link(link: FdLink, path: &Path) -> Result<(), NetworkError> {
+    link.pin(path)
+        .map_err(|source| NetworkError::Pin { path: path.to_owned(), source: Box::new(source) })?;
+    Pins::keep(path)
 }
 
 /// Says that an interface works with the program on it; see
@@ -365,32 +373,37 @@ fn require_mode(
     Err(NetworkError::ModeDiffers { interface: interface.to_owned(), attached, wanted })
 }
 
-fn attach_anew(
+/// Puts the program on an interface that has none.
+pub(super) fn attach_anew(
     program: &mut Xdp,
-    options: &AttachOptions,
+    mode: AttachMode,
     interface: &str,
 ) -> Result<FdLink, NetworkError> {
     if let Some(other) = attachment_of(interface)? {
-        let (program_id, mode) = (other.program_id, other.mode);
-        let program = program_name(program_id);
-        let interface = interface.to_owned();
-        return Err(NetworkError::Busy { interface, program_id, program, mode });
+        return Err(busy(other));
     }
-    if options.mode == AttachMode::Generic {
+    if mode == AttachMode::Generic {
         return attach_as(program, interface, AyaMode::Skb);
     }
     match attach_as(program, interface, AyaMode::Driver) {
-        Err(NetworkError::Attach { source, .. }) if options.mode == AttachMode::Auto => {
+        Err(NetworkError::Attach { source, .. }) if mode == AttachMode::Auto => {
+            let link = attach_as(program, interface, AyaMode::Skb)?;
             tracing::warn!(
                 interface,
                 error = %source,
-                "the driver has no native XDP: attaching in generic mode, which costs \
-                 several times as much per packet"
+                "the driver has no native XDP: attached in generic mode, which costs several \
+                 times as much per packet"
             );
-            attach_as(program, interface, AyaMode::Skb)
+            Ok(link)
         }
         other => other,
     }
+}
+
+/// Names the program that is there already.
+pub(super) fn busy(other: Attachment) -> NetworkError {
+    let Attachment { interface, mode, program_id } = other;
+    NetworkError::Busy { interface, program_id, program: program_name(program_id), mode }
 }
 
 /// What a program is called, by the kernel's list of programs.
@@ -425,6 +438,8 @@ pub fn detach(pins: &Pins, interface: &str) -> Result<bool, NetworkError> {
     if !pins.interfaces().iter().any(|ours| ours == interface) {
         return Ok(false);
     }
+    // Before the link goes: whoever puts programs back must not put this back.
+    pins.refuse(interface)?;
     remove_pin(&pins.link(interface))?;
     Ok(true)
 }
@@ -439,7 +454,7 @@ pub fn off(pins: &Pins) -> Result<Vec<String>, NetworkError> {
     let mut interfaces = Vec::new();
     for pins in pins.others().iter().chain([pins]) {
         for interface in pins.interfaces() {
-            detach(pins, &interface)?;
+            remove_pin(&pins.link(&interface))?;
             interfaces.push(interface);
         }
     }

@@ -103,7 +103,7 @@ impl From<Prefix> for Key {
 }
 
 /// The two halves of an address, as they stand in a packet.
-fn halves(address: Ipv6Addr) -> [u64; 2] {
+pub(super) fn halves(address: Ipv6Addr) -> [u64; 2] {
     let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = address.octets();
     [u64::from_ne_bytes([a, b, c, d, e, f, g, h]), u64::from_ne_bytes([i, j, k, l, m, n, o, p])]
 }

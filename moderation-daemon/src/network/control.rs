@@ -23,8 +23,16 @@ impl fmt::Debug for ControlMap {
 
 impl ControlMap {
     pub(super) fn open(pins: &Pins) -> Result<Self, NetworkError> {
-        let map = Array::try_from(Map::Array(pins.open_map(CONTROL)?))
-            .map_err(NetworkError::map("open", CONTROL))?;
+        Self::new(pins.open_map(CONTROL)?)
+    }
+
+    /// The same for one who only looks at them.
+    pub(super) fn open_to_read(pins: &Pins) -> Result<Self, NetworkError> {
+        Self::new(pins.open_to_read(CONTROL)?)
+    }
+
+    fn new(data: MapData) -> Result<Self, NetworkError> {
+        let map = Array::try_from(Map::Array(data)).map_err(NetworkError::map("open", CONTROL))?;
         Ok(Self { map })
     }
 

@@ -220,6 +220,18 @@ pub enum NetworkError {
         /// How many there may be.
         capacity: usize,
     },
+    /// More guards and proxies than their map holds.
+    #[error(
+        "there are {prefixes} guards and proxies of one address family, and the kernel's map \
+         holds {capacity}: what was guarded before stays so, and nothing new is; put wider \
+         prefixes into network.guards and network.proxies"
+    )]
+    TooManyGuards {
+        /// How many there are.
+        prefixes: usize,
+        /// How many there may be.
+        capacity: usize,
+    },
     /// A map could not be read or written.
     #[error("cannot {operation} the kernel's map {map}")]
     Map {

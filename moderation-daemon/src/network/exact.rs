@@ -40,7 +40,15 @@ pub(super) enum Inserted {
 
 impl<K: Pod + Default> Exact<K> {
     pub(super) fn open(pins: &Pins, name: &'static str) -> Result<Self, NetworkError> {
-        let data = pins.open_map(name)?;
+        Self::new(pins, name, pins.open_map(name)?)
+    }
+
+    /// The same for one who only looks into it.
+    pub(super) fn open_to_read(pins: &Pins, name: &'static str) -> Result<Self, NetworkError> {
+        Self::new(pins, name, pins.open_to_read(name)?)
+    }
+
+    fn new(pins: &Pins, name: &'static str, data: MapData) -> Result<Self, NetworkError> {
         let info = data.info().map_err(NetworkError::map("size", name))?;
         // The kernel reads and writes as much as the map's sizes say.
         if info.key_size() as usize != size_of::<K>() || info.value_size() as usize != 8 {

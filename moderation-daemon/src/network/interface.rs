@@ -1,7 +1,7 @@
 //! What the kernel says about XDP on the interfaces of this network namespace.
 //! Needs no privilege.
 
-use std::fmt;
+use std::{collections::BTreeMap, fmt};
 
 use futures_util::TryStreamExt as _;
 use rtnetlink::packet_route::link::{LinkAttribute, LinkMessage, LinkXdp, XdpAttached};
@@ -63,6 +63,12 @@ pub(super) fn attachment_of(interface: &str) -> Result<Option<Attachment>, Netwo
         .find(|link| name(link) == Some(interface))
         .ok_or_else(|| NetworkError::UnknownInterface(interface.to_owned()))?;
     Ok(attachment(link))
+}
+
+/// Every interface there is, with the program on it.
+pub(super) fn interfaces() -> Result<BTreeMap<String, Option<Attachment>>, NetworkError> {
+    let links = links()?;
+    Ok(links.iter().filter_map(|link| Some((name(link)?.to_owned(), attachment(link)))).collect())
 }
 
 fn links() -> Result<Vec<LinkMessage>, NetworkError> {

@@ -9,6 +9,7 @@ mod migrate;
 mod object;
 mod pin;
 mod port;
+mod reattach;
 
 mod allow;
 mod block;
@@ -23,6 +24,7 @@ mod sweep;
 mod count;
 mod ring;
 
+mod judge;
 mod reaper;
 mod socket;
 
@@ -46,9 +48,11 @@ pub use count::{Counters, Epoch, Rate, Rates, Table, alarms};
 pub use desired::Desired;
 pub use error::NetworkError;
 pub use interface::{Attachment, XdpMode, attachments};
+pub use judge::Judge;
 pub use object::{KERNEL_OBJECT, TestProgram};
 pub use pin::{PinIdentity, Pins};
 pub use reaper::{MAX_CLOSINGS, MAX_SUSPECTS, Reaped, Reaper};
+pub use reattach::reattach;
 pub use ring::{Dropped, Overrun, Overruns, Samples};
 pub use route::{gateways, own_addresses};
 pub use socket::{Closing, Connection, Connections, Listing, SocketError};

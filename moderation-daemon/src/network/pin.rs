@@ -99,6 +99,35 @@ impl Pins {
         self.folder().join(format!("confirmed_{}", interface.replace('.', DOT)))
     }
 
+    /// A mark that `interface` shall be without the program although the
+    /// configuration names it; see [`Pins::refuse`].
+    fn refusal(&self, interface: &str) -> PathBuf {
+        self.folder().join(format!("detached_{}", interface.replace('.', DOT)))
+    }
+
+    /// Leaves a mark that somebody took the program off `interface` on purpose,
+    /// or has not decided yet: [`super::reattach`] leaves it alone then.
+    pub(super) fn refuse(&self, interface: &str) -> Result<(), NetworkError> {
+        let path = self.refusal(interface);
+        match fs::create_dir(&path) {
+            Err(source) if source.kind() != io::ErrorKind::AlreadyExists => {
+                Err(NetworkError::PinFolder { operation: "create", path, source })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Takes the mark away.
+    pub(super) fn want(&self, interface: &str) {
+        // There mostly is none.
+        drop(fs::remove_dir(self.refusal(interface)));
+    }
+
+    /// Whether there is that mark.
+    pub(super) fn is_refused(&self, interface: &str) -> bool {
+        self.refusal(interface).exists()
+    }
+
     /// Pin of the link that keeps the program on `interface`.
     pub fn link(&self, interface: &str) -> PathBuf {
         self.links().join(interface.replace('.', DOT))
@@ -247,8 +276,9 @@ impl Pins {
             .map_err(|source| NetworkError::OpenMap { path, source: Box::new(source) })
     }
 
-    /// Opens a map that this user may read, but not write.
-    pub(super) fn open_guard_map(&self, name: &str) -> Result<MapData, NetworkError> {
+    /// Opens a map for reading only: one that this user may not write, or has
+    /// no business to.
+    pub(super) fn open_to_read(&self, name: &str) -> Result<MapData, NetworkError> {
         let path = self.map(name);
         let open = |path: &Path| -> Result<MapData, MapError> {
             let fd = sys::open_read_only(path).map_err(|io_error| {

@@ -1,7 +1,7 @@
 //! Which connections of banned peers to close, and when: not before a second
 //! look. It does not know who is banned, and keeps no time.
 
-use std::{collections::HashSet, net::IpAddr};
+use std::collections::HashSet;
 
 use super::socket::{Closing, Connection, Connections, SocketError};
 
@@ -39,18 +39,18 @@ impl Reaper {
     /// loopback are never among them.
     ///
     /// `is_banned` must say no for whom the allowlist or a guard protects, and
-    /// for bans that have lapsed: a ban map alone does not know.
+    /// for bans that have lapsed: a ban map alone does not know, a
+    /// [`Judge`](super::Judge) does.
     pub fn round(
         &mut self,
         connections: impl IntoIterator<Item = Connection>,
-        mut is_banned: impl FnMut(IpAddr) -> bool,
+        mut is_banned: impl FnMut(&Connection) -> bool,
     ) -> Vec<Connection> {
         let mut suspects = HashSet::new();
         let mut room = MAX_SUSPECTS.saturating_sub(self.suspects.len());
         let mut due = Vec::new();
         for connection in connections {
-            let peer = connection.peer().ip();
-            if peer.is_loopback() || !is_banned(peer) {
+            if connection.peer().ip().is_loopback() || !is_banned(&connection) {
                 continue;
             }
             let cookie = connection.cookie();
@@ -75,7 +75,7 @@ impl Reaper {
     pub fn reap(
         &mut self,
         connections: &mut Connections,
-        is_banned: impl FnMut(IpAddr) -> bool,
+        is_banned: impl FnMut(&Connection) -> bool,
     ) -> Reaped {
         let mut result = Ok(());
         let listed = connections.list().filter_map(|listed| match listed {
@@ -130,7 +130,7 @@ fn note(result: &mut Result<(), SocketError>, error: SocketError) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::net::Ipv4Addr;
+    use std::net::{IpAddr, Ipv4Addr};
 
     const BANNED: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 7));
     const OTHER: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 8));
@@ -147,7 +147,7 @@ mod tests {
 
     /// A round in which one peer is banned.
     fn round(reaper: &mut Reaper, connections: Vec<Connection>) -> Vec<u64> {
-        cookies(&reaper.round(connections, |peer| peer == BANNED))
+        cookies(&reaper.round(connections, |it| it.peer().ip() == BANNED))
     }
 
     #[test]

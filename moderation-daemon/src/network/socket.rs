@@ -3,7 +3,7 @@
 //! Whom to disconnect is the [`Reaper`](super::Reaper)'s affair.
 
 use std::{
-    fmt, io,
+    fmt, fs, io,
     net::SocketAddr,
     num::NonZeroI32,
     os::fd::{AsRawFd as _, OwnedFd},
@@ -27,6 +27,9 @@ use nix::{
         time::{TimeVal, TimeValLike as _},
     },
 };
+
+/// Its bit in a set of capabilities (`linux/capability.h`: number 12).
+const CAP_NET_ADMIN: u64 = 1 << 12;
 
 /// What failed, and what to do.
 #[derive(Debug, thiserror::Error)]
@@ -140,6 +143,24 @@ impl Connections {
     /// [`SocketError::Open`]
     pub fn open() -> Result<Self, SocketError> {
         Ok(Self { channel: Channel::open()? })
+    }
+
+    /// Whether this process may close any, by what the kernel says about its
+    /// capabilities (proc(5), `CapEff`). It would be found out only at the first
+    /// connection that is to be closed.
+    ///
+    /// # Errors
+    ///
+    /// [`SocketError::NotPermitted`]
+    pub fn require_permission() -> Result<(), SocketError> {
+        let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+        let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
+        let effective = effective.and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok());
+        match effective {
+            Some(set) if set & CAP_NET_ADMIN == 0 => Err(SocketError::NotPermitted),
+            // Without /proc it is found out later.
+            _ => Ok(()),
+        }
     }
 
     /// Lists the connections, IPv4 and IPv6, of the calling thread's network

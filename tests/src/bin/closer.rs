@@ -17,7 +17,7 @@ fn main() -> Result<()> {
     let Arguments { peer } = Arguments::parse();
     let (mut connections, mut reaper) = (Connections::open()?, Reaper::default());
     for _ in 0..2 {
-        reaper.reap(&mut connections, |ip| ip == peer).result?;
+        reaper.reap(&mut connections, |it| it.peer().ip() == peer).result?;
     }
     println!("{}", reaper.closed());
     Ok(())
