@@ -33,8 +33,10 @@ pub(super) fn attach(
     if program.fd().is_err() {
         program.load().map_err(failed)?;
     }
+    // A link is always beside others, and takes no flag that says so (kernel:
+    // `cgroup_bpf_link_attach`).
     let link = program
-        .attach(folder, CgroupAttachMode::AllowMultiple)
+        .attach(folder, CgroupAttachMode::Single)
         .and_then(|id| program.take_link(id))
         .map_err(failed)?;
     let fresh = pins.map("handshakes_link_new");

@@ -194,12 +194,10 @@ fn run(command: u32, mut attr: bpf_attr, count: usize) -> Batch {
 pub(super) fn open_read_only(path: &Path) -> io::Result<OwnedFd> {
     let path = CString::new(path.as_os_str().as_bytes())?;
     let mut attr = empty();
-    attr.__bindgen_anon_4 = aya_obj::generated::bpf_attr__bindgen_ty_5 {
-        pathname: path.as_ptr().addr() as u64,
-        bpf_fd: 0,
-        file_flags: BPF_F_RDONLY,
-        path_fd: 0,
-    };
+    // Field by field: a whole struct may come with anything in its padding, which
+    // the kernel refuses here, behind the last field that it knows.
+    attr.__bindgen_anon_4.pathname = path.as_ptr().addr() as u64;
+    attr.__bindgen_anon_4.file_flags = BPF_F_RDONLY;
     let fd = bpf(bpf_cmd::BPF_OBJ_GET as u32, &mut attr)?;
     let fd = i32::try_from(fd).map_err(io::Error::other)?;
     // SAFETY: the kernel made this descriptor for us just now.

@@ -13,10 +13,10 @@ use aya::maps::MapData;
 use aya::programs::links::PinnedLink;
 use clap::Parser;
 use moderation_common::BanEntry;
-use moderation_common::map::{DAEMON_MAPS, ROOT_MAPS};
+use moderation_common::map::{DAEMON_MAPS, GUARD_MAPS, ROOT_MAPS};
 use moderation_daemon::api::client::Client;
 use moderation_daemon::engine::Address;
-use moderation_daemon::network::{self, AllowMaps, Network, Pins, TestProgram};
+use moderation_daemon::network::{self, AllowMaps, Guards, Network, Pins, TestProgram};
 use nix::errno::Errno;
 
 #[derive(Debug, Parser)]
@@ -50,6 +50,9 @@ fn main() -> Result<()> {
     println!("{}", serde_json::to_string(&report)?);
     Ok(())
 }
+
+/// Reading all guards.
+const READ_GUARDS: &str = "read the guards";
 
 type Attempts = Vec<(String, Result<()>)>;
 
@@ -146,7 +149,17 @@ fn open_maps(pins: &Pins) -> Attempts {
     maps.map(|map| {
         (map.to_owned(), MapData::from_pin(pins.map(map)).map(drop).map_err(Error::from))
     })
+    .chain(open_guards(pins))
     .collect()
+}
+
+/// Guards are root's to write and everybody's to read, who gets there.
+fn open_guards(pins: &Pins) -> Attempts {
+    let read = Guards::read(pins).map(drop).map_err(Error::from);
+    let write = GUARD_MAPS.map(|map| {
+        (map.to_owned(), MapData::from_pin(pins.map(map)).map(drop).map_err(Error::from))
+    });
+    write.into_iter().chain([(READ_GUARDS.to_owned(), read)]).collect()
 }
 
 fn ban(pins: &Pins, ip: IpAddr) -> Result<()> {
