@@ -66,7 +66,17 @@ impl Reason {
     /// Whether a packet with this reason is dropped.
     #[inline(always)]
     pub const fn drops(self) -> bool {
-        matches!(self, Self::BanV4 | Self::BanV6 | Self::BanNet | Self::SynRate)
+        Self::index_drops(self.index())
+    }
+
+    /// The same by the number.
+    #[inline(always)]
+    pub const fn index_drops(index: u32) -> bool {
+        const DROPPING: u32 = 1 << Reason::BanV4.index()
+            | 1 << Reason::BanV6.index()
+            | 1 << Reason::BanNet.index()
+            | 1 << Reason::SynRate.index();
+        DROPPING >> (index & 31) & 1 == 1
     }
 
     /// The label in metrics and in the status.

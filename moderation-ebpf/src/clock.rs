@@ -11,12 +11,12 @@ use aya_ebpf::{
 #[map]
 static CLOCK: PerCpuArray<[u64; 2]> = PerCpuArray::with_max_entries(1, 0);
 
-/// For so long the coarse clock tells how far the boot clock has gone on. They
-/// differ after a suspend only, during which the coarse one stands still.
-const KNOWN_FOR_NS: u64 = 10_000_000;
+/// For so long, by the coarse clock, what was read last is good enough.
+const FRESH_FOR_NS: u64 = 10_000_000;
 
-/// Nanoseconds of `CLOCK_BOOTTIME`, at most a timer tick (1 to 10 ms) behind;
-/// after a suspend, for the first hundredth of a second, as before it.
+/// Nanoseconds of `CLOCK_BOOTTIME`, never ahead and at most two hundredths of a
+/// second behind, so that no ban ends early. After a suspend, during which the
+/// coarse clock stands still, it is behind for that long.
 #[inline(always)]
 pub(crate) fn boot_ns() -> u64 {
     let coarse = coarse_ns();
@@ -24,9 +24,8 @@ pub(crate) fn boot_ns() -> u64 {
     // SAFETY: the row is this CPU's own.
     #[expect(unsafe_code, reason = "map values are reached by pointer")]
     unsafe {
-        let since = coarse.wrapping_sub((*known)[0]);
-        if since < KNOWN_FOR_NS {
-            return (*known)[1] + since;
+        if coarse.wrapping_sub((*known)[0]) < FRESH_FOR_NS {
+            return (*known)[1];
         }
         let boot = exact_boot_ns();
         *known = [coarse, boot];

@@ -14,10 +14,10 @@ const REASONS: u32 = Reason::ALL.len() as u32;
 #[expect(clippy::cast_possible_truncation, reason = "a handful of alarms")]
 const ALARM_KINDS: u32 = Alarm::ALL.len() as u32;
 
-/// Counts one packet of `bytes` bytes under `reason`.
+/// Counts one packet of `bytes` bytes under the reason of that number.
 #[inline(always)]
-pub(crate) fn count(reason: Reason, bytes: usize) {
-    let Some(counter) = COUNTERS.get_ptr_mut(reason.index()) else {
+pub(crate) fn count(reason: u32, bytes: usize) {
+    let Some(counter) = COUNTERS.get_ptr_mut(reason) else {
         return;
     };
     // SAFETY: the row is this CPU's own, and an XDP program is not preempted

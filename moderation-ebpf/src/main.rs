@@ -32,62 +32,97 @@ mod program {
         macros::{sock_ops, xdp},
         programs::{SockOpsContext, XdpContext},
     };
-    use moderation_common::{Control, Reason, Source};
+    use moderation_common::{Reason, Source};
     use moderation_ebpf::parse::{self, Frame, Kind, Malformed, Packet};
 
     use crate::{bans, counters, exempt, rates, samples};
 
-    /// The entry: counts the verdict and maps it to an action.
+    /// The entry: counts the verdict and maps it to an action. Always inline: on
+    /// its own it is handed the packet's ends as numbers, which the verifier
+    /// does not take for a packet's.
     #[expect(clippy::needless_pass_by_value, reason = "the signature that the macro calls")]
     #[xdp(frags)]
+    #[inline(always)]
     pub(crate) fn moderation(ctx: XdpContext) -> u32 {
         // SAFETY: the kernel keeps data..data_end readable while the program runs.
         #[expect(unsafe_code, reason = "packets are addresses here")]
         let frame = unsafe { Frame::from_raw(ctx.data(), ctx.data_end()) };
         let reason = judge(&frame);
         counters::count(reason, frame.len());
-        if reason.drops() { xdp_action::XDP_DROP } else { xdp_action::XDP_PASS }
+        if Reason::index_drops(reason) { xdp_action::XDP_DROP } else { xdp_action::XDP_PASS }
     }
 
-    /// The ban decision needs L2 and L3 only and comes before any look at L4.
+    /// The number of the reason. The ban decision needs L2 and L3 only and comes
+    /// before any look at L4.
     #[inline(always)]
-    fn judge(frame: &Frame<'_>) -> Reason {
+    fn judge(frame: &Frame<'_>) -> u32 {
         let packet = match parse::network(frame) {
             Ok(Some(packet)) => packet,
-            Ok(None) => return Reason::NotIp,
-            Err(Malformed) => return Reason::Malformed,
+            Ok(None) => return Reason::NotIp.index(),
+            Err(Malformed) => return Reason::Malformed.index(),
         };
         // An array's only entry is always there.
-        let Some(control) = bans::control() else { return Reason::Pass };
+        let Some(control) = bans::control() else { return Reason::Pass.index() };
         let hash = bans::seeds().hash(packet.source);
-        match bans::find(frame, &packet, hash, control) {
-            Some(reason) => match exempt::from_ban(frame, &packet) {
-                Some(exemption) => exemption,
-                None => sentence(frame, &packet, reason, control),
-            },
-            None => count_opening(frame, &packet, hash, control),
+        let mut passes_as = Reason::Pass.index();
+        if let Some(reason) = bans::find(frame, &packet, hash, control) {
+            let [place, key] = packet.pack();
+            let (start, end) = frame.ends();
+            let judged = condemned(start, end, place, key, reason.index());
+            // An open port is open at everybody's rate.
+            if judged != Reason::ExemptPort.index() {
+                return judged;
+            }
+            passes_as = judged;
+        }
+        match parse::kind(frame, &packet) {
+            Kind::Other => passes_as,
+            Kind::Fragment => Reason::Fragment.index(),
+            Kind::Opening if !rates::is_too_fast(packet.source, hash) => passes_as,
+            Kind::Opening => {
+                let [place, key] = packet.pack();
+                let (start, end) = frame.ends();
+                too_fast(start, end, place, key)
+            }
         }
     }
 
-    /// Connection attempts are counted, and dropped while there are too many.
-    #[inline(always)]
-    fn count_opening(frame: &Frame<'_>, packet: &Packet, hash: u64, control: &Control) -> Reason {
-        match parse::kind(frame, packet) {
-            Kind::Other => Reason::Pass,
-            Kind::Fragment => Reason::Fragment,
-            Kind::Opening if !rates::is_too_fast(packet.source, hash) => Reason::Pass,
-            Kind::Opening => match exempt::from_rate(frame, packet) {
-                Some(exemption) => exemption,
-                None => sentence(frame, packet, Reason::SynRate, control),
-            },
+    // Functions of their own, so that the way of an innocent is short and keeps
+    // its values in registers. What a packet is comes as plain words, which the
+    // verifier follows from the one to the other.
+
+    /// What becomes of a packet against which there is a ban.
+    #[inline(never)]
+    fn condemned(start: usize, end: usize, place: u64, key: u64, reason: u32) -> u32 {
+        // SAFETY: the ends of the packet that the program runs on.
+        #[expect(unsafe_code, reason = "packets are addresses here")]
+        let frame = unsafe { Frame::from_raw(start, end) };
+        let packet = Packet::unpack([place, key]);
+        match exempt::from_ban(&frame, &packet) {
+            Some(exemption) => exemption.index(),
+            None => sentence(&frame, &packet, reason),
+        }
+    }
+
+    /// What becomes of a connection attempt of a source that makes too many.
+    #[inline(never)]
+    fn too_fast(start: usize, end: usize, place: u64, key: u64) -> u32 {
+        // SAFETY: as above.
+        #[expect(unsafe_code, reason = "packets are addresses here")]
+        let frame = unsafe { Frame::from_raw(start, end) };
+        let packet = Packet::unpack([place, key]);
+        match exempt::from_rate(&frame, &packet) {
+            Some(exemption) => exemption.index(),
+            None => sentence(&frame, &packet, Reason::SynRate.index()),
         }
     }
 
     /// What would be dropped is dropped, unless the program only observes.
     #[inline(always)]
-    fn sentence(frame: &Frame<'_>, packet: &Packet, reason: Reason, control: &Control) -> Reason {
+    fn sentence(frame: &Frame<'_>, packet: &Packet, reason: u32) -> u32 {
+        let Some(control) = bans::control() else { return reason };
         samples::take(frame, packet, reason, control);
-        if control.observe == 0 { reason } else { Reason::ObserveWouldDrop }
+        if control.observe == 0 { reason } else { Reason::ObserveWouldDrop.index() }
     }
 
     /// Completed handshakes are counted by source; nothing is ever refused here.

@@ -44,6 +44,12 @@ impl<'a> Frame<'a> {
         Self { start, end, bytes: PhantomData }
     }
 
+    /// Where it begins and ends.
+    #[inline(always)]
+    pub fn ends(&self) -> (usize, usize) {
+        (self.start, self.end)
+    }
+
     /// Length in bytes.
     #[inline(always)]
     pub fn len(&self) -> usize {
@@ -184,7 +190,29 @@ fn ipv6(frame: &Frame<'_>, header: usize) -> Result<Packet, Malformed> {
     Ok(Packet { source: Source::V6(frame.read(header + 8)?), header })
 }
 
+/// In a packed packet: it is IPv6.
+const PACKED_V6: u64 = 1 << 32;
+
 impl Packet {
+    /// As two words, which fit into registers.
+    #[inline(always)]
+    pub const fn pack(&self) -> [u64; 2] {
+        match self.source {
+            Source::V4(key) => [self.header as u64, key as u64],
+            Source::V6(key) => [self.header as u64 | PACKED_V6, key],
+        }
+    }
+
+    /// What [`Packet::pack`] packed.
+    #[inline(always)]
+    #[expect(clippy::cast_possible_truncation, reason = "what was widened is narrowed again")]
+    pub const fn unpack([place, key]: [u64; 2]) -> Self {
+        // The verifier follows a bound, not a value, into another function.
+        let header = (place & 0x1f) as usize;
+        let source = if place & PACKED_V6 == 0 { Source::V4(key as u32) } else { Source::V6(key) };
+        Self { source, header }
+    }
+
     /// The whole source address in network order, in two halves; an IPv4
     /// address is in the first four octets.
     #[inline(always)]

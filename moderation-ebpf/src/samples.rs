@@ -1,7 +1,7 @@
 //! Dropped packets to look at, one in so many, while somebody looks.
 
 use aya_ebpf::{helpers::bpf_get_prandom_u32, macros::map, maps::RingBuf};
-use moderation_common::{Alarm, Control, Reason, Sample, Source, map::SAMPLE_BYTES};
+use moderation_common::{Alarm, Control, Sample, Source, map::SAMPLE_BYTES};
 use moderation_ebpf::parse::{Frame, Packet, destination};
 
 use crate::{clock, counters};
@@ -11,7 +11,7 @@ static SAMPLES: RingBuf = RingBuf::with_byte_size(SAMPLE_BYTES, 0);
 
 /// Puts a packet on the ring, if it is its turn.
 #[inline(always)]
-pub(crate) fn take(frame: &Frame<'_>, packet: &Packet, reason: Reason, control: &Control) {
+pub(crate) fn take(frame: &Frame<'_>, packet: &Packet, reason: u32, control: &Control) {
     let every = control.sample_every;
     if every == 0 {
         return;
@@ -35,7 +35,7 @@ pub(crate) fn take(frame: &Frame<'_>, packet: &Packet, reason: Reason, control: 
         at_ns: clock::boot_ns(),
         address: packet.octets(frame),
         family,
-        reason: reason.index(),
+        reason,
         bytes: frame.len() as u32,
         port,
         protocol,

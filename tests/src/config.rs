@@ -6,12 +6,14 @@ use std::path::Path;
 use serde_json::{Value, json};
 
 /// Sockets, store and pins of their own, and what the caller wants different.
+/// Handshakes are not counted: that would be on the machine's control group,
+/// where all tests would count each other's.
 pub(crate) fn configuration(folder: &Path, pin_root: &Path, overrides: &Value) -> Value {
     let mut configuration = json!({
         "api": { "socket": folder.join("api.sock"), "group": null },
         "admin": { "socket": folder.join("admin.sock"), "group": null },
         "store": { "path": folder.join("moderation.db") },
-        "network": { "pin_root": pin_root },
+        "network": { "pin_root": pin_root, "connections": { "enabled": false } },
     });
     merge(&mut configuration, overrides);
     configuration

@@ -14,7 +14,12 @@ pub struct KernelCounters(Counters);
 impl KernelCounters {
     /// Opens the counters pinned under a daemon's pin root.
     pub fn open(pin_root: &Path) -> Result<Self> {
-        Ok(Self(Counters::open(&Pins::new(pin_root))?))
+        Self::of(&Pins::new(pin_root))
+    }
+
+    /// Opens the counters among these pins.
+    pub fn of(pins: &Pins) -> Result<Self> {
+        Ok(Self(Counters::open(pins)?))
     }
 
     /// Packets dropped because their source or a block around it is banned,

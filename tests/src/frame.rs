@@ -362,9 +362,8 @@ impl Frame {
             (Transport::Tcp(_), _) => 6,
             (Transport::Udp, _) => 17,
             (Transport::Icmp, Family::V4) => 1,
-            (Transport::Icmp | Transport::Discovery(..), Family::V6) => 58,
-            // Nonsense, for whoever does not look at the family.
-            (Transport::Discovery(..), Family::V4) => 58,
+            // In IPv4 nonsense, for whoever does not look at the family.
+            (Transport::Icmp, Family::V6) | (Transport::Discovery(..), _) => 58,
             (Transport::Protocol(number), _) => number,
         }
     }

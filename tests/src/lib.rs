@@ -30,6 +30,7 @@ pub mod interrupt;
 pub mod need;
 pub mod process;
 pub mod random;
+pub mod stream;
 pub mod wait;
 pub mod wire;
 

@@ -47,7 +47,12 @@ impl Outsider {
         self.report(self.outsider()?.arg("switch-off").arg(pin_root).arg(interface))
     }
 
-    /// Opens every pinned map.
+    /// Reads who is guarded.
+    pub fn read_guards(&self, pin_root: &Path) -> Result<Attempts> {
+        self.report(self.outsider()?.arg("read-guards").arg(pin_root))
+    }
+
+    /// Opens every pinned map, for reading and writing.
     pub fn open_maps(&self, pin_root: &Path) -> Result<Attempts> {
         self.report(self.outsider()?.arg("open-maps").arg(pin_root))
     }

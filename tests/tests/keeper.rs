@@ -9,16 +9,13 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use ipnet::IpNet;
-use moderation_common::map::GUARD_MAPS;
 use moderation_common::{BanEntry, Reason};
-use moderation_daemon::network::{AllowMaps, Counters, Guards, Network, Pins};
+use moderation_daemon::network::{Counters, Guards, Network, Pins};
 use moderation_tests::daemon::{Daemon, Setup};
-use moderation_tests::kernel::{Pinboard, detached};
 use moderation_tests::lab::{
     ABUSER_V4, BYSTANDER_V4, CLIENT_V4, CLIENT_V6, HOST_V4, HOST_V6, INTERFACE, Lab, Pair,
 };
 use moderation_tests::namespace::{Namespace, join};
-use moderation_tests::outsider::Outsider;
 use moderation_tests::session::Sessions;
 use moderation_tests::visitor::Visitor;
 use moderation_tests::{need, wait};
@@ -28,8 +25,6 @@ use serde_json::{Value, json};
 const PATIENCE: Duration = Duration::from_secs(15);
 /// How long a visitor waits for a handshake that is on the same machine.
 const A_WHILE: Duration = Duration::from_millis(300);
-/// Whom nothing belongs to (`nobody`).
-const DAEMON_UID: u32 = 65534;
 
 /// A host with something to connect to, whose daemon may or may not run.
 struct Host {
@@ -191,27 +186,6 @@ fn the_session_that_bans_itself_is_refused_also_under_sudo() -> Result<()> {
     assert!(imported.contains("imported 1 entries"), "{imported}");
     assert!(imported.contains("203.0.113.0/24 covers 203.0.113.5"), "{imported}");
     host.ctl(&["ban", "--ip", &ABUSER_V4.to_string()])?;
-    Ok(())
-}
-
-#[test]
-fn the_daemons_user_reads_the_guards_and_cannot_write_them() -> Result<()> {
-    if !need::root() {
-        return Ok(());
-    }
-    let board = Pinboard::reserve()?;
-    let owner = Some(nix::unistd::Uid::from_raw(DAEMON_UID));
-    let guards = vec!["192.0.2.7/32".parse()?];
-    let options = moderation_daemon::network::AttachOptions { owner, guards, ..detached() };
-    moderation_daemon::network::attach(board.pins(), &options)?;
-    let intruder = Outsider::new(DAEMON_UID, DAEMON_UID)?;
-    let opened = intruder.open_maps(board.path())?;
-    for map in GUARD_MAPS {
-        let to_write = opened.get(map).context("it was tried")?;
-        assert_eq!(to_write.as_deref(), Some("EACCES"), "{map}");
-    }
-    assert_eq!(opened["read the guards"], None);
-    AllowMaps::open_guards(board.pins())?;
     Ok(())
 }
 

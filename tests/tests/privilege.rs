@@ -8,9 +8,12 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 use moderation_common::Reason;
-use moderation_common::map::{DAEMON_MAPS, ROOT_MAPS};
+use moderation_common::map::{DAEMON_MAPS, GUARD_MAPS, ROOT_MAPS};
 use moderation_daemon::config::AttachMode;
-use moderation_daemon::network::{AttachOptions, BanMaps, Counters, NetworkError, Pins, attach};
+use moderation_daemon::engine::Address;
+use moderation_daemon::network::{
+    AttachOptions, Attached, BanMaps, Counters, NetworkError, Pins, attach,
+};
 use moderation_tests::chat::{self, Chat};
 use moderation_tests::daemon::{Daemon, Setup, binary};
 use moderation_tests::kernel::{Pinboard, detached};
@@ -154,9 +157,10 @@ fn the_daemons_user_can_neither_detach_nor_unpin_nor_touch_the_guards() -> Resul
     for map in DAEMON_MAPS {
         assert_eq!(maps[map], None, "{map}");
     }
-    for map in ROOT_MAPS {
+    for map in GUARD_MAPS.into_iter().chain(ROOT_MAPS) {
         assert_eq!(maps[map].as_deref(), Some("EACCES"), "{map}");
     }
+    assert_worked(&intruder.read_guards(pin_root)?);
     installation.assert_enforced()
 }
 
@@ -168,15 +172,21 @@ fn what_is_refused_to_others_works_for_the_owner_of_the_pins() -> Result<()> {
     // Without this one, the attacks above might fail for reasons of their own.
     let (pair, board) = (Pair::new()?, Pinboard::reserve()?);
     let attach = || {
-        let options =
-            AttachOptions { interface: INTERFACE.to_owned(), mode: AttachMode::Auto, ..detached() };
-        pair.host.run(|| Ok(attach(board.pins(), &options)?))
+        let options = AttachOptions {
+            interfaces: vec![INTERFACE.to_owned()],
+            mode: AttachMode::Auto,
+            ..detached()
+        };
+        let Attached { attachments, failures } =
+            pair.host.run(|| Ok(attach(board.pins(), &options)?))?;
+        ensure!(attachments.len() == 1 && failures.is_empty(), "{attachments:?}, {failures:?}");
+        Ok(())
     };
     let owner = Outsider::new(0, 0)?;
-    attach()?.context("it is attached")?;
+    attach()?;
     assert_worked(&owner.attack(board.path(), INTERFACE)?);
     assert!(!board.path().exists());
-    attach()?.context("it is attached again")?;
+    attach()?;
     assert_worked(&owner.open_maps(board.path())?);
     assert_worked(&owner.switch_off(board.path(), INTERFACE)?);
     assert!(!board.path().exists());
@@ -253,7 +263,7 @@ fn banning_a_guarded_or_private_address_is_refused_at_the_api() -> Result<()> {
         let problem = response.body.to_string();
         assert!(problem.contains("protected-address"), "{ip}: {problem}");
         let address: IpAddr = ip.parse()?;
-        assert_eq!(bans.get(address.into())?, None, "{ip}");
+        assert_eq!(bans.get(Address::from(address).into())?, None, "{ip}");
     }
     assert!(installation.visitor(GUARDED).look().is_status(200));
     Ok(())
@@ -379,7 +389,7 @@ fn a_folder_that_others_may_write_is_refused() -> Result<()> {
     if !need::root() {
         return Ok(());
     }
-    for folder in ["", "v1", "v1/links"] {
+    for folder in ["", "v2", "v2/links"] {
         for (uid, mode) in [(DAEMON_UID, 0o755), (0, 0o777), (0, 0o775), (0, 0o1777)] {
             let board = Pinboard::reserve()?;
             let spoiled = board.path().join(folder);
@@ -440,7 +450,7 @@ fn a_strangers_symbolic_link_is_not_followed_to_do_harm() -> Result<()> {
     }
     let treasure = tempfile::tempdir()?;
     let before = mode_of(treasure.path())?;
-    for place in ["v1", "v1/links"] {
+    for place in ["v2", "v2/links"] {
         let board = Pinboard::reserve()?;
         let planted = board.path().join(place);
         let folder = planted.parent().context("it has one")?;

@@ -29,7 +29,7 @@ const PIN: [&str; 6] = ["xdp", "attach", "--mode", "off", "--interface", "lo"];
 fn in_kernel(daemon: &Daemon) -> Result<HashMap<String, Option<Duration>>> {
     let entries = BanMaps::open(&Pins::new(daemon.pin_root()))?.all()?;
     let now_ns = clock::boot_ns();
-    let left = entries.into_iter().map(|(address, entry)| {
+    let left = entries.iter().map(|(address, entry)| {
         let is_permanent = entry.expires_at_ns == u64::MAX;
         let left = Duration::from_nanos(entry.expires_at_ns.saturating_sub(now_ns));
         (address.to_string(), (!is_permanent).then_some(left))

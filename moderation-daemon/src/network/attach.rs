@@ -133,14 +133,17 @@ impl Loaded {
         let object = object::load(pins, &parameters)?;
         if are_new {
             // Nobody knows which keys the bits stand for: all pass, until the
-            // daemon has looked through the maps. In this order, so that seeds
-            // are there only beside bits that let their keys pass.
+            // daemon has looked through the maps.
             Bitmap::open(pins, seeds)?.fill();
-            keep_seeds(pins, seeds)?;
         }
         let mut loaded = Self { pins: pins.clone(), options: options.clone(), object };
         loaded.protect()?;
         migrate::copy(pins)?;
+        if are_new {
+            // Only now: a daemon that finds seeds takes the maps for finished, and
+            // clears the bits of all keys that it does not find in them.
+            keep_seeds(pins, seeds)?;
+        }
         pins.give_to(owner)?;
         pin_program(&mut loaded.object, pins)?;
         migrate::take_over(pins, object::program(&mut loaded.object)?)?;

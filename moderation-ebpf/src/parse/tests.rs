@@ -78,7 +78,7 @@ fn packet(bytes: &[u8]) -> Result<Option<(Frame<'_>, Packet)>, Malformed> {
 fn parse(bytes: &[u8]) -> Result<Option<Parsed>, Malformed> {
     let Some((frame, packet)) = packet(bytes)? else { return Ok(None) };
     let is_attempt = kind(&frame, &packet) == Kind::Opening;
-    Ok(Some((packet.source, packet.address, is_attempt)))
+    Ok(Some((packet.source, packet.octets(&frame), is_attempt)))
 }
 
 /// Everything that is said about a packet.
@@ -96,7 +96,7 @@ fn all(bytes: &[u8]) -> Found {
     let Some((frame, packet)) = packet(bytes)? else { return Ok(None) };
     Ok(Some(All {
         source: packet.source,
-        address: packet.address,
+        address: packet.octets(&frame),
         kind: kind(&frame, &packet),
         destination: destination(&frame, &packet),
         is_neighbour_discovery: is_neighbour_discovery(&frame, &packet),

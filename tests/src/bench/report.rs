@@ -132,11 +132,6 @@ impl Goal {
         Self::of(name, format!("< {bound:?}"), measured, met)
     }
 
-    /// The same, where there was nothing to measure.
-    pub(super) fn unmeasured(name: &str, bound: f64) -> Self {
-        Self::below(name, bound, f64::NAN)
-    }
-
     fn of(name: &str, goal: String, measured: f64, met: bool) -> Self {
         Self { name: name.to_owned(), goal, measured: Some(rounded(measured)), met }
     }

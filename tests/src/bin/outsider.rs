@@ -25,8 +25,10 @@ enum Arguments {
     Attack { pin_root: PathBuf, interface: String },
     /// Detach and remove all pins, the way the loader does it
     SwitchOff { pin_root: PathBuf, interface: String },
-    /// Open every map
+    /// Open every map, for reading and writing
     OpenMaps { pin_root: PathBuf },
+    /// Read who is guarded
+    ReadGuards { pin_root: PathBuf },
     /// Empty the operator's allowlist and write a permanent ban into the map
     Ban { pin_root: PathBuf, ip: IpAddr },
     /// Ask a socket for /healthz
@@ -40,6 +42,7 @@ fn main() -> Result<()> {
             switch_off(&Pins::new(pin_root), &interface)
         }
         Arguments::OpenMaps { pin_root } => open_maps(&Pins::new(pin_root)),
+        Arguments::ReadGuards { pin_root } => vec![("read".to_owned(), read_guards(&pin_root))],
         Arguments::Ban { pin_root, ip } => vec![("ban".to_owned(), ban(&Pins::new(pin_root), ip))],
         Arguments::Ask { socket } => vec![("ask".to_owned(), ask(&socket))],
     };
@@ -50,9 +53,6 @@ fn main() -> Result<()> {
     println!("{}", serde_json::to_string(&report)?);
     Ok(())
 }
-
-/// Reading all guards.
-const READ_GUARDS: &str = "read the guards";
 
 type Attempts = Vec<(String, Result<()>)>;
 
@@ -74,8 +74,8 @@ fn attack(pins: &Pins, interface: &str) -> Attempts {
         ("open the program".to_owned(), TestProgram::open(pins).map(drop).map_err(Error::from)),
         ("open the guards".to_owned(), AllowMaps::open_guards(pins).map(drop).map_err(Error::from)),
     ];
-    let root_pins =
-        [vec![link, pins.program()], ROOT_MAPS.map(|map| pins.map(map)).into()].concat();
+    let root_maps = GUARD_MAPS.into_iter().chain(ROOT_MAPS).map(|map| pins.map(map));
+    let root_pins: Vec<_> = [link, pins.program()].into_iter().chain(root_maps).collect();
     let daemon_pins: Vec<_> = DAEMON_MAPS.map(|map| pins.map(map)).into();
     let folder = pins.program().parent().map(Path::to_owned).unwrap_or_default();
     let folders = [folder.join("links"), folder, pins.root().to_owned()];
@@ -145,21 +145,17 @@ fn switch_off(pins: &Pins, interface: &str) -> Attempts {
 }
 
 fn open_maps(pins: &Pins) -> Attempts {
-    let maps = DAEMON_MAPS.into_iter().chain(ROOT_MAPS);
+    let maps = DAEMON_MAPS.into_iter().chain(GUARD_MAPS).chain(ROOT_MAPS);
     maps.map(|map| {
         (map.to_owned(), MapData::from_pin(pins.map(map)).map(drop).map_err(Error::from))
     })
-    .chain(open_guards(pins))
     .collect()
 }
 
-/// Guards are root's to write and everybody's to read, who gets there.
-fn open_guards(pins: &Pins) -> Attempts {
-    let read = Guards::read(pins).map(drop).map_err(Error::from);
-    let write = GUARD_MAPS.map(|map| {
-        (map.to_owned(), MapData::from_pin(pins.map(map)).map(drop).map_err(Error::from))
-    });
-    write.into_iter().chain([(READ_GUARDS.to_owned(), read)]).collect()
+fn read_guards(pin_root: &Path) -> Result<()> {
+    let guards = Guards::read(&Pins::new(pin_root))?;
+    ensure!(!guards.guards.is_empty(), "nobody is guarded");
+    Ok(())
 }
 
 fn ban(pins: &Pins, ip: IpAddr) -> Result<()> {

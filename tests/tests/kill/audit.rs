@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use moderation_daemon::clock;
-use moderation_daemon::engine::Address;
-use moderation_daemon::network::{BanMaps, Pins};
+use moderation_daemon::engine::Prefix;
+use moderation_daemon::network::{BanMaps, Desired, Pins};
 use moderation_tests::caller::Caller;
 use moderation_tests::daemon::Daemon;
 use rusqlite::{Connection, OpenFlags};
@@ -37,7 +37,7 @@ fn number(ban: &Value) -> u64 {
     ban["id"].as_u64().unwrap_or_default()
 }
 
-fn address(ban: &Value) -> Option<Address> {
+fn address(ban: &Value) -> Option<Prefix> {
     ban["address"].as_str()?.parse().ok()
 }
 
@@ -95,7 +95,7 @@ impl Audit {
         for (id, ban) in &self.bans {
             let Some(address) = address(ban) else { continue };
             ensure!(ban["enforced"] == true, "no reason not to enforce: {ban}");
-            let is_blocked = kernel.contains_key(&address);
+            let is_blocked = kernel.get(address).is_some();
             ensure!(is_blocked || self.lifting.contains(id), "not in the kernel: {ban}");
             // Chatters have several bans; all others have an address each.
             let is_alone = ban["violation"] != "message_limit";
@@ -140,7 +140,9 @@ impl Audit {
             let of = listed.iter().filter(|ban| !is_over(ban));
             of.filter_map(|ban| ban[field].as_str()).collect::<BTreeSet<_>>()
         };
-        let (users, addresses) = (banned("user"), banned("address"));
+        let users = banned("user");
+        let addresses: Vec<Prefix> =
+            banned("address").iter().filter_map(|text| text.parse().ok()).collect();
         for ban in listed.iter().filter(|ban| number(ban) > self.checked) {
             if let Some(user) = ban["user"].as_str() {
                 let path = format!("user={}", user.replace(' ', "%20"));
@@ -149,7 +151,10 @@ impl Audit {
             if let Some(text) = ban["address"].as_str() {
                 let ip = text.split('/').next().unwrap_or(text);
                 let is_banned = app.is_banned(&format!("ip={ip}"))?;
-                ensure!(is_banned == addresses.contains(text), "address of {ban}");
+                // A block that many of them share is banned as a whole.
+                let (ip, prefixes) = (ip.parse()?, &addresses);
+                let want = prefixes.iter().any(|prefix| prefix.contains(ip));
+                ensure!(is_banned == want, "address of {ban}");
             }
             ensure!(is_over(ban) || ban["enforced"] == true, "not enforced again: {ban}");
         }
@@ -194,12 +199,9 @@ fn sums(store: &Connection, query: &str) -> Result<HashMap<(String, String), f64
 
 /// The kernel holds the addresses of active bans and no others, each until the
 /// last of its bans ends. `now_ns` is when they were listed.
-fn check_kernel(
-    kernel: &HashMap<Address, moderation_common::BanEntry>,
-    listed: &[Value],
-    now_ns: u64,
-) -> Result<()> {
-    let mut wanted: HashMap<Address, u64> = HashMap::new();
+fn check_kernel(kernel: &Desired, listed: &[Value], now_ns: u64) -> Result<()> {
+    let kernel: HashMap<_, _> = kernel.iter().collect();
+    let mut wanted: HashMap<Prefix, u64> = HashMap::new();
     for ban in listed.iter().filter(|ban| !is_over(ban)) {
         let Some(address) = address(ban) else { continue };
         let left_ms = ban["remaining_ms"].as_u64();

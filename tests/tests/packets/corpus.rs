@@ -315,6 +315,10 @@ fn a_ban_that_has_lapsed_lets_packets_through() {
     }
 }
 
+/// The program reads the exact clock every hundredth of a second, by a clock
+/// that ticks as rarely on some kernels; and this test is not alone here.
+const LATE_NS: u64 = 50_000_000;
+
 #[test]
 fn a_ban_lapses_by_the_kernels_clock_and_not_before() {
     let Some(mut kernel) = kernel() else { return };
@@ -326,7 +330,9 @@ fn a_ban_lapses_by_the_kernels_clock_and_not_before() {
         let reason = kernel.judge(&frame)?;
         let after = clock::boot_ns();
         match reason {
-            Reason::BanV4 => assert!(before < expires_at_ns, "dropped after the ban's end"),
+            Reason::BanV4 => {
+                assert!(before < expires_at_ns + LATE_NS, "dropped after the ban's end");
+            }
             _ => assert!(after >= expires_at_ns, "passed before the ban's end"),
         }
         Ok((reason == Reason::Pass).then_some(()))

@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv6Addr};
 use ipnet::IpNet;
 use moderation_common::{BanEntry, Reason};
 use moderation_daemon::config::Ports;
-use moderation_daemon::network::{AttachOptions, Enforcement};
+use moderation_daemon::network::{AttachOptions, DropMode};
 use moderation_tests::frame::{
     ACK, CUSTOMER, Extension, Frame, PORT, PROVIDER, PSH, Part, RST, SOURCE_V4, SOURCE_V6, SYN,
     Transport, V4, V6,
@@ -287,11 +287,11 @@ fn observing_drops_nothing_and_counts_what_would_be() {
         (Frame::from_v4([192, 0, 2, 9].into()), Reason::Pass),
         (discovery(135, 0, |_| {}), Reason::NeighbourDiscovery),
     ];
-    for mode in [Enforcement::Observe, Enforcement::Drop, Enforcement::Observe] {
+    for mode in [DropMode::Observe, DropMode::Drop, DropMode::Observe] {
         kernel.network.enforce(mode).expect("switched");
         for (frame, enforced) in &frames {
             let observed = Reason::ObserveWouldDrop;
-            let expected = if mode == Enforcement::Drop { *enforced } else { observed };
+            let expected = if mode == DropMode::Drop { *enforced } else { observed };
             assert_eq!(kernel.judge(&frame.bytes()).expect("judged"), expected, "{frame:?}");
         }
         for (frame, expected) in &others {

@@ -10,7 +10,7 @@ use std::net::IpAddr;
 use aya::maps::{Array, HashMap as BpfHashMap, Map, MapData};
 use ipnet::IpNet;
 use moderation_common::map::{BANS_HOST, BANS_V4, BANS_V6, FILTER, SEEDS};
-use moderation_common::{BanEntry, Reason, Seeds, Source, v4_key};
+use moderation_common::{BanEntry, Place, Reason, Seeds, Source, filter_words, v4_key};
 use moderation_daemon::clock;
 use moderation_daemon::engine::Prefix;
 use moderation_daemon::network::{
@@ -174,7 +174,7 @@ fn check(kernel: &Kernel, model: &Model, addresses: &[IpAddr]) -> Result<(), Str
         return Err(format!("{verified:?}, and there should be {}", model.exact()));
     }
     let bits = filter_bits(kernel.pins()).map_err(|error| error.to_string())?;
-    if bits > 2 * model.exact() {
+    if bits > 4 * model.exact() {
         return Err(format!("{bits} bits for {} entries", model.exact()));
     }
     for ip in addresses {
@@ -216,7 +216,7 @@ fn whatever_happens_in_whatever_order_exactly_the_banned_are_dropped() {
                 let text = format!("{step:?}");
                 apply(&mut kernel, &mut model, step);
                 let checked = check(&kernel, &model, &addresses);
-                prop_assert!(checked.is_ok(), "{} after {text}", checked.unwrap_err());
+                prop_assert!(checked.is_ok(), "{checked:?} after {text}");
             }
             for prefix in std::mem::take(&mut model.bans).into_keys() {
                 kernel.network.unblock(prefix).expect("unblocked");
@@ -292,27 +292,23 @@ fn a_bitmap_that_was_zeroed_under_a_running_daemon_is_mended_by_its_next_look() 
     }
 }
 
-/// Keys whose two bits are other keys' bits, so that taking them for ours would
-/// take the bits from those.
+/// A key one of whose bits is another's and one nobody's: whoever took it for
+/// his own would take the bit from that other one when it goes.
 fn colliding(kernel: &Kernel, banned: &[u32]) -> u32 {
     let data = MapData::from_pin(kernel.pins().map(SEEDS)).expect("they are pinned");
     let map: Array<_, [u64; 2]> = Array::try_from(Map::Array(data)).expect("it is an array");
     let [a, b] = map.get(&0, 0).expect("read");
-    let seeds = Seeds { a, b };
-    let place = |key: u32| {
-        let mask = u64::from(moderation_common::filter_words(ROOM)) - 1;
-        moderation_common::Place::of(seeds.hash(Source::V4(key)), mask)
+    let mask = u64::from(filter_words(ROOM)) - 1;
+    let place = |key: u32| Place::of(Seeds { a, b }.hash(Source::V4(key)), mask);
+    let shared = |foreign: Place| {
+        let near = banned.iter().map(|key| place(*key)).filter(|near| near.word == foreign.word);
+        near.fold(0, |bits, near| bits | near.bits) & foreign.bits
     };
-    let shares = |key: u32| {
-        let foreign = place(key);
-        let bits = banned.iter().map(|key| place(*key));
-        let near = bits.filter(|place| place.word == foreign.word);
-        near.fold(0, |all, place| all | place.bits) & foreign.bits
+    let collides = |key: &u32| {
+        let foreign = place(*key);
+        foreign.bits.count_ones() == 2 && shared(foreign).count_ones() == 1
     };
-    // One bit is another's and one is nobody's: it is hidden for sure.
-    let found = (0..u32::MAX).find(|key| shares(*key).count_ones() == 1 && !banned.contains(key));
-    let found = found.filter(|key| place(*key).bits.count_ones() == 2);
-    found.unwrap_or_else(|| colliding(kernel, &banned[1..]))
+    (0..u32::MAX).find(collides).expect("one of them all does")
 }
 
 #[test]
@@ -400,7 +396,7 @@ fn counters_that_are_full_stay_so_until_all_keys_are_looked_at_again() {
     assert_eq!((verified.entries, verified.hidden), (100, 0));
     assert_eq!(filter_bits(kernel.pins()).expect("read"), 512, "nobody knows how many");
     kernel.network.reconcile(bans(0..100), &[]).result.expect("reconciled");
-    assert!(filter_bits(kernel.pins()).expect("read") <= 200);
+    assert!(filter_bits(kernel.pins()).expect("read") <= 400);
     kernel.network.reconcile(Desired::default(), &[]).result.expect("reconciled");
     assert_eq!(filter_bits(kernel.pins()).expect("read"), 0);
 }

@@ -4,7 +4,7 @@
 
 mod corpus;
 mod exempt;
-//mod random;
+mod random;
 
 mod filter;
 mod maps;
@@ -14,7 +14,7 @@ mod sweep;
 
 mod rates;
 mod samples;
-//mod syns;
+mod syns;
 
 use moderation_common::BanEntry;
 use moderation_daemon::engine::Prefix;

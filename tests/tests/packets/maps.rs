@@ -284,8 +284,7 @@ fn reconciling_makes_the_kernel_hold_what_is_wanted_and_touches_nothing_else() {
             prop_assert_eq!(changes, difference(&before, &wanted) + missing);
             prop_assert_eq!(&after, &settled(&before, &wanted));
             prop_assert_eq!(allowed_prefixes(&kernel, &allowed).expect("read"), Changes::default());
-            let again =
-                kernel.network.reconcile(wanted.clone(), &allowed).result.expect("reconciled");
+            let again = kernel.network.reconcile(wanted, &allowed).result.expect("reconciled");
             prop_assert_eq!(again, Changes::default());
             let total = *seen.borrow();
             *seen.borrow_mut() = total + changes;

@@ -2,10 +2,16 @@
 //! only, and capacity.
 
 use std::net::IpAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 
+use aya::maps::{Array, Map, MapData};
+use moderation_common::map::CONTROL;
 use moderation_common::{BanEntry, Reason};
 use moderation_daemon::clock;
-use moderation_daemon::network::{AttachOptions, Changes, Desired, NetworkError, verify};
+use moderation_daemon::network::{
+    AttachOptions, Changes, Desired, NetworkError, TestProgram, verify,
+};
 use moderation_tests::frame::Frame;
 use moderation_tests::kernel::{Kernel, detached};
 
@@ -217,10 +223,10 @@ fn reconciling_full_maps_of_blocks_makes_room_and_names_what_does_not_fit() {
 #[test]
 fn the_program_looks_for_blocks_and_hosts_only_while_there_are_some() {
     let Some(mut kernel) = kernel() else { return };
-    let nothing = kernel.pins().map("CONTROL");
+    let control = kernel.pins().map(CONTROL);
     let switches = || {
-        let data = aya::maps::MapData::from_pin(&nothing).expect("it is pinned");
-        let map = aya::maps::Array::<_, [u32; 6]>::try_from(aya::maps::Map::Array(data));
+        let data = MapData::from_pin(&control).expect("it is pinned");
+        let map = Array::<_, [u32; 6]>::try_from(Map::Array(data));
         let [_, hosts, nets_v4, nets_v6, ..] =
             map.expect("an array").get(&0, 0).expect("it has one entry");
         [hosts, nets_v4, nets_v6]
@@ -250,24 +256,24 @@ fn nobody_passes_while_a_ban_changes_its_shape() {
     let Some(mut kernel) = kernel() else { return };
     let shapes = ["198.51.100.5", "198.51.100.0/24", "198.51.0.0/16", "198.51.100.4/31"];
     kernel.ban_prefix(prefix(shapes[0]), BanEntry::NEVER).expect("banned");
-    let program = moderation_daemon::network::TestProgram::open(kernel.pins()).expect("pinned");
+    let program = TestProgram::open(kernel.pins()).expect("pinned");
     let frame = Frame::default().bytes();
-    let is_over = std::sync::atomic::AtomicBool::new(false);
-    let (judged, passed) = std::thread::scope(|scope| {
+    let is_over = AtomicBool::new(false);
+    let (judged, passed) = thread::scope(|scope| {
         let judging = scope.spawn(|| {
             let (mut judged, mut passed) = (0, 0);
-            while !is_over.load(std::sync::atomic::Ordering::Relaxed) {
+            while !is_over.load(Ordering::Relaxed) {
                 passed += u32::from(!program.drops(&frame).expect("judged"));
                 judged += 1;
             }
             (judged, passed)
         });
         for round in 0..2_000 {
-            let shape = shapes[round * 7 % 4 ^ usize::from(round % 8 > 3)];
+            let shape = shapes[(round * 7 % 4) ^ usize::from(round % 8 > 3)];
             let wanted = desired(&[(shape, BanEntry::NEVER)]);
             kernel.network.reconcile(wanted, &[]).result.expect("reconciled");
         }
-        is_over.store(true, std::sync::atomic::Ordering::Relaxed);
+        is_over.store(true, Ordering::Relaxed);
         judging.join().expect("it does not panic")
     });
     assert!(judged > 2_000, "only {judged} packets");
