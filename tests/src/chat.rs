@@ -58,13 +58,21 @@ struct State {
     denied: AtomicU64,
     violations: AtomicU64,
     unjudged: AtomicU64,
+    /// Bytes of explanation in an answer that tells about a ban.
+    words: usize,
 }
 
 impl Chat {
     /// Listens on [`PORT`] of every address of the namespace.
     pub fn open(namespace: &Namespace, api_socket: &Path) -> Result<Self> {
+        Self::wordy(namespace, api_socket, 0)
+    }
+
+    /// One that explains a ban at such length, in bytes.
+    pub fn wordy(namespace: &Namespace, api_socket: &Path, words: usize) -> Result<Self> {
         let listener = namespace.run(listen).context("cannot open the chat")?;
-        let state = Arc::new(State { api_socket: api_socket.to_owned(), ..State::default() });
+        let state =
+            Arc::new(State { api_socket: api_socket.to_owned(), words, ..State::default() });
         let accepting = thread::Builder::new()
             .name("chat".to_owned())
             .spawn({
@@ -187,7 +195,11 @@ fn message(user: &str, peer: IpAddr, state: &State, daemon: &mut Client) -> (&'s
         return echo();
     }
     count(&state.denied);
-    denial(&decision)
+    let (status, mut body) = denial(&decision);
+    if state.words > 0 {
+        body["words"] = json!("x".repeat(state.words));
+    }
+    (status, body)
 }
 
 fn echo() -> (&'static str, Value) {

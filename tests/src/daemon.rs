@@ -35,6 +35,7 @@ pub struct Setup {
     interface: Option<String>,
     identity: Option<(u32, u32)>,
     overrides: Value,
+    arguments: Vec<String>,
 }
 
 impl Setup {
@@ -69,6 +70,13 @@ impl Setup {
     #[must_use]
     pub fn overrides(mut self, overrides: Value) -> Self {
         self.overrides = overrides;
+        self
+    }
+
+    /// With more on its command line.
+    #[must_use]
+    pub fn arguments(mut self, arguments: &[String]) -> Self {
+        self.arguments = arguments.to_vec();
         self
     }
 
@@ -125,6 +133,7 @@ impl Daemon {
         if let Some(interface) = &self.setup.interface {
             command.args(["--interface", interface]);
         }
+        command.args(&self.setup.arguments);
         command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
         self.process = Some(self.spawn(command)?);
         Ok(())
@@ -177,6 +186,32 @@ impl Daemon {
         let mut process = self.spawn(command)?;
         let status = wait::until("moderationctl", PATIENCE * 2, || process.exited())?;
         Ok(Finished { status, stdout: reread(&mut stdout)?, stderr: reread(&mut stderr)? })
+    }
+
+    /// Starts moderationctl beside it as root and leaves it running; what it
+    /// says is in the log.
+    pub fn keep(&self, arguments: &[String]) -> Result<Process> {
+        self.run_on(process::command(binary("moderationctl")?), arguments)
+    }
+
+    /// The same as the daemon's user, with no capability but `CAP_NET_ADMIN` or
+    /// with none at all.
+    pub fn keep_as_daemon(&self, may_administrate: bool, arguments: &[String]) -> Result<Process> {
+        let (uid, gid) = self.setup.identity.context("the daemon has no user of its own")?;
+        let program = self.copy(&binary("moderationctl")?)?;
+        let command = if may_administrate {
+            process::network_admin(program, uid, gid)
+        } else {
+            process::unprivileged(program, uid, gid)
+        };
+        self.run_on(command, arguments)
+    }
+
+    fn run_on(&self, mut command: Command, arguments: &[String]) -> Result<Process> {
+        let log = File::options().create(true).append(true).open(self.log_path())?;
+        command.arg("--config").arg(self.config_path()).args(arguments);
+        command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+        self.spawn(command)
     }
 
     /// A client of the application's socket.
@@ -276,7 +311,8 @@ impl Daemon {
     /// A copy of a program where any user gets at it; the build folder may be
     /// in a home that only root may enter.
     fn copy(&self, program: &Path) -> Result<PathBuf> {
-        let copy = self.file("moderationd");
+        let name = program.file_name().context("a program has a name")?;
+        let copy = self.folder.path().join(name);
         if !copy.exists() {
             process::copy_program(program, &copy)?;
         }

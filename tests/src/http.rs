@@ -7,7 +7,7 @@ use std::io::{self, BufRead, Error, ErrorKind, Read, Write};
 use serde_json::Value;
 
 /// Limit for the start line and the headers together, and for the body.
-const LIMIT_BYTES: u64 = 16 * 1024;
+const LIMIT_BYTES: u64 = 64 * 1024;
 
 /// A request or an answer.
 #[derive(Debug, PartialEq, Eq)]

@@ -24,6 +24,7 @@ pub mod flood;
 pub mod frame;
 pub mod kernel;
 pub mod outsider;
+pub mod session;
 
 pub mod interrupt;
 pub mod need;

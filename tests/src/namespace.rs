@@ -108,7 +108,7 @@ impl Namespace {
 }
 
 /// Joins two namespaces by a veth pair; each end is a namespace and a name.
-pub(crate) fn join(one: (&Namespace, &str), other: (&Namespace, &str)) -> Result<()> {
+pub fn join(one: (&Namespace, &str), other: (&Namespace, &str)) -> Result<()> {
     let (a, b) = (one.0.name(), other.0.name());
     let end = ["link", "add", "name", one.1, "netns", a, "type", "veth"];
     let peer = ["peer", "name", other.1, "netns", b];

@@ -36,6 +36,17 @@ pub fn unprivileged(program: impl AsRef<OsStr>, uid: u32, gid: u32) -> Command {
     command
 }
 
+/// The same with `CAP_NET_ADMIN` and no other capability.
+pub fn network_admin(program: impl AsRef<OsStr>, uid: u32, gid: u32) -> Command {
+    let mut command = command("setpriv");
+    command.arg(format!("--reuid={uid}")).arg(format!("--regid={gid}")).arg("--clear-groups");
+    for set in ["inh-caps", "ambient-caps", "bounding-set"] {
+        command.arg(format!("--{set}=-all,+net_admin"));
+    }
+    command.args(["--no-new-privs", "--pdeathsig", "KILL", "--"]).arg(program);
+    command
+}
+
 /// Copies a program that is to be run. Not by `fs::copy`: a child forked by
 /// another thread meanwhile would hold the copy open for writing, and until it
 /// executes nobody can run it (execve(2), ETXTBSY).

@@ -57,6 +57,12 @@ pub(super) fn reap(
     let mut closer = Closer::open(pins.clone())?;
     if watch {
         telemetry::start(&config.log)?;
+        if !config.network.close_connections {
+            // Not an end, after which systemd would start it again.
+            tracing::warn!("network.close_connections is false: closing none");
+            while signals.pause(keeper::INTERVAL) {}
+            return Ok(());
+        }
         return keeper::watch_connections(&mut closer, |interval| signals.pause(interval));
     }
     require_loaded(pins)?;

@@ -189,7 +189,8 @@ impl Loaded {
         }
         // Until it is kept, nobody else is to put it there for good.
         pins.refuse(interface)?;
-        let link = attach_anew(program, options.mode, interface)?;
+        let link = attach_anew(program, options.mode, interface);
+        let link = link.inspect_err(|_| pins.want(interface))?;
         Ok(Some(Fresh { pins: pins.clone(), interface: interface.to_owned(), link }))
     }
 
