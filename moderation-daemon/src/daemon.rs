@@ -117,8 +117,17 @@ async fn serve(config: Config, files: &SourceFiles) -> anyhow::Result<()> {
     let lists = ImportStore::open(&config.store.path)?;
     let api_socket = Listener::bind(&config.api)?;
     let admin_socket = Listener::bind(&config.admin)?;
-    // A second daemon has ended by now, before it touched the kernel.
-    let keeping = attach(&config, files)?;
+    // A second daemon has ended by now, before it touched the kernel. Lists are
+    // read while the kernel looks through the program.
+    let (keeping, lists) = std::thread::scope(|scope| {
+        let loading = scope.spawn(|| {
+            let imported = lists.load(clock::now().unix_ms);
+            imported.map(|imported| (lists, imported))
+        });
+        let keeping = attach(&config, files);
+        (keeping, loading.join().expect("reading lists does not panic"))
+    });
+    let (keeping, lists) = (keeping?, lists?);
     let pins =
         (config.network.mode != AttachMode::Off).then(|| Pins::new(&config.network.pin_root));
     let mode = if config.network.enforce { DropMode::Drop } else { DropMode::Observe };

@@ -2,7 +2,7 @@
 //! what is banned, address by address and, now and then, as a whole. If the
 //! kernel refuses, bans stay stored and hold at the API, and this tries again.
 
-use std::{collections::HashSet, error::Error as _, sync::Arc};
+use std::{error::Error as _, sync::Arc};
 
 use ipnet::IpNet;
 use moderation_common::BanEntry;
@@ -245,18 +245,13 @@ impl Enforcer {
     /// Makes the kernel agree about everything.
     pub(super) fn reconcile(&mut self, allowlist: &[IpNet]) {
         let Some(pins) = self.pins.clone() else { return };
-        let wanted = self.all_wanted();
-        let mut blocked: PrefixMap<()> = wanted.iter().map(|(prefix, _)| (prefix, ())).collect();
-        let Reconciled { failed, result } = match self.open(&pins) {
-            Ok(network) => network.reconcile(wanted, allowlist),
-            Err(error) => {
-                blocked = PrefixMap::default();
-                Reconciled { failed: HashSet::new(), result: Err(error) }
-            }
-        };
-        for prefix in failed {
-            blocked.remove(prefix);
+        if let Err(error) = self.open(&pins) {
+            self.board.replace_blocked(PrefixMap::default());
+            self.failed(&error);
+            self.retry.fail();
+            return;
         }
+        let (blocked, result) = self.compare(allowlist);
         self.board.replace_blocked(blocked);
         match result {
             Ok(changes) => {
@@ -269,6 +264,34 @@ impl Enforcer {
                 self.retry.fail();
             }
         }
+    }
+
+    /// Compares as a whole, and mends; returns what is blocked then. What should
+    /// be is asked twice at the same time: a million answers fill two maps.
+    fn compare(&mut self, allowlist: &[IpNet]) -> (PrefixMap<()>, Result<Changes, NetworkError>) {
+        let board = Arc::clone(&self.board);
+        let network = self.network.as_mut().expect("opened just before");
+        let (mut blocked, reconciled) = std::thread::scope(|scope| {
+            let blocked = scope.spawn(|| {
+                let mut blocked = PrefixMap::default();
+                board.for_each_wanted(|prefix, _| {
+                    blocked.insert(prefix, ());
+                });
+                blocked
+            });
+            let reconciled = network.reconcile(all_wanted(&board), allowlist);
+            (blocked.join().expect("filling a map does not panic"), reconciled)
+        });
+        let Reconciled { failed, result } = reconciled;
+        for prefix in failed {
+            blocked.remove(prefix);
+        }
+        let hidden = network.hidden_at_open();
+        if hidden > 0 {
+            self.metrics.hidden_bans.inc_by(hidden as u64);
+            tracing::error!(hidden, "the prefilter hid bans from the program; it no longer does");
+        }
+        (blocked, result)
     }
 
     /// Makes the kernel agree about who is protected, and about those who are
@@ -300,16 +323,6 @@ impl Enforcer {
         Some(clock::ban_entry(until, clock::boot_ns(), clock::now().unix_ms))
     }
 
-    fn all_wanted(&self) -> Desired {
-        let (boot_ns, unix_ms) = (clock::boot_ns(), clock::now().unix_ms);
-        let mut wanted = Desired::default();
-        wanted.reserve(self.board.fill().exact);
-        self.board.for_each_wanted(|prefix, until| {
-            wanted.insert(prefix, clock::ban_entry(until, boot_ns, unix_ms));
-        });
-        wanted
-    }
-
     fn open(&mut self, pins: &Pins) -> Result<&mut Network, NetworkError> {
         if self.network.is_none() || self.pins_changed() {
             self.network = None;
@@ -319,17 +332,9 @@ impl Enforcer {
             }
             self.tried = found;
             self.sweep = None;
-            let mut network = Network::open(pins)?;
+            let mut network = Network::open_to_reconcile(pins)?;
             network.enforce(self.mode)?;
             network.sample(self.sample_every)?;
-            let hidden = network.hidden_at_open();
-            if hidden > 0 {
-                self.metrics.hidden_bans.inc_by(hidden as u64);
-                tracing::error!(
-                    hidden,
-                    "the prefilter hid bans from the program; it no longer does"
-                );
-            }
             self.network = Some(network);
             tracing::info!(pins = %pins.root().display(), "opened the kernel's maps");
         }
@@ -364,6 +369,16 @@ impl Enforcer {
         let attached = open && known.attached;
         self.board.set_kernel(KernelStatus { open, attached, problem: Some(problem), ..known });
     }
+}
+
+fn all_wanted(board: &Board) -> Desired {
+    let (boot_ns, unix_ms) = (clock::boot_ns(), clock::now().unix_ms);
+    let mut wanted = Desired::default();
+    wanted.reserve(board.fill().exact);
+    board.for_each_wanted(|prefix, until| {
+        wanted.insert(prefix, clock::ban_entry(until, boot_ns, unix_ms));
+    });
+    wanted
 }
 
 /// An error with its causes on one line.

@@ -19,6 +19,7 @@ use super::{
     pending::{Pending, decide, respond},
 };
 use crate::{
+    blocklist::Imports,
     clock,
     engine::{Change, Engine, Moment, Prefix, Trust},
     metrics::{Metrics, Table},
@@ -84,7 +85,7 @@ impl Stopper {
 pub fn start(
     setup: Setup,
     mut store: Store,
-    lists: ImportStore,
+    (lists, imported): (ImportStore, Imports),
     kernel: Kernel,
     metrics: Arc<Metrics>,
 ) -> Result<Started, StoreError> {
@@ -96,7 +97,7 @@ pub fn start(
     for ban in &restored.bans {
         board.insert(&Arc::new(ban.clone()));
     }
-    board.set_imports(lists.load(now.unix_ms)?);
+    board.set_imports(imported);
     let mut engine = Engine::new(
         setup.rules.clone(),
         setup.trust(&Guards::default(), &allowlist),

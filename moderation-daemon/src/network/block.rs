@@ -231,15 +231,22 @@ impl Blocker {
     /// Opens the maps, and makes prefilter and switches agree with what is in
     /// them.
     pub(super) fn open(pins: &Pins) -> Result<Self, NetworkError> {
+        let mut blocker = Self::open_uncounted(pins)?;
+        blocker.rebuild(blocker.filter.seeds())?;
+        Ok(blocker)
+    }
+
+    /// Opens the maps for a whole reconcile, which looks through them anyway.
+    /// Until then no bit is cleared.
+    pub(super) fn open_uncounted(pins: &Pins) -> Result<Self, NetworkError> {
         let seeds = seeds(pins)?;
         if seeds == (Seeds { a: 0, b: 0 }) {
             return Err(NetworkError::Unfinished { path: pins.map(SEEDS) });
         }
-        let filter = Filter::new(Bitmap::open(pins, seeds)?);
+        let mut filter = Filter::new(Bitmap::open(pins, seeds)?);
+        filter.distrust();
         let (maps, control) = (BanMaps::open(pins)?, ControlMap::open(pins)?);
-        let mut blocker = Self { maps, filter, control, exact: 0, hosts: 0, hidden_at_open: 0 };
-        blocker.rebuild(seeds)?;
-        Ok(blocker)
+        Ok(Self { maps, filter, control, exact: 0, hosts: 0, hidden_at_open: 0 })
     }
 
     fn rebuild(&mut self, seeds: Seeds) -> Result<(), NetworkError> {
@@ -531,8 +538,9 @@ impl Blocker {
         let seeds = self.filter.seeds();
         let (maps, filter) = (&self.maps, &mut self.filter);
         filter.recount();
-        let mut exact = 0;
+        let (mut exact, mut hidden) = (0, 0);
         let mut add = |hash: u64| {
+            hidden += usize::from(!filter.has(hash));
             filter.add(hash);
             exact += 1;
         };
@@ -540,7 +548,7 @@ impl Blocker {
         let v6 = Plan::of(&maps.v6, &mut wanted.v6, |key| add(seeds.hash(Source::V6(key))))?;
         let hosts = Plan::of(&maps.hosts, &mut wanted.hosts, |key| add(seeds.hash_host(key)))?;
         filter.settle();
-        self.exact = exact;
+        (self.exact, self.hidden_at_open) = (exact, hidden);
         Ok(Plans { v4, v6, hosts })
     }
 

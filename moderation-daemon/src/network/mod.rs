@@ -77,8 +77,18 @@ impl Network {
         Ok(Self { bans: Blocker::open(pins)?, allow: AllowMaps::open_operator(pins)? })
     }
 
-    /// Entries that the prefilter hid when the maps were opened, each of them a
-    /// ban without effect until then. Anything but 0 is a defect of ours, or
+    /// The same, but for a whole reconcile that follows at once and counts what is
+    /// in the maps.
+    ///
+    /// # Errors
+    ///
+    /// If a pin is missing or may not be opened by this user.
+    pub fn open_to_reconcile(pins: &Pins) -> Result<Self, NetworkError> {
+        Ok(Self { bans: Blocker::open_uncounted(pins)?, allow: AllowMaps::open_operator(pins)? })
+    }
+
+    /// Entries that the prefilter hid when the maps were last looked through as a
+    /// whole, each of them a ban without effect until then. Anything but 0 is a defect of ours, or
     /// somebody wrote into the maps by hand.
     pub const fn hidden_at_open(&self) -> usize {
         self.bans.hidden_at_open()
