@@ -167,9 +167,9 @@ fn a_source_that_cannot_be_asked_takes_nobodys_protection_away() -> Result<()> {
     if !need::root() {
         return Ok(());
     }
-    let lab = Lab::new()?;
     let database = "192.0.2.77/32".to_owned();
     for (hosts, stays) in [(json!(["db.invalid"]), true), (json!([]), false)] {
+        let lab = Lab::new()?;
         let overrides = json!({ "network": { "guard_hosts": hosts } });
         let host = Host::new(&lab.host, Setup::new().overrides(overrides))?;
         host.ctl(&["xdp", "attach", "--interface", INTERFACE])?;
