@@ -19,6 +19,14 @@ pub struct Control {
     pub reserved: u32,
 }
 
+impl Control {
+    /// Whether what is to be dropped is dropped and no more.
+    #[inline(always)]
+    pub const fn is_quiet(&self) -> bool {
+        self.observe | self.sample_every == 0
+    }
+}
+
 const _: () = assert!(size_of::<Control>() == 24);
 
 /// Why a prefix in `GUARD_V4` and `GUARD_V6` is never dropped.

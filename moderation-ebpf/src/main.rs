@@ -68,7 +68,8 @@ mod program {
         if let Some(reason) = bans::find(frame, &packet, hash, control) {
             let [place, key] = packet.pack();
             let (start, end) = frame.ends();
-            let judged = condemned(start, end, place, key, reason.index());
+            let noted = if control.is_quiet() { 0 } else { NOTED };
+            let judged = condemned(start, end, place | noted, key, reason.index());
             // An open port is open at everybody's rate.
             if judged != Reason::ExemptPort.index() {
                 return judged;
@@ -100,9 +101,13 @@ mod program {
         let packet = Packet::unpack([place, key]);
         match exempt::from_ban(&frame, &packet) {
             Some(exemption) => exemption.index(),
+            None if place & NOTED == 0 => reason,
             None => sentence(&frame, &packet, reason),
         }
     }
+
+    /// Beside a packed packet: it is not simply dropped.
+    const NOTED: u64 = 1 << 33;
 
     /// What becomes of a connection attempt of a source that makes too many.
     #[inline(never)]

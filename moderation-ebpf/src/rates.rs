@@ -78,11 +78,12 @@ pub(crate) fn is_too_fast(source: Source, hash: u64) -> bool {
 
 #[inline(always)]
 fn suspicion(epoch: u64, hash: u64) -> u64 {
-    let mask = SKETCH_MASK.load();
-    let block = (hash >> 32) & mask;
-    let half = (epoch & 1) * (mask + 1);
-    let other = half ^ (mask + 1);
-    let (Some(current), Some(previous)) = (sketch_block(half + block), sketch_block(other + block))
+    // A source's two halves lie side by side: a CPU that fetches the one line
+    // mostly fetches the other with it.
+    let pair = 2 * ((hash >> 32) & SKETCH_MASK.load());
+    let half = epoch & 1;
+    let (Some(current), Some(previous)) =
+        (sketch_block(pair + half), sketch_block(pair + (half ^ 1)))
     else {
         return 0;
     };

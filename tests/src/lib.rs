@@ -19,6 +19,7 @@ pub mod bench;
 pub mod counter;
 pub mod demo;
 
+pub mod cgroup;
 pub mod closer;
 pub mod flood;
 pub mod frame;

@@ -63,6 +63,11 @@ impl Outsider {
         self.report(self.outsider()?.arg("ban").arg(pin_root).arg(ip.to_string()))
     }
 
+    /// Writes a permanent ban straight into the maps, and nothing else.
+    pub fn block(&self, pin_root: &Path, prefix: &str) -> Result<Attempts> {
+        self.report(self.outsider()?.arg("block").arg(pin_root).arg(prefix))
+    }
+
     /// Asks a socket of the daemon's for `/healthz`.
     pub fn ask(&self, socket: &Path) -> Result<Attempts> {
         self.report(self.outsider()?.arg("ask").arg(socket))

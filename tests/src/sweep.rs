@@ -1,6 +1,6 @@
 //! Removes what crashed runs left behind: namespaces with the processes in
-//! them, pin folders, temporary folders. Belongings of living processes are
-//! not touched, so that test processes may run side by side.
+//! them, control groups, pin folders, temporary folders. Belongings of living
+//! processes are not touched, so that test processes may run side by side.
 
 use std::fs::{self, File};
 use std::io::ErrorKind;
@@ -10,7 +10,7 @@ use anyhow::{Context, Result, anyhow};
 use nix::fcntl::{Flock, FlockArg};
 
 use crate::name::Owner;
-use crate::{bpffs, namespace};
+use crate::{bpffs, cgroup, namespace};
 
 /// Where daemons under test keep their files. Not `TMPDIR`: an unprivileged
 /// daemon must get there, and a socket's path has at most 107 bytes (unix(7)).
@@ -24,6 +24,12 @@ pub(crate) fn sweep() -> Result<()> {
     for path in abandoned(namespace::FOLDER)? {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         namespace::remove(&name).context("cannot remove a leftover namespace")?;
+    }
+    if let Some(root) = cgroup::root()? {
+        for path in abandoned(&root)? {
+            let what = || format!("cannot remove leftover {}", path.display());
+            fs::remove_dir(&path).with_context(what)?;
+        }
     }
     for folder in [bpffs::FOLDER, TEMPORARY] {
         for path in abandoned(folder)? {
@@ -41,10 +47,11 @@ pub(crate) fn lock() -> Result<Flock<File>> {
         .map_err(|(_, error)| anyhow!(error).context(format!("cannot lock {LOCK}")))
 }
 
-fn abandoned(folder: &str) -> Result<Vec<PathBuf>> {
+fn abandoned(folder: impl AsRef<Path>) -> Result<Vec<PathBuf>> {
+    let folder = folder.as_ref();
     let entries = match fs::read_dir(folder) {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
-        entries => entries.with_context(|| format!("cannot list {folder}"))?,
+        entries => entries.with_context(|| format!("cannot list {}", folder.display()))?,
     };
     let abandoned = entries.flatten().map(|entry| entry.path()).filter(|path| is_abandoned(path));
     // What its maker removed after it was listed, and before the maker ended,

@@ -139,12 +139,14 @@ fn attach_for(
     output: Output,
 ) -> anyhow::Result<()> {
     let mut loaded = Loaded::load(pins, options)?;
-    let mut waiting = Vec::new();
+    let (mut waiting, mut failures) = (Vec::new(), Vec::new());
     for interface in &options.interfaces {
         network::forget_confirmation(pins, interface);
-        waiting.extend(loaded.attach_unpinned(interface)?);
+        match loaded.attach_unpinned(interface) {
+            Ok(fresh) => waiting.extend(fresh),
+            Err(error) => failures.push(error),
+        }
     }
-    loaded.count_handshakes()?;
     let seconds = patience.as_secs();
     let asked = waiting.len();
     if asked > 0 {
@@ -160,13 +162,22 @@ fn attach_for(
         waiting = rest;
         std::thread::sleep(LOOK_INTERVAL);
     }
-    let kept = asked - waiting.len();
     if !waiting.is_empty() {
         drop(waiting);
         bail!("not confirmed within {seconds} s: detached again");
     }
-    let result = json!({ "confirmed": kept, "pin_root": pins.root() });
-    Ok(output.show(&result, |_| "attached for good".to_owned())?)
+    // Only now: their link is one that stays.
+    failures.extend(loaded.count_handshakes().err());
+    let result = json!({
+        "confirmed": asked,
+        "failures": failures.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        "pin_root": pins.root(),
+    });
+    output.show(&result, |_| match asked {
+        0 => "nothing new was attached: there is nothing to confirm".to_owned(),
+        _ => "attached for good".to_owned(),
+    })?;
+    first(failures)
 }
 
 fn confirm(pins: &Pins, interfaces: &[String], output: Output) -> anyhow::Result<()> {

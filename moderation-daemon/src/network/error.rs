@@ -252,3 +252,28 @@ impl NetworkError {
         move |source| Self::Map { operation, map, source: Box::new(source) }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_old_kernel_is_told_which_one_is_new_enough() {
+        let text = NetworkError::NoLink(LinkError::InvalidLink).to_string();
+        assert!(text.contains("this kernel") && text.contains("5.9"), "{text}");
+    }
+
+    #[test]
+    fn what_is_full_says_by_which_key_and_which_commands_there_is_more_room() {
+        let errors = [
+            (NetworkError::Full { capacity: 7 }, "network.max_bans"),
+            (NetworkError::NetsFull { capacity: 7 }, "network.max_networks"),
+        ];
+        for (error, key) in errors {
+            let text = error.to_string();
+            for words in ["(7 entries)", key, "xdp off", "xdp attach"] {
+                assert!(text.contains(words), "no {words:?} in {text}");
+            }
+        }
+    }
+}

@@ -15,7 +15,7 @@ use clap::Parser;
 use moderation_common::BanEntry;
 use moderation_common::map::{DAEMON_MAPS, GUARD_MAPS, ROOT_MAPS};
 use moderation_daemon::api::client::Client;
-use moderation_daemon::engine::Address;
+use moderation_daemon::engine::{Address, Prefix};
 use moderation_daemon::network::{self, AllowMaps, Guards, Network, Pins, TestProgram};
 use nix::errno::Errno;
 
@@ -31,6 +31,8 @@ enum Arguments {
     ReadGuards { pin_root: PathBuf },
     /// Empty the operator's allowlist and write a permanent ban into the map
     Ban { pin_root: PathBuf, ip: IpAddr },
+    /// Write a permanent ban into the maps and leave the rest alone
+    Block { pin_root: PathBuf, prefix: Prefix },
     /// Ask a socket for /healthz
     Ask { socket: PathBuf },
 }
@@ -44,6 +46,9 @@ fn main() -> Result<()> {
         Arguments::OpenMaps { pin_root } => open_maps(&Pins::new(pin_root)),
         Arguments::ReadGuards { pin_root } => vec![("read".to_owned(), read_guards(&pin_root))],
         Arguments::Ban { pin_root, ip } => vec![("ban".to_owned(), ban(&Pins::new(pin_root), ip))],
+        Arguments::Block { pin_root, prefix } => {
+            vec![("block".to_owned(), block(&Pins::new(pin_root), prefix))]
+        }
         Arguments::Ask { socket } => vec![("ask".to_owned(), ask(&socket))],
     };
     let report: BTreeMap<_, _> = attempts
@@ -164,6 +169,11 @@ fn ban(pins: &Pins, ip: IpAddr) -> Result<()> {
     // Who can write bans can write the operator's allowlist, too.
     network.reconcile_allowlist(&[])?;
     Ok(network.block(Address::from(ip).into(), entry)?)
+}
+
+fn block(pins: &Pins, prefix: Prefix) -> Result<()> {
+    let entry = BanEntry { expires_at_ns: BanEntry::NEVER };
+    Ok(Network::open(pins)?.block(prefix, entry)?)
 }
 
 fn ask(socket: &Path) -> Result<()> {

@@ -19,6 +19,8 @@ const FORGED: u32 = 1 << 24;
 
 /// As many innocents as a busy host sees in a day; more than any cache holds.
 const MANY: u32 = 1 << 20;
+/// Innocents that open connections in the place of a single one.
+const FEW: u32 = 16;
 /// The first of the banned are on the operator's allowlist: an office or two, one
 /// address each.
 const ALLOWED: u32 = 256;
@@ -94,7 +96,7 @@ impl Case {
         cases
     }
 
-    /// Whether one innocent opens more connections than innocents do.
+    /// Whether few innocents open more connections than innocents do.
     pub(super) const fn is_hasty(&self) -> bool {
         matches!((self.kind, self.sources), (Kind::InnocentSyn, Sources::One))
     }
@@ -182,6 +184,9 @@ impl Case {
 
     const fn drawn(&self, base: u32, many: u32) -> Generator {
         match self.sources {
+            // One that opened millions of connections would be no innocent, whatever
+            // the limit.
+            Sources::One if self.is_hasty() => Generator::new(base, FEW),
             Sources::One => Generator::new(base, 1),
             Sources::Random => Generator::new(base, many),
         }
