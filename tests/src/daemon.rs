@@ -188,10 +188,11 @@ impl Daemon {
         Ok(Finished { status, stdout: reread(&mut stdout)?, stderr: reread(&mut stderr)? })
     }
 
-    /// Starts moderationctl beside it as root and leaves it running; what it
-    /// says is in the log.
+    /// Starts moderationctl beside it as the units do, as root with no
+    /// capability but `CAP_NET_ADMIN`, and leaves it running; what it says is in
+    /// the log.
     pub fn keep(&self, arguments: &[String]) -> Result<Process> {
-        self.run_on(process::command(binary("moderationctl")?), arguments)
+        self.run_on(process::network_admin(binary("moderationctl")?, 0, 0), arguments)
     }
 
     /// The same as the daemon's user, with no capability but `CAP_NET_ADMIN` or

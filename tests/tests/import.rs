@@ -133,7 +133,7 @@ fn nobody_bans_the_address_they_are_logged_in_from() -> Result<()> {
             logged_in(&daemon, me, &["ban", "--ip", ip, "--reason", "oops"], "")?;
         let stderr = String::from_utf8_lossy(&stderr);
         assert_eq!(status.code(), Some(1), "{ip}: {stderr}");
-        assert!(stderr.contains("lock you out"), "{stderr}");
+        assert!(stderr.contains("lock them out"), "{stderr}");
     }
     let v6 = ["ban", "--ip", "2001:db8::1", "--reason", "oops"];
     let Output { status, .. } = logged_in(&daemon, "2001:db8::9", &v6, "")?;

@@ -407,13 +407,14 @@ pub(super) fn busy(other: Attachment) -> NetworkError {
     NetworkError::Busy { interface, program_id, program: program_name(program_id), mode }
 }
 
-/// What a program is called, by the kernel's list of programs.
+/// What a program is called, by the kernel's list of programs, which takes
+/// CAP_SYS_ADMIN to read.
 fn program_name(id: u32) -> String {
     let programs = aya::programs::loaded_programs().filter_map(Result::ok);
     let found = programs.filter(|program| program.id() == id).find_map(|program| {
         program.name_as_str().filter(|name| !name.is_empty()).map(str::to_owned)
     });
-    found.unwrap_or_else(|| "without a name".to_owned())
+    found.unwrap_or_else(|| "name unknown".to_owned())
 }
 
 fn attach_as(program: &mut Xdp, interface: &str, mode: AyaMode) -> Result<FdLink, NetworkError> {

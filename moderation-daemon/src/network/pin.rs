@@ -106,7 +106,7 @@ impl Pins {
     }
 
     /// Leaves a mark that somebody took the program off `interface` on purpose,
-    /// or has not decided yet: [`super::reattach`] leaves it alone then.
+    /// or has not decided yet: [`super::reattach()`] leaves it alone then.
     pub(super) fn refuse(&self, interface: &str) -> Result<(), NetworkError> {
         let path = self.refusal(interface);
         match fs::create_dir(&path) {
