@@ -63,7 +63,6 @@ pub struct Place {
 impl Place {
     /// The place of a hash in a bitmap of `mask + 1` words.
     #[inline(always)]
-    #[expect(clippy::cast_possible_truncation, reason = "the upper half is wanted")]
     pub const fn of(hash: u64, mask: u64) -> Self {
         let word = ((hash >> 32) & mask) as u32;
         let [a, b, c, d] = Self::positions(hash);

@@ -64,10 +64,8 @@ impl Hint {
 pub fn v4_hints(address: Ipv4Addr, length: u8, mut set: impl FnMut(Hint)) {
     let [a, b, ..] = address.octets();
     let first = u16::from_be_bytes([a, b]);
-    let more = 16_u32.saturating_sub(length as u32);
-    for offset in 0..1_u32 << more {
-        set(Hint::v4(first.wrapping_add(offset as u16)));
-    }
+    let last = first | u16::MAX.checked_shr(length.into()).unwrap_or(0);
+    (first..=last).for_each(|upper| set(Hint::v4(upper)));
 }
 
 /// Calls `set` with every bit of an IPv6 prefix.
@@ -80,7 +78,6 @@ pub fn v6_hints(address: Ipv6Addr, length: u8, mut set: impl FnMut(Hint)) {
     if length >= 32 {
         return set(Hint::v6_32(upper));
     }
-    for offset in 0..1_u32 << 8_u32.saturating_sub(length as u32) {
-        set(Hint::wide(a.wrapping_add(offset as u8)));
-    }
+    let last = a | u8::MAX.checked_shr(length.into()).unwrap_or(0);
+    (a..=last).for_each(|first| set(Hint::wide(first)));
 }

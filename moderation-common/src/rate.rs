@@ -99,6 +99,7 @@ pub const fn suspicious(limit: u64) -> u64 {
 /// Blocks in each half of the sketch, a power of two, for a flood of so many
 /// attempts in a window from as many forged sources, and for a limit: the
 /// flood's share of a counter stays below a quarter of what is [`suspicious`].
+#[expect(clippy::cast_possible_truncation, reason = "at most 2^18 blocks")]
 pub const fn sketch_blocks(flood: u32, limit: u32) -> u32 {
     const FEWEST: u64 = 64;
     const MOST: u64 = 1 << 18; // 32 MiB for both halves

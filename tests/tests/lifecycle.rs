@@ -14,7 +14,9 @@ use aya::programs::{Xdp, loaded_links};
 use aya::{EbpfLoader, include_bytes_aligned};
 use moderation_common::map::FILTER;
 use moderation_daemon::config::{AttachMode, Connections};
-use moderation_daemon::network::{AttachOptions, Attachment, Pins, attach, attachments};
+use moderation_daemon::network::{
+    AttachOptions, Attachment, Pins, attach, attachments, detach, off,
+};
 use moderation_tests::cgroup::ControlGroup;
 use moderation_tests::chat::{self, Chat};
 use moderation_tests::daemon::{Daemon, Finished, Setup, binary};
@@ -307,6 +309,28 @@ fn off_takes_everything_of_every_layout_away_without_daemon_or_store() -> Result
     wait::until("the links to be gone", LONG, || {
         Ok((!links.into_iter().any(is_loaded)).then_some(()))
     })
+}
+
+#[test]
+fn what_is_taken_off_is_off_at_once_and_can_be_put_on_again() -> Result<()> {
+    if !need::root() {
+        return Ok(());
+    }
+    let (pair, board) = (Pair::new()?, Pinboard::reserve()?);
+    let (interfaces, mode) = (vec![INTERFACE.to_owned()], AttachMode::Native);
+    let options = AttachOptions { interfaces, mode, ..detached() };
+    for round in 0..20 {
+        let done = pair.host.run(|| Ok(attach(board.pins(), &options)?))?;
+        ensure!(done.failures.is_empty(), "round {round}: {done:?}");
+        let taken_off = if round % 2 == 0 {
+            detach(board.pins(), INTERFACE)?
+        } else {
+            off(board.pins())? == [INTERFACE]
+        };
+        let left = attached(&pair)?;
+        ensure!(taken_off && left.is_empty(), "round {round}: {left:?}");
+    }
+    Ok(())
 }
 
 /// Changes the configuration; takes effect at the next start.

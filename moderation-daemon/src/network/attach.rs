@@ -23,7 +23,7 @@ use super::{
     interface::attachment_of,
     migrate,
     object::{self, Parameters},
-    port,
+    port, sys,
 };
 use crate::config::{self, AttachMode};
 
@@ -442,7 +442,11 @@ pub fn detach(pins: &Pins, interface: &str) -> Result<bool, NetworkError> {
     }
     // Before the link goes: whoever puts programs back must not put this back.
     pins.refuse(interface)?;
-    remove_pin(&pins.link(interface))?;
+    let path = pins.link(interface);
+    // A link whose pin is removed lets go in the kernel's own time, and whoever
+    // attaches before that finds the interface taken. Should this fail, it is so.
+    drop(sys::detach_link(&path));
+    remove_pin(&path)?;
     Ok(true)
 }
 

@@ -1,5 +1,5 @@
-//! The few calls of bpf(2) that aya does not have: maps in batches, and pins
-//! opened for reading only. Nothing here knows what is in a map.
+//! The few calls of bpf(2) that aya does not have: maps in batches, pins opened
+//! for reading only, links detached at once. Nothing here knows what is in a map.
 
 use std::{
     ffi::CString,
@@ -192,12 +192,25 @@ fn run(command: u32, mut attr: bpf_attr, count: usize) -> Batch {
 
 /// Opens a pinned object that this user may read, but not write.
 pub(super) fn open_read_only(path: &Path) -> io::Result<OwnedFd> {
+    open(path, BPF_F_RDONLY)
+}
+
+/// Has a pinned link let go of what it holds, before this returns. The pin stays,
+/// and keeps a link that does nothing.
+pub(super) fn detach_link(path: &Path) -> io::Result<()> {
+    let link = open(path, 0)?;
+    let mut attr = empty();
+    attr.link_detach.link_fd = link.as_raw_fd().cast_unsigned();
+    bpf(bpf_cmd::BPF_LINK_DETACH as u32, &mut attr).map(drop)
+}
+
+fn open(path: &Path, flags: u32) -> io::Result<OwnedFd> {
     let path = CString::new(path.as_os_str().as_bytes())?;
     let mut attr = empty();
     // Field by field: a whole struct may come with anything in its padding, which
     // the kernel refuses here, behind the last field that it knows.
     attr.__bindgen_anon_4.pathname = path.as_ptr().addr() as u64;
-    attr.__bindgen_anon_4.file_flags = BPF_F_RDONLY;
+    attr.__bindgen_anon_4.file_flags = flags;
     let fd = bpf(bpf_cmd::BPF_OBJ_GET as u32, &mut attr)?;
     let fd = i32::try_from(fd).map_err(io::Error::other)?;
     // SAFETY: the kernel made this descriptor for us just now.
