@@ -83,7 +83,6 @@ fn source(frame: &Frame<'_>, packet: &Packet) -> Option<Reason> {
 
 /// Whether there may be a prefix around the source.
 #[inline(always)]
-#[expect(clippy::cast_possible_truncation, reason = "the upper bits are wanted")]
 fn is_hinted(hints: &Array<u64>, source: Source) -> bool {
     match source {
         Source::V4(key) => has(hints, Hint::v4((u32::from_be(key) >> 16) as u16)),

@@ -418,6 +418,6 @@ pub fn is_neighbour_discovery(frame: &Frame<'_>, packet: &Packet) -> bool {
     let [next, hop_limit] = next_and_hops.to_ne_bytes();
     let Ok(icmp) = frame.read::<u64>(packet.header + 40) else { return false };
     let [kind, code, ..] = icmp.to_ne_bytes();
-    let discovers = kind >= ROUTER_SOLICITATION && kind <= NEIGHBOUR_ADVERTISEMENT;
+    let discovers = (ROUTER_SOLICITATION..=NEIGHBOUR_ADVERTISEMENT).contains(&kind);
     next == ICMPV6 && hop_limit == 255 && code == 0 && discovers
 }

@@ -114,9 +114,10 @@ fn exact(source: Source, epoch: u64) -> Option<*mut RateEntry> {
     }
     let mut fresh = RateEntry { halves: [0; 2], excess: 0 };
     fresh.halves[(epoch & 1) as usize] = epoch << 32;
-    // Another CPU may have been quicker; then its entry counts.
     const ONLY_NEW: u64 = 1; // BPF_NOEXIST
-    drop(HEAVY.insert(key, fresh, ONLY_NEW));
+    // Refused if another CPU was quicker, whose entry counts then, or for want of
+    // room, of which the look tells.
+    HEAVY.insert(key, fresh, ONLY_NEW).ok();
     HEAVY.get_ptr_mut(key)
 }
 
@@ -178,7 +179,7 @@ pub(crate) fn handshake(source: Source, address: [u8; 16]) {
     let entry = match HANDSHAKES.get_ptr_mut(key) {
         Some(entry) => entry,
         None => {
-            drop(HANDSHAKES.insert(key, RateEntry { halves: [0; 2], excess: 0 }, 0));
+            HANDSHAKES.insert(key, RateEntry { halves: [0; 2], excess: 0 }, 0).ok();
             let Some(entry) = HANDSHAKES.get_ptr_mut(key) else { return };
             entry
         }

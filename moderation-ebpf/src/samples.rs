@@ -36,7 +36,7 @@ pub(crate) fn take(frame: &Frame<'_>, packet: &Packet, reason: u32, control: &Co
         address: packet.octets(frame),
         family,
         reason,
-        bytes: frame.len() as u32,
+        bytes: u32::try_from(frame.len()).unwrap_or(u32::MAX),
         port,
         protocol,
     });

@@ -190,12 +190,12 @@ impl Guards {
     pub fn read(pins: &Pins) -> Result<Self, NetworkError> {
         let mut all = Self::default();
         let v4: LpmTrie<_, [u8; 4], u32> = open_trie(pins.open_to_read(GUARD_V4)?, GUARD_V4)?;
-        for item in v4.iter() {
+        for item in &v4 {
             let (key, class) = item.map_err(NetworkError::map("read", GUARD_V4))?;
             all.add(key.prefix_len(), key.data().into(), class);
         }
         let v6: LpmTrie<_, [u8; 16], u32> = open_trie(pins.open_to_read(GUARD_V6)?, GUARD_V6)?;
-        for item in v6.iter() {
+        for item in &v6 {
             let (key, class) = item.map_err(NetworkError::map("read", GUARD_V6))?;
             all.add(key.prefix_len(), key.data().into(), class);
         }

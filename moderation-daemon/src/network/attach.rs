@@ -67,7 +67,7 @@ impl AttachOptions {
             ports: config.ports.clone(),
             max_bans: config.max_bans,
             max_networks: config.max_networks,
-            syn: config.syn.clone(),
+            syn: config.syn,
             connections: config.connections.clone(),
         }
     }
@@ -125,7 +125,7 @@ impl Loaded {
         let parameters = Parameters {
             max_bans: options.max_bans,
             max_networks: options.max_networks,
-            syn: options.syn.clone(),
+            syn: options.syn,
             connections: options.connections.clone(),
             ports: options.ports.clone(),
             seeds,

@@ -522,8 +522,8 @@ impl Blocker {
         });
         self.exact = (room.capacity as usize).saturating_sub(room.left);
         self.hosts = self.maps.hosts.for_each(|_, _| {})?;
-        let all = removed.into_iter().chain(written).chain([blocks]);
-        all.fold(Ok(Changes::default()), |sum, changes| sum.and_then(|sum| Ok(sum + changes?)))
+        let mut all = removed.into_iter().chain(written).chain([blocks]);
+        all.try_fold(Changes::default(), |sum, changes| Ok(sum + changes?))
     }
 
     /// Compares the exact maps with what is wanted, and counts their entries

@@ -22,6 +22,9 @@ use super::{
 /// Entries that are read or written by one call: some 300 µs' worth.
 pub(super) const BATCH: usize = 1_024;
 
+/// Keys and their values.
+pub(super) type Page<'p, K> = (&'p [K], &'p [u64]);
+
 /// A pinned map from `K` to an expiry.
 #[derive(Debug)]
 pub(super) struct Exact<K> {
@@ -161,7 +164,7 @@ impl<K: Pod + Default> Exact<K> {
     pub(super) fn page<'p>(
         &self,
         pages: &'p mut Pages<K, u64>,
-    ) -> Result<Option<(&'p [K], &'p [u64])>, NetworkError> {
+    ) -> Result<Option<Page<'p, K>>, NetworkError> {
         pages.next(self.fd()).map_err(|error| self.failed("read", error))
     }
 

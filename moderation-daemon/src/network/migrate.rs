@@ -68,7 +68,7 @@ fn copy_exact<K: aya::Pod + Default>(
             .map_err(NetworkError::map("open", name))
     };
     let (from, mut to) = (open(from)?, open(to)?);
-    for item in from.iter() {
+    for item in &from {
         let (key, expiry) = item.map_err(NetworkError::map("read", name))?;
         // Not there, most likely.
         let known = to.get(&key, 0).unwrap_or(0);
@@ -90,7 +90,7 @@ fn copy_trie<K: aya::Pod, V: aya::Pod>(
             .map_err(NetworkError::map("open", name))
     };
     let (from, mut to) = (open(from)?, open(to)?);
-    for item in from.iter() {
+    for item in &from {
         let (key, value) = item.map_err(NetworkError::map("read", name))?;
         to.insert(&key, value, 0).map_err(NetworkError::map("write to", name))?;
     }

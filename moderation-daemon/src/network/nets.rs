@@ -67,11 +67,11 @@ impl Nets {
     /// Every block in the kernel.
     pub(super) fn all(&self) -> Result<BTreeMap<IpNet, BanEntry>, NetworkError> {
         let mut all = BTreeMap::new();
-        for item in self.v4.iter() {
+        for item in &self.v4 {
             let (key, value) = item.map_err(NetworkError::map("read", NETS_V4))?;
             add(&mut all, key.prefix_len(), key.data().into(), value);
         }
-        for item in self.v6.iter() {
+        for item in &self.v6 {
             let (key, value) = item.map_err(NetworkError::map("read", NETS_V6))?;
             add(&mut all, key.prefix_len(), key.data().into(), value);
         }

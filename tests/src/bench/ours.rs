@@ -42,7 +42,7 @@ impl Filter {
         let program = pinned()?;
         // On the same maps, and pinned in the place of the first.
         let window = std::time::Duration::from_millis(2);
-        let syn = Syn { limit: u32::MAX, window, ..options.syn.clone() };
+        let syn = Syn { limit: u32::MAX, window, ..options.syn };
         attach(kernel.pins(), &AttachOptions { syn, ..options })?;
         let patient = pinned()?;
         Ok(Self { kernel, program, patient })
