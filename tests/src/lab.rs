@@ -26,8 +26,9 @@ pub const BYSTANDER_V4: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 5);
 pub const BYSTANDER_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 3, 0, 0, 0, 5);
 /// The other end of a [`Pair`].
 pub const CLIENT_V4: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 2);
-/// The IPv6 address of the other end of a [`Pair`].
-pub const CLIENT_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 1, 0, 0, 0, 2);
+/// The IPv6 address of the other end of a [`Pair`]; not of the host's /64, which
+/// cannot be banned, for the host itself is in it.
+pub const CLIENT_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 4, 0, 0, 0, 2);
 
 /// A hundred more addresses that the abuser owns, 198.51.100.10 to .109.
 pub fn abuser_pool() -> impl Iterator<Item = IpAddr> {
@@ -112,9 +113,17 @@ impl Pair {
         let host = Namespace::create(format!("{name}-host"))?;
         let client = Namespace::create(format!("{name}-client"))?;
         join((&host, INTERFACE), (&client, INTERFACE))?;
-        host.configure(&addressing(INTERFACE, (HOST_V4, HOST_V6)))?;
-        client.configure(&addressing(INTERFACE, (CLIENT_V4, CLIENT_V6)))?;
-        Ok(Self { host, client })
+        let pair = Self { host, client };
+        pair.address()?;
+        Ok(pair)
+    }
+
+    /// Brings both ends up with their addresses; again, if the wire is another.
+    pub fn address(&self) -> Result<()> {
+        self.host.configure(&addressing(INTERFACE, (HOST_V4, HOST_V6)))?;
+        self.client.configure(&addressing(INTERFACE, (CLIENT_V4, CLIENT_V6)))?;
+        self.host.configure(&[format!("route add {CLIENT_V6}/128 dev {INTERFACE}")])?;
+        self.client.configure(&[format!("route add {HOST_V6}/128 dev {INTERFACE}")])
     }
 }
 

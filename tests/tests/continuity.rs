@@ -245,12 +245,12 @@ fn migrate_back_and_forth(what: &str, prefixes: [&str; 2]) -> Result<()> {
 
 #[test]
 fn nothing_gets_through_or_lost_while_the_maps_are_laid_out_anew() -> Result<()> {
-    migrate_back_and_forth("migration", ["192.0.2.2", "2001:db8:0:1::/64"])
+    migrate_back_and_forth("migration", ["192.0.2.2", "2001:db8:0:4::/64"])
 }
 
 #[test]
 fn nothing_gets_through_or_lost_while_maps_of_blocks_are_laid_out_anew() -> Result<()> {
-    migrate_back_and_forth("migration of blocks", ["192.0.2.2/31", "2001:db8:0:1::2/128"])
+    migrate_back_and_forth("migration of blocks", ["192.0.2.2/31", "2001:db8:0:4::2/128"])
 }
 
 /// Opens the maps as soon as it can, again and again, until told to stop: a
@@ -276,7 +276,7 @@ fn a_daemon_that_opens_the_maps_before_the_loader_is_done_hides_no_ban() -> Resu
     let (pair, board) = (wire()?, Pinboard::reserve()?);
     let [old, new] = LAYOUTS.map(|layout| Pins::of_schema(board.path(), layout));
     lay_out(&pair, &old, AttachMode::Native)?;
-    ban(&old, ["192.0.2.2", "2001:db8:0:1::2/128"])?;
+    ban(&old, ["192.0.2.2", "2001:db8:0:4::2/128"])?;
     let mut traffic = Traffic::start(&pair, &old)?;
     for round in 0..ROUNDS {
         let to = if round % 2 == 0 { &new } else { &old };

@@ -99,10 +99,10 @@ fn gateways_of_every_table_and_of_several_hops_are_found() -> Result<()> {
         "192.0.2.11",
         "192.0.2.12",
         "192.0.2.14",
-        "2001:db8:0:1::2",
         "2001:db8:0:1::11",
         "2001:db8:0:1::12",
         "2001:db8:0:1::13",
+        "2001:db8:0:4::2",
     ];
     assert_eq!(chosen(&found, Why::Gateway), expected.map(ip));
     Ok(())

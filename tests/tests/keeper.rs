@@ -13,7 +13,7 @@ use moderation_common::{BanEntry, Reason};
 use moderation_daemon::network::{AllowMaps, Counters, Guards, Network, Pins};
 use moderation_tests::daemon::{Daemon, Setup};
 use moderation_tests::lab::{
-    ABUSER_V4, BYSTANDER_V4, CLIENT_V4, CLIENT_V6, HOST_V4, HOST_V6, INTERFACE, Lab, Pair,
+    ABUSER_V4, BYSTANDER_V4, CLIENT_V4, HOST_V4, HOST_V6, INTERFACE, Lab, Pair,
 };
 use moderation_tests::namespace::{Namespace, join};
 use moderation_tests::session::Sessions;
@@ -214,14 +214,7 @@ fn the_session_that_bans_itself_is_refused_also_under_sudo() -> Result<()> {
 fn renew(pair: &Pair) -> Result<()> {
     pair.host.configure(&[format!("link delete {INTERFACE}")])?;
     join((&pair.host, INTERFACE), (&pair.client, INTERFACE))?;
-    for (end, v4, v6) in [(&pair.host, HOST_V4, HOST_V6), (&pair.client, CLIENT_V4, CLIENT_V6)] {
-        end.configure(&[
-            format!("link set {INTERFACE} up"),
-            format!("address add {v4}/24 dev {INTERFACE}"),
-            format!("address add {v6}/64 dev {INTERFACE} nodad"),
-        ])?;
-    }
-    Ok(())
+    pair.address()
 }
 
 fn attachments(host: &Host) -> Result<Vec<String>> {

@@ -74,8 +74,11 @@ impl Overlay<'_> {
         if let Some(trusted) = trust.of(ip).filter(|_| trust.protects(ip)) {
             return Some(Err(trusted));
         }
-        let prefix = Prefix::around(ip, self.engine.rules.ban.v6_prefix);
-        Some(trust.forbidding(prefix).map_or(Ok(prefix), Err))
+        // A neighbour of this host's in its own /64 is banned alone.
+        let block = Prefix::around(ip, self.engine.rules.ban.v6_prefix);
+        let candidates = [block, Prefix::around(ip, 128)];
+        let bannable = candidates.into_iter().find(|prefix| trust.forbidding(*prefix).is_none());
+        bannable.map(Ok).or_else(|| trust.forbidding(block).map(Err))
     }
 
     /// Whether the kernel is to enforce a ban for this violation.
