@@ -188,6 +188,11 @@ pub(crate) fn handshake(source: Source, address: [u8; 16]) {
     if limit == 0 || count <= limit {
         return;
     }
+    // SAFETY: as in `count`.
+    #[expect(unsafe_code, reason = "map values are reached by pointer")]
+    unsafe {
+        increment(&raw mut (*entry).excess);
+    }
     match OVERRUNS.reserve::<Overrun>(0) {
         Some(mut slot) => {
             slot.write(Overrun { source: key, address, count });

@@ -198,12 +198,13 @@ impl Board {
         }
     }
 
-    /// The banned and imported prefixes that lie within a block.
-    pub(super) fn within(&self, block: IpNet) -> Vec<Prefix> {
+    /// The banned and imported prefixes that lie within a block, or around it.
+    pub(super) fn touching(&self, block: IpNet) -> Vec<Prefix> {
         let state = self.read();
-        let is_within = |prefix: &Prefix| block.contains(&prefix.net());
-        let bans = state.bans.prefixes().filter(is_within);
-        bans.chain(state.imports.iter().map(|(prefix, _)| prefix).filter(is_within)).collect()
+        let touches =
+            |prefix: &Prefix| block.contains(&prefix.net()) || prefix.net().contains(&block);
+        let bans = state.bans.prefixes().filter(touches);
+        bans.chain(state.imports.iter().map(|(prefix, _)| prefix).filter(touches)).collect()
     }
 
     /// Whether the kernel blocks a prefix, as far as is known.

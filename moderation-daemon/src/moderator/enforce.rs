@@ -295,11 +295,11 @@ impl Enforcer {
     }
 
     /// Makes the kernel agree about who is protected, and about those who are
-    /// banned within a prefix that is newly so or no longer.
+    /// banned around a prefix that is newly so or no longer.
     pub(super) fn reconcile_allowlist(&mut self, allowlist: &[IpNet], changed: IpNet) {
         self.leave_changed_pins();
         self.reconcile_prefixes(allowlist);
-        self.project_within(changed);
+        self.project_touching(changed);
     }
 
     /// Makes the kernel's allowlist agree, and looks at nobody's ban.
@@ -310,9 +310,10 @@ impl Enforcer {
         }
     }
 
-    /// Makes the kernel agree about those who are banned within a block.
-    pub(super) fn project_within(&mut self, changed: IpNet) {
-        let mut moved = self.board.within(changed);
+    /// Makes the kernel agree about those who are banned within a block, or in
+    /// one around it.
+    pub(super) fn project_touching(&mut self, changed: IpNet) {
+        let mut moved = self.board.touching(changed);
         moved.retain(|prefix| self.wanted(*prefix).is_some() != self.board.is_blocked(*prefix));
         self.project(moved);
     }

@@ -492,17 +492,16 @@ impl Task {
     }
 
     /// Goes by who is guarded in the kernel: an operator who has logged in, or
-    /// out. Whoever is banned and no longer guarded is blocked from now on.
+    /// out. Whoever is banned and no longer guarded is blocked from now on; who
+    /// is guarded now is not, nor counted as if he were.
     fn follow_guards(&mut self) {
         let Some(before) = self.enforcer.read_guards() else { return };
         let allowlist = mem::take(&mut self.allowlist);
         self.set_allowlist(allowlist);
         let now = self.enforcer.guards().clone();
-        for gone in before.guards.difference(&now.guards) {
-            self.enforcer.project_within(*gone);
-        }
-        for gone in before.proxies.difference(&now.proxies) {
-            self.enforcer.project_within(*gone);
+        let guards = before.guards.symmetric_difference(&now.guards);
+        for changed in guards.chain(before.proxies.symmetric_difference(&now.proxies)) {
+            self.enforcer.project_touching(*changed);
         }
     }
 
