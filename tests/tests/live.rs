@@ -28,6 +28,9 @@ const SHORT: Duration = Duration::from_millis(400);
 /// For attempts of which nobody awaits the end.
 const AT_ONCE: Duration = Duration::from_millis(5);
 
+/// Whom nothing belongs to (`nobody`).
+const DAEMON_UID: u32 = 65534;
+
 /// Further addresses of the client.
 const QUIET: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 77);
 const ALLOWED: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 78);
@@ -37,7 +40,8 @@ const STRANGER: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 99);
 /// Handshakes of one source that are no violation.
 const LIMIT: usize = 5;
 
-/// A daemon behind a loader, and somebody who listens where it may be connected to.
+/// A daemon without privileges, on what a loader has attached, and perhaps
+/// somebody who listens.
 struct Scene {
     daemon: Daemon,
     pair: Pair,
@@ -79,8 +83,10 @@ impl Scene {
                 Some(pair.host.spawn(command)?)
             }
         };
-        let mut daemon = Setup::new().inside(&pair.host).overrides(overrides).prepare()?;
-        daemon.ctl(&["xdp", "attach", "--interface", INTERFACE])?.success()?;
+        let setup = Setup::new().inside(&pair.host).unprivileged(DAEMON_UID, DAEMON_UID);
+        let mut daemon = setup.overrides(overrides).prepare()?;
+        let owner = DAEMON_UID.to_string();
+        daemon.ctl(&["xdp", "attach", "--interface", INTERFACE, "--owner", &owner])?.success()?;
         daemon.start()?;
         Ok(Self { daemon, pair, _listener: listener, _group: group })
     }
