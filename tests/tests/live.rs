@@ -11,7 +11,7 @@ use aya::maps::{Array, HashMap as BpfHashMap, Map, MapData, MapError};
 use ipnet::IpNet;
 use moderation_common::map::{BANS_V4, CONTROL};
 use moderation_common::{BanEntry, Reason, v4_key};
-use moderation_daemon::network::{AllowMaps, Counters, Guards, Pins};
+use moderation_daemon::network::{AllowMaps, BanMaps, Counters, Guards, Pins};
 use moderation_tests::cgroup::ControlGroup;
 use moderation_tests::chat::{self, Chat};
 use moderation_tests::daemon::{Daemon, Setup, binary};
@@ -400,11 +400,14 @@ fn guards_that_come_and_go_are_followed_and_bans_that_stood_are_enforced_again()
     assert_eq!(status["network"]["enforced"], 0, "{status}");
 
     guard(&pins, |guards| guards.guards.retain(|guard| ![prefix, quiet].contains(guard)))?;
+    let maps = BanMaps::open(&pins)?;
+    wait::until("bans that stood to be enforced again", LONG, || {
+        let are_in = maps.get("192.0.2.2".parse()?)?.is_some()
+            && maps.get("192.0.2.64/26".parse()?)?.is_some();
+        Ok(are_in.then_some(()))
+    })?;
     for ip in [CLIENT_V4, QUIET] {
-        let visitor = scene.visitor(ip);
-        wait::until("a ban that stood to be enforced again", LONG, || {
-            Ok((visitor.look() == Outcome::Timeout).then_some(()))
-        })?;
+        assert_eq!(scene.visitor(ip).look(), Outcome::Timeout, "{ip}");
         assert_eq!(scene.ban_of(ip)?["enforced"], true, "{ip}");
     }
     scene.daemon.ctl(&again)?.success()?;
