@@ -11,7 +11,7 @@ use aya::maps::{Array, HashMap as BpfHashMap, Map, MapData, MapError};
 use ipnet::IpNet;
 use moderation_common::map::{BANS_V4, CONTROL};
 use moderation_common::{BanEntry, Reason, v4_key};
-use moderation_daemon::network::{AllowMaps, Counters, Guards, Pins};
+use moderation_daemon::network::{AllowMaps, BanMaps, Counters, Guards, Pins};
 use moderation_tests::cgroup::ControlGroup;
 use moderation_tests::chat::{self, Chat};
 use moderation_tests::daemon::{Daemon, Setup, binary};
@@ -28,6 +28,9 @@ const SHORT: Duration = Duration::from_millis(400);
 /// For attempts of which nobody awaits the end.
 const AT_ONCE: Duration = Duration::from_millis(5);
 
+/// Whom nothing belongs to (`nobody`).
+const DAEMON_UID: u32 = 65534;
+
 /// Further addresses of the client.
 const QUIET: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 77);
 const ALLOWED: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 78);
@@ -37,7 +40,8 @@ const STRANGER: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 99);
 /// Handshakes of one source that are no violation.
 const LIMIT: usize = 5;
 
-/// A daemon behind a loader, and somebody who listens where it may be connected to.
+/// A daemon without privileges, on what a loader has attached, and perhaps
+/// somebody who listens.
 struct Scene {
     daemon: Daemon,
     pair: Pair,
@@ -79,8 +83,10 @@ impl Scene {
                 Some(pair.host.spawn(command)?)
             }
         };
-        let mut daemon = Setup::new().inside(&pair.host).overrides(overrides).prepare()?;
-        daemon.ctl(&["xdp", "attach", "--interface", INTERFACE])?.success()?;
+        let setup = Setup::new().inside(&pair.host).unprivileged(DAEMON_UID, DAEMON_UID);
+        let mut daemon = setup.overrides(overrides).prepare()?;
+        let owner = DAEMON_UID.to_string();
+        daemon.ctl(&["xdp", "attach", "--interface", INTERFACE, "--owner", &owner])?.success()?;
         daemon.start()?;
         Ok(Self { daemon, pair, _listener: listener, _group: group })
     }
@@ -394,11 +400,14 @@ fn guards_that_come_and_go_are_followed_and_bans_that_stood_are_enforced_again()
     assert_eq!(status["network"]["enforced"], 0, "{status}");
 
     guard(&pins, |guards| guards.guards.retain(|guard| ![prefix, quiet].contains(guard)))?;
+    let maps = BanMaps::open(&pins)?;
+    wait::until("bans that stood to be enforced again", LONG, || {
+        let are_in = maps.get("192.0.2.2".parse()?)?.is_some()
+            && maps.get("192.0.2.64/26".parse()?)?.is_some();
+        Ok(are_in.then_some(()))
+    })?;
     for ip in [CLIENT_V4, QUIET] {
-        let visitor = scene.visitor(ip);
-        wait::until("a ban that stood to be enforced again", LONG, || {
-            Ok((visitor.look() == Outcome::Timeout).then_some(()))
-        })?;
+        assert_eq!(scene.visitor(ip).look(), Outcome::Timeout, "{ip}");
         assert_eq!(scene.ban_of(ip)?["enforced"], true, "{ip}");
     }
     scene.daemon.ctl(&again)?.success()?;
