@@ -19,8 +19,8 @@ use crate::{
 };
 
 /// Entries that are on their way at a time: little enough that the kernel has
-/// them in a millisecond or two, for decisions wait that long.
-pub const SLICE: usize = 2_048;
+/// them in half a millisecond, for decisions wait that long.
+pub const SLICE: usize = 512;
 /// More lists are a mistake; each is asked about every address.
 const MAX_LISTS: usize = 64;
 /// Refused entries that are named.

@@ -65,7 +65,7 @@ pub struct RunMismatch;
 
 /// Rows that one transaction writes or removes: few enough to be over in
 /// milliseconds.
-const SLICE: usize = 2_048;
+const SLICE: usize = 512;
 
 impl ImportStore {
     /// Opens the lists that belong to the store at `store`.
