@@ -1,6 +1,6 @@
 //! What the kernel tells as it happens, on its way to who wants it: handshakes
 //! beyond the limit to the moderator, samples of dropped packets to operators
-//! who watch. It judges nothing. What it cannot keep up with is counted.
+//! who watch; and making room for what it has to count. It judges nothing. What it cannot keep up with is counted.
 
 use std::{
     collections::VecDeque,
@@ -19,7 +19,7 @@ use crate::{
     engine::Subject,
     metrics::Metrics,
     moderator::Moderator,
-    network::{Dropped, NetworkError, Overruns, Pins, Samples},
+    network::{Dropped, Epoch, NetworkError, Overruns, Pins, Rates, Samples, Table},
 };
 
 /// How often to look whether the pins are others, or there at all.
@@ -49,6 +49,25 @@ pub async fn follow_overruns(pins: Pins, moderator: Moderator, metrics: Arc<Metr
             }
         }
         tokio::time::sleep(LOOK_INTERVAL).await;
+    }
+}
+
+/// Takes sources that have been quiet for a window out of the kernel's exact
+/// table, once a window, for as long as the daemon lives: a table that only fills
+/// would one day shed nobody more.
+pub async fn forget_quiet_sources(pins: Pins, window: Duration) {
+    loop {
+        tokio::time::sleep(window.max(LOOK_INTERVAL)).await;
+        let pins = pins.clone();
+        // Asking the kernel blocks. A panic has been reported by the runtime already.
+        drop(tokio::task::spawn_blocking(move || forget_quiet(&pins, window)).await);
+    }
+}
+
+fn forget_quiet(pins: &Pins, window: Duration) {
+    let Some(mut rates) = opened(pins, |pins| Rates::open(pins, Table::Heavy)) else { return };
+    if let Err(error) = rates.forget_quiet(Epoch::at(clock::monotonic_ns(), window)) {
+        tracing::warn!(error = &error as &dyn std::error::Error, "cannot forget quiet sources");
     }
 }
 

@@ -11,7 +11,7 @@ use aya::maps::{Array, HashMap as BpfHashMap, Map, MapData, MapError};
 use ipnet::IpNet;
 use moderation_common::map::{BANS_V4, CONTROL};
 use moderation_common::{BanEntry, Reason, v4_key};
-use moderation_daemon::network::{AllowMaps, BanMaps, Counters, Guards, Pins};
+use moderation_daemon::network::{AllowMaps, BanMaps, Counters, Guards, Pins, Rates, Table};
 use moderation_tests::cgroup::ControlGroup;
 use moderation_tests::chat::{self, Chat};
 use moderation_tests::daemon::{Daemon, Setup, binary};
@@ -256,6 +256,23 @@ fn top_shows_who_connects_and_who_tries_too_often() -> Result<()> {
     let words: Vec<_> = line.context(text.clone())?.split_whitespace().collect();
     assert_eq!(words, ["192.0.2.2", "7", "2", "over", "the", "limit"], "{text}");
     Ok(())
+}
+
+#[test]
+fn a_source_that_has_become_quiet_makes_room_in_the_exact_table() -> Result<()> {
+    if !need::root() {
+        return Ok(());
+    }
+    let scene = Scene::new(json!({ "network": { "syn": { "limit": 20, "window": "2s" } } }))?;
+    let flooding = scene.visitor(CLIENT_V4).patience(AT_ONCE);
+    let counted = || -> Result<usize> { Ok(Rates::open(&scene.pins(), Table::Heavy)?.len()?) };
+    wait::until("a source to be counted exactly", LONG, || {
+        for _ in 0..30 {
+            flooding.connect().err();
+        }
+        Ok((counted()? == 1).then_some(()))
+    })?;
+    wait::until("it to be forgotten", LONG, || Ok((counted()? == 0).then_some(())))
 }
 
 #[test]
