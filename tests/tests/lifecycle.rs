@@ -322,6 +322,8 @@ fn what_is_taken_off_is_off_at_once_and_can_be_put_on_again() -> Result<()> {
     for round in 0..20 {
         let done = pair.host.run(|| Ok(attach(board.pins(), &options)?))?;
         ensure!(done.failures.is_empty(), "round {round}: {done:?}");
+        // As a loader does that asks whose the programs on its interface are.
+        let _looked_at = PinnedLink::from_pin(board.pins().link(INTERFACE))?;
         let taken_off = if round % 2 == 0 {
             detach(board.pins(), INTERFACE)?
         } else {

@@ -442,12 +442,17 @@ pub fn detach(pins: &Pins, interface: &str) -> Result<bool, NetworkError> {
     }
     // Before the link goes: whoever puts programs back must not put this back.
     pins.refuse(interface)?;
-    let path = pins.link(interface);
-    // A link whose pin is removed lets go in the kernel's own time, and whoever
-    // attaches before that finds the interface taken. Should this fail, it is so.
-    drop(sys::detach_link(&path));
-    remove_pin(&path)?;
+    let_go(&pins.link(interface))?;
     Ok(true)
+}
+
+/// Off at once. A link whose pin is removed lets go in the kernel's own time, and
+/// as long as somebody looks at it, such as another loader that asks whose the
+/// programs on its interface are; whoever attaches before that finds the interface
+/// taken. Should the first step fail, it is so.
+fn let_go(link: &Path) -> Result<(), NetworkError> {
+    drop(sys::detach_link(link));
+    remove_pin(link)
 }
 
 /// Takes the programs off every interface and removes every pin; nothing is
@@ -460,7 +465,7 @@ pub fn off(pins: &Pins) -> Result<Vec<String>, NetworkError> {
     let mut interfaces = Vec::new();
     for pins in pins.others().iter().chain([pins]) {
         for interface in pins.interfaces() {
-            remove_pin(&pins.link(&interface))?;
+            let_go(&pins.link(&interface))?;
             interfaces.push(interface);
         }
     }
