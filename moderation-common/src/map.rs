@@ -39,8 +39,10 @@ pub const COUNTERS: &str = "COUNTERS";
 pub const ALARMS: &str = "ALARMS";
 /// The sketch of connection attempts; see [`SketchBlock`](crate::SketchBlock).
 pub const SKETCH: &str = "SKETCH";
-/// The boot clock as it was read last, per CPU.
+/// The clocks as they were read last, per CPU.
 pub const CLOCK: &str = "CLOCK";
+/// Whom each CPU has found banned lately.
+pub const RECENT: &str = "RECENT";
 /// Sources whose connection attempts are counted exactly:
 /// [`RateKey`](crate::RateKey) to [`RateEntry`](crate::RateEntry).
 pub const HEAVY: &str = "HEAVY";
@@ -76,7 +78,7 @@ pub const DAEMON_MAPS: [&str; 17] = [
 /// ban would miss, and cannot ban whom they protect.
 pub const GUARD_MAPS: [&str; 4] = [GUARD_V4, GUARD_V6, GUARD_HINTS, PORTS];
 /// Maps that are root's alone.
-pub const ROOT_MAPS: [&str; 2] = [SKETCH, CLOCK];
+pub const ROOT_MAPS: [&str; 3] = [SKETCH, CLOCK, RECENT];
 
 /// The XDP program's symbol.
 pub const PROGRAM: &str = "moderation";

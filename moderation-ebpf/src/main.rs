@@ -19,6 +19,8 @@ mod exempt;
 #[cfg(target_arch = "bpf")]
 mod rates;
 #[cfg(target_arch = "bpf")]
+mod recent;
+#[cfg(target_arch = "bpf")]
 mod samples;
 
 /// On the host there is nothing to run; the workspace only wants it to build.
@@ -66,6 +68,9 @@ mod program {
         let hash = bans::seeds().hash(packet.source);
         let mut passes_as = Reason::Pass.index();
         if let Some(reason) = bans::find(frame, &packet, hash, control) {
+            if control.is_quiet() && !exempt::may_be(frame, &packet) {
+                return reason.index();
+            }
             let [place, key] = packet.pack();
             let (start, end) = frame.ends();
             let noted = if control.is_quiet() { 0 } else { NOTED };

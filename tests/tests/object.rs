@@ -9,7 +9,7 @@ use moderation_common::map::{
     ALARMS, ALLOW_HINTS, ALLOW_V4, ALLOW_V6, BANS_HOST, BANS_V4, BANS_V6, CLOCK, CONTROL, COUNTERS,
     DAEMON_MAPS, FILTER, GUARD_HINTS, GUARD_MAPS, GUARD_V4, GUARD_V6, HANDSHAKE_PROGRAM,
     HANDSHAKES, HEAVY, MAX_HANDSHAKES, MAX_PORTS, NETS_V4, NETS_V6, OVERRUN_BYTES, OVERRUNS, PORTS,
-    PROGRAM, ROOT_MAPS, SAMPLE_BYTES, SAMPLES, SEEDS, SKETCH, global,
+    PROGRAM, RECENT, ROOT_MAPS, SAMPLE_BYTES, SAMPLES, SEEDS, SKETCH, global,
 };
 use moderation_common::{
     Alarm, BanEntry, Control, Counter, HINT_WORDS, RateEntry, RateKey, Reason, SKETCH_BLOCK_BYTES,
@@ -86,7 +86,8 @@ fn count_shapes() -> Vec<(&'static str, Shape)> {
     vec![
         (COUNTERS, (PERCPU_ARRAY as u32, 4, size_of::<Counter>(), Reason::ALL.len(), 0)),
         (ALARMS, (PERCPU_ARRAY as u32, 4, 8, Alarm::ALL.len(), 0)),
-        (CLOCK, (PERCPU_ARRAY as u32, 4, 16, 1, 0)),
+        (CLOCK, (PERCPU_ARRAY as u32, 4, 24, 1, 0)),
+        (RECENT, (PERCPU_ARRAY as u32, 4, 24, 64, 0)),
         (SKETCH, (ARRAY as u32, 4, of(SKETCH_BLOCK_BYTES), 2, BPF_F_MMAPABLE)),
         (HEAVY, (HASH as u32, key, entry, 16_384, 0)),
         (HANDSHAKES, (LRU_HASH as u32, key, entry, of(MAX_HANDSHAKES), 0)),

@@ -335,7 +335,11 @@ impl Blocker {
             Ok(Inserted::New) => self.gained(key),
             _ => self.filter.remove(hash),
         }
-        inserted.map(drop)
+        match inserted? {
+            Inserted::New => Ok(()),
+            // It may end sooner now.
+            Inserted::Known => self.control.forget(),
+        }
     }
 
     fn gained(&mut self, key: Key) {
@@ -392,10 +396,11 @@ impl Blocker {
         let Some(hash) = key.hash(self.filter.seeds()).filter(|_| removed) else {
             return Ok(());
         };
+        let forgotten = self.control.forget();
         if !self.filter.knows(hash) {
             // Somebody else had put it there: it was never counted.
             self.filter.distrust();
-            return Ok(());
+            return forgotten;
         }
         self.filter.remove(hash);
         self.exact = self.exact.saturating_sub(1);
@@ -403,7 +408,7 @@ impl Blocker {
             self.hosts = self.hosts.saturating_sub(1);
             return self.switch();
         }
-        Ok(())
+        forgotten
     }
 
     /// Blocks prefixes that are not blocked yet, a thousand to a call. What one
@@ -474,7 +479,9 @@ impl Blocker {
     pub(super) fn reconcile(&mut self, wanted: Desired) -> Reconciled {
         let mut failed = HashSet::new();
         let result = self.reconcile_all(wanted, &mut failed);
-        let result = result.and_then(|changes| self.switch().map(|()| changes));
+        // Also after a failure, before which some may have gone.
+        let switched = self.switch().and_then(|()| self.control.forget());
+        let result = result.and_then(|changes| switched.map(|()| changes));
         Reconciled { failed, result }
     }
 

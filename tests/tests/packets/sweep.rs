@@ -6,7 +6,7 @@ use std::net::Ipv6Addr;
 use aya::Pod;
 use aya::maps::{HashMap as BpfHashMap, Map, MapData};
 use moderation_common::map::{BANS_HOST, BANS_V4, BANS_V6};
-use moderation_common::{BanEntry, Reason, v4_key};
+use moderation_common::{BanEntry, FILTER_BITS, Reason, v4_key};
 use moderation_daemon::engine::Prefix;
 use moderation_daemon::network::{AttachOptions, Changes, Desired, Swept, filter_bits, verify};
 use moderation_tests::frame::{Frame, SOURCE_V4, SOURCE_V6};
@@ -72,7 +72,7 @@ fn what_nobody_wants_is_removed_and_another_expiry_is_written() {
     }
     assert_eq!(kernel.judge(&Frame::default().bytes()).expect("judged"), Reason::Pass);
     assert_eq!(kernel.network.fill().exact, 2);
-    assert!(filter_bits(kernel.pins()).expect("read") <= 8);
+    assert!(filter_bits(kernel.pins()).expect("read") <= 2 * FILTER_BITS);
 }
 
 #[test]
