@@ -9,7 +9,7 @@ use crate::clock;
 
 /// Sources that are remembered at most: more than attack one host from few
 /// places, and few enough to stay in the CPU's first cache.
-const REMEMBERED: u64 = 64;
+const REMEMBERED: u32 = 64;
 
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -25,7 +25,7 @@ struct Finding {
 }
 
 #[map]
-static RECENT: PerCpuArray<Finding> = PerCpuArray::with_max_entries(REMEMBERED as u32, 0);
+static RECENT: PerCpuArray<Finding> = PerCpuArray::with_max_entries(REMEMBERED, 0);
 
 /// What is remembered in the place of one source, and what would be if that
 /// source were banned.
@@ -39,7 +39,7 @@ pub(crate) struct Memory {
 #[inline(always)]
 pub(crate) fn of(source: Source, hash: u64, control: &Control) -> Option<Memory> {
     // Bits that the prefilter's first look does not use.
-    let place = RECENT.get_ptr_mut(((hash >> 24) & (REMEMBERED - 1)) as u32)?;
+    let place = RECENT.get_ptr_mut((hash >> 24 & 0xff) as u32 % REMEMBERED)?;
     let (family, key) = match source {
         Source::V4(key) => (4, u64::from(key)),
         Source::V6(key) => (6, key),
