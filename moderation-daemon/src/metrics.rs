@@ -1,6 +1,6 @@
 //! What the daemon counts about itself, in OpenMetrics.
 
-use std::sync::atomic::Ordering;
+use std::sync::{Mutex, PoisonError, atomic::Ordering};
 
 use moderation_common::{Alarm, Counter as PacketCounter, Reason};
 use prometheus_client::{
@@ -12,7 +12,7 @@ use prometheus_client::{
 use crate::{
     engine::{Act, BanRefusal, Size, Verdict, ViolationType},
     moderator::{Added, Fill},
-    network::Changes,
+    network::{Changes, XdpMode},
 };
 
 /// Labels of `moderation_events_total`.
@@ -39,6 +39,14 @@ struct PacketLabels {
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct KindLabels {
     kind: &'static str,
+}
+
+/// Labels of `moderation_kernel_interface`. Interfaces are root's to name, not
+/// strangers'.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct InterfaceLabels {
+    interface: String,
+    mode: String,
 }
 
 /// Labels of counters of refusals.
@@ -118,6 +126,9 @@ pub struct Metrics {
     queue_length: Gauge,
     kernel_open: Gauge,
     kernel_attached: Gauge,
+    kernel_interfaces: Family<InterfaceLabels, Gauge>,
+    /// Held while the series of interfaces are made anew and read.
+    rendering: Mutex<()>,
 }
 
 /// What is looked up only when somebody asks.
@@ -139,8 +150,8 @@ pub struct Snapshot {
     pub queue_length: usize,
     /// Whether the kernel's maps are open.
     pub kernel_open: bool,
-    /// Whether an interface runs the program.
-    pub kernel_attached: bool,
+    /// Configured interfaces and those that run the program, with its mode there.
+    pub interfaces: Vec<(String, Option<XdpMode>)>,
     /// The kernel's packet counters.
     pub packets: Vec<(Reason, PacketCounter)>,
     /// What the kernel programs lost.
@@ -175,6 +186,7 @@ impl Metrics {
         registry.register("kernel_drift", "Entries in which kernel and store were found apart", self.drift.clone());
         registry.register("kernel_open", "1 if the kernel's maps are open", self.kernel_open.clone());
         registry.register("kernel_attached", "1 if an interface runs the program", self.kernel_attached.clone());
+        registry.register("kernel_interface", "1 if the interface runs the program, by its mode there; 0 for a configured one that does not", self.kernel_interfaces.clone());
         registry.register("overflows", "Times that a table in memory was full, by table", self.overflows.clone());
         registry.register("api_problems", "Requests that were answered with a problem, by its name", self.problems.clone());
         registry.register("packets", "Packets seen by the XDP program, by action and reason", self.packets.clone());
@@ -249,6 +261,8 @@ impl Metrics {
 
     /// The OpenMetrics text.
     pub fn render(&self, snapshot: &Snapshot) -> String {
+        // Whoever panicked was rendering, too, and left nothing that counts.
+        let _alone = self.rendering.lock().unwrap_or_else(PoisonError::into_inner);
         self.take(snapshot);
         let mut text = String::new();
         encode(&mut text, &self.registry).expect("writing to a string cannot fail");
@@ -274,7 +288,7 @@ impl Metrics {
         self.leases.set(gauge(snapshot.size.leases));
         self.queue_length.set(gauge(snapshot.queue_length));
         self.kernel_open.set(i64::from(snapshot.kernel_open));
-        self.kernel_attached.set(i64::from(snapshot.kernel_attached));
+        self.take_interfaces(&snapshot.interfaces);
         self.overflows
             .get_or_create(&Table::RequestIds.labels())
             .inner()
@@ -291,6 +305,20 @@ impl Metrics {
                 .get_or_create(&labels)
                 .inner()
                 .store(counter.bytes, Ordering::Relaxed);
+        }
+    }
+
+    /// A mode that is over leaves no series behind.
+    fn take_interfaces(&self, interfaces: &[(String, Option<XdpMode>)]) {
+        let is_attached = interfaces.iter().any(|(_, mode)| mode.is_some());
+        self.kernel_attached.set(i64::from(is_attached));
+        self.kernel_interfaces.clear();
+        for (interface, mode) in interfaces {
+            let labels = InterfaceLabels {
+                interface: interface.clone(),
+                mode: mode.map_or_else(|| "none".to_owned(), |mode| mode.to_string()),
+            };
+            self.kernel_interfaces.get_or_create(&labels).set(i64::from(mode.is_some()));
         }
     }
 }
