@@ -483,6 +483,37 @@ fn what_is_written_into_the_maps_by_hand_is_mended_and_told() -> Result<()> {
 }
 
 #[test]
+fn drift_is_still_told_when_later_sweeps_have_found_none() -> Result<()> {
+    if !need::root() {
+        return Ok(());
+    }
+    let scene = Scene::new(json!({ "network": { "reconcile_interval": "1s" } }))?;
+    let seen = || -> Result<Value> { Ok(scene.daemon.status()?["network"]["drift_seen"].clone()) };
+    scene.ban("192.0.2.2")?;
+    assert_eq!(seen()?["removed"], 0, "the maps were new, and nothing but filled");
+    raw(&scene.pins())?.insert(v4_key(STRANGER), BanEntry::NEVER, 0)?;
+    let drift = wait::until("drift to be told", LONG, || {
+        let seen = seen()?;
+        Ok((seen["removed"] == 1).then_some(seen))
+    })?;
+    let at = drift["at"].as_str().context(drift.to_string())?;
+    let counts = json!({ "added": 0, "updated": 0, "removed": 1, "at": at });
+    assert_eq!(drift, counts);
+    wait::until("a sweep that finds nothing", LONG, || {
+        let last = &scene.daemon.status()?["network"]["last_drift"];
+        Ok((*last == json!({ "added": 0, "updated": 0, "removed": 0 })).then_some(()))
+    })?;
+    assert_eq!(seen()?, drift);
+    let told = scene.daemon.ctl(&["status"])?.success()?;
+    assert!(told.contains(&format!("0 added, 0 updated, 1 removed at {at}")), "{told}");
+
+    raw(&scene.pins())?.remove(&v4_key(CLIENT_V4))?;
+    wait::until("other drift to be told", LONG, || {
+        Ok((seen()?["added"] == 1 && seen()?["removed"] == 0).then_some(()))
+    })
+}
+
+#[test]
 fn not_every_ban_drops_packets() -> Result<()> {
     if !need::root() {
         return Ok(());

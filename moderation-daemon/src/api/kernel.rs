@@ -15,6 +15,7 @@ use crate::{
     clock,
     config::AttachMode,
     metrics::Snapshot,
+    moderator::DriftSeen,
     network::{
         self, Attachment, Counters, Dropped, Epoch, NetworkError, Pins, Rates, Table, XdpMode,
     },
@@ -95,9 +96,16 @@ fn network_status(context: &Context) -> Value {
         "desired": fill.exact + fill.networks,
         "enforced": fill.enforced,
         "last_drift": kernel.last_drift,
+        "drift_seen": kernel.drift_seen.map(drift_seen),
         "counters": packets_by_reason(&packets(context)),
         "alarms": alarms_by_name(&alarms(context)),
     })
+}
+
+fn drift_seen(seen: DriftSeen) -> Value {
+    let mut view = json!(seen.changes);
+    view["at"] = json!(clock::rfc3339(seen.at_unix_ms));
+    view
 }
 
 /// Where the program runs; nowhere if the kernel cannot be asked.
