@@ -66,6 +66,8 @@ pub enum Table {
     Leases,
     /// Remembered request ids.
     RequestIds,
+    /// How finely those who watch want it.
+    Watchers,
 }
 
 impl Table {
@@ -75,6 +77,7 @@ impl Table {
             Self::Scores => "scores",
             Self::Leases => "leases",
             Self::RequestIds => "request_ids",
+            Self::Watchers => "watchers",
         };
         TableLabels { table }
     }

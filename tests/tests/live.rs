@@ -351,6 +351,34 @@ fn watch_shows_dropped_packets_while_somebody_asks() -> Result<()> {
 }
 
 #[test]
+fn of_several_who_watch_the_finest_wins_until_it_goes() -> Result<()> {
+    if !need::root() {
+        return Ok(());
+    }
+    let scene = Scene::new(Value::Null)?;
+    let ask = |every: u32| scene.get(&format!("/v1/watch?every={every}"));
+    wait::until("the finest to win", LONG, || {
+        for every in [3, 2, 4] {
+            ask(every)?;
+        }
+        Ok((sample_every(&scene.pins())? == 2).then_some(()))
+    })?;
+    for every in [2, 3, 4] {
+        ask(every)?;
+        assert_eq!(sample_every(&scene.pins())?, 2, "after somebody asked for {every}");
+    }
+    wait::until("the next to win", LONG, || {
+        for every in [3, 4] {
+            ask(every)?;
+        }
+        let every = sample_every(&scene.pins())?;
+        ensure!(every != 4, "the coarsest of two");
+        Ok((every == 3).then_some(()))
+    })?;
+    wait::until("sampling to end", LONG, || Ok((sample_every(&scene.pins())? == 0).then_some(())))
+}
+
+#[test]
 fn without_pins_there_is_nothing_to_show_which_is_said() -> Result<()> {
     if !need::root() {
         return Ok(());
