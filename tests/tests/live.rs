@@ -7,9 +7,10 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, ensure};
-use aya::maps::{Array, HashMap as BpfHashMap, Map, MapData, MapError};
+use aya::maps::lpm_trie::Key;
+use aya::maps::{Array, HashMap as BpfHashMap, LpmTrie, Map, MapData, MapError};
 use ipnet::IpNet;
-use moderation_common::map::{BANS_V4, CONTROL};
+use moderation_common::map::{BANS_V4, CONTROL, NETS_V4};
 use moderation_common::{BanEntry, Reason, v4_key};
 use moderation_daemon::network::{AllowMaps, BanMaps, Counters, Guards, Pins, Rates, Table};
 use moderation_tests::cgroup::ControlGroup;
@@ -507,6 +508,39 @@ fn what_is_written_into_the_maps_by_hand_is_mended_and_told() -> Result<()> {
     })?;
     let verified = scene.ctl(&["xdp", "verify"])?;
     assert_eq!(verified[0]["hidden"], 0, "{verified:?}");
+    Ok(())
+}
+
+#[test]
+fn what_is_written_into_the_blocks_by_hand_is_mended_and_told() -> Result<()> {
+    if !need::root() {
+        return Ok(());
+    }
+    let scene = Scene::new(json!({ "network": { "reconcile_interval": "1s" } }))?;
+    let _chat = Chat::open(&scene.pair.host, &scene.daemon.api_socket())?;
+    let data = MapData::from_pin(scene.pins().map(NETS_V4))?;
+    let mut trie: LpmTrie<_, [u8; 4], u64> = LpmTrie::try_from(Map::LpmTrie(data))?;
+    scene.ban("192.0.2.64/26")?;
+    let await_drift = |key: &str| {
+        wait::until(&format!("drift to be told: {key}"), LONG, || {
+            Ok((scene.daemon.status()?["network"]["drift_seen"][key] == 1).then_some(()))
+        })
+    };
+    let drift_before = scene.metric("moderation_kernel_drift_total")?;
+    assert_eq!(scene.visitor(QUIET).look(), Outcome::Timeout);
+    trie.insert(&Key::new(30, CLIENT_V4.octets()), BanEntry::NEVER, 0)?;
+    await_drift("removed")?;
+    assert!(scene.visitor(CLIENT_V4).look().is_status(200), "nobody banned them");
+
+    trie.remove(&Key::new(26, [192, 0, 2, 64]))?;
+    await_drift("added")?;
+    assert_eq!(scene.visitor(QUIET).look(), Outcome::Timeout);
+
+    trie.insert(&Key::new(26, [192, 0, 2, 64]), 1, 0)?;
+    await_drift("updated")?;
+    assert_eq!(scene.visitor(QUIET).look(), Outcome::Timeout);
+    assert_eq!(scene.metric("moderation_kernel_drift_total")?, drift_before + 3);
+    assert_eq!(scene.ban_of(QUIET)?["enforced"], true);
     Ok(())
 }
 

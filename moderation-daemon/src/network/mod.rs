@@ -140,7 +140,7 @@ impl Network {
         self.allow.reconcile(allowlist)
     }
 
-    /// Begins a look through the exact maps.
+    /// Begins a look through the ban maps.
     pub fn sweep(&self) -> Sweep {
         Sweep::new(&self.bans)
     }
