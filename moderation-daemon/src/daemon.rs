@@ -139,6 +139,7 @@ async fn serve(config: Config, files: &SourceFiles) -> anyhow::Result<()> {
     if let Some(pins) = &pins {
         let (pins, moderator, watch) = (pins.clone(), moderator.clone(), Arc::clone(&watch));
         tokio::spawn(feed::follow_overruns(pins.clone(), moderator.clone(), Arc::clone(&metrics)));
+        tokio::spawn(feed::follow_lines(pins.clone(), Arc::clone(&metrics)));
         let window = config.network.syn.window;
         tokio::spawn(feed::forget_quiet_sources(pins.clone(), window));
         tokio::spawn(async move { watch.serve(pins, moderator).await });

@@ -108,6 +108,10 @@ pub struct Metrics {
     pub hidden_bans: Counter,
     /// Handshakes beyond the limit that were reported, by what became of it.
     pub overruns: Counter,
+    /// Lines that the kernel programs wrote.
+    pub kernel_lines: Counter,
+    /// Those of them that were too many to be written down.
+    pub kernel_lines_suppressed: Counter,
     drift: Counter,
     problems: Family<ReasonLabels, Counter>,
     alarms: Family<ReasonLabels, Counter>,
@@ -186,6 +190,8 @@ impl Metrics {
         registry.register("kernel_hidden_bans", "Bans that the kernel's prefilter hid from the program, found and mended", self.hidden_bans.clone());
         registry.register("connection_overruns", "Handshakes beyond network.connections.limit", self.overruns.clone());
         registry.register("kernel_alarms", "What the kernel programs lost or had no room for, by name", self.alarms.clone());
+        registry.register("kernel_log_lines", "Lines that the kernel programs wrote", self.kernel_lines.clone());
+        registry.register("kernel_log_lines_suppressed", "Those of them that were too many for the log", self.kernel_lines_suppressed.clone());
         registry.register("kernel_drift", "Entries in which kernel and store were found apart", self.drift.clone());
         registry.register("kernel_open", "1 if the kernel's maps are open", self.kernel_open.clone());
         registry.register("kernel_attached", "1 if an interface runs the program", self.kernel_attached.clone());

@@ -11,7 +11,7 @@ use aya_ebpf::{
 use moderation_common::{BanEntry, Control, Place, Reason, Seeds, Source, filter_words};
 use moderation_ebpf::parse::{Frame, Packet};
 
-use crate::clock;
+use crate::{clock, log};
 
 /// How many bans there can be unless the loader says otherwise.
 const MAX_BANS: u32 = 1_000_000;
@@ -105,8 +105,11 @@ pub(crate) fn find(
 #[inline(always)]
 fn may_hold(hash: u64) -> bool {
     let place = Place::of(hash, FILTER_MASK.load());
-    // A word that is not there is the loader's mistake: look behind it.
-    FILTER.get(place.word).is_none_or(|word| word & place.bits == place.bits)
+    let Some(word) = FILTER.get(place.word) else {
+        log::short_filter();
+        return true; // look behind it
+    };
+    word & place.bits == place.bits
 }
 
 #[inline(always)]

@@ -3,6 +3,7 @@
 //! who watch; and making room for what it has to count. It judges nothing. What
 //! it cannot keep up with is counted.
 
+mod lines;
 mod watch;
 
 use std::{sync::Arc, time::Duration};
@@ -18,6 +19,7 @@ use crate::{
     network::{Epoch, NetworkError, Overruns, Pins, Rates, Table},
 };
 
+pub use lines::follow_lines;
 pub use watch::{Seen, Watch};
 
 /// How often to look whether the pins are others, or there at all.

@@ -21,8 +21,9 @@ use nix::{
 
 use super::{Attachment, NetworkError, attachments, sys};
 
-/// Layout of maps and values. Another layout gets another folder, so that a
-/// new loader never mistakes old maps for its own; see [`super::migrate`].
+/// Layout of maps and values, and aya-log's form of a line. Another layout gets
+/// another folder, so that a new loader never mistakes old maps for its own; see
+/// [`super::migrate`].
 const SCHEMA: &str = "v2";
 
 /// Stands for the dot of `eth0.7` in a link's pin: bpffs refuses dots in names
