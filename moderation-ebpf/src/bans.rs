@@ -11,7 +11,7 @@ use aya_ebpf::{
 use moderation_common::{BanEntry, Control, Place, Reason, Seeds, Source, filter_words};
 use moderation_ebpf::parse::{Frame, Packet};
 
-use crate::{clock, recent};
+use crate::{clock, log, recent};
 
 /// How many bans there can be unless the loader says otherwise.
 const MAX_BANS: u32 = 1_000_000;
@@ -134,8 +134,11 @@ fn may_hold(hash: u64) -> bool {
 
 #[inline(always)]
 fn is_set(place: Place) -> bool {
-    // A word that is not there is the loader's mistake: look behind it.
-    FILTER.get(place.word).is_none_or(|word| word & place.bits() == place.bits())
+    let Some(word) = FILTER.get(place.word) else {
+        log::short_filter();
+        return true; // look behind it
+    };
+    word & place.bits() == place.bits()
 }
 
 #[inline(always)]

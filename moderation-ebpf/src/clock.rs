@@ -96,7 +96,7 @@ unsafe fn read(tick: *mut Tick, number: u64) {
 
 /// Nanoseconds of `CLOCK_MONOTONIC`, at most a timer tick behind.
 #[inline(always)]
-fn coarse_ns() -> u64 {
+pub(crate) fn coarse_ns() -> u64 {
     // SAFETY: the helper only reads a clock.
     #[expect(unsafe_code, reason = "every kernel helper is foreign code")]
     unsafe {

@@ -17,6 +17,8 @@ mod counters;
 #[cfg(target_arch = "bpf")]
 mod exempt;
 #[cfg(target_arch = "bpf")]
+mod log;
+#[cfg(target_arch = "bpf")]
 mod rates;
 #[cfg(target_arch = "bpf")]
 mod recent;
@@ -37,7 +39,7 @@ mod program {
     use moderation_common::{Reason, Source};
     use moderation_ebpf::parse::{self, Frame, Kind, Malformed, Packet};
 
-    use crate::{bans, counters, exempt, rates, samples};
+    use crate::{bans, counters, exempt, log, rates, samples};
 
     /// The entry: counts the verdict and maps it to an action. Always inline: on
     /// its own it is handed the packet's ends as numbers, which the verifier
@@ -64,7 +66,10 @@ mod program {
             Err(Malformed) => return Reason::Malformed.index(),
         };
         // An array's only entry is always there.
-        let Some(control) = bans::control() else { return Reason::Pass.index() };
+        let Some(control) = bans::control() else {
+            log::no_control();
+            return Reason::Pass.index();
+        };
         let hash = bans::seeds().hash(packet.source);
         let mut passes_as = Reason::Pass.index();
         if let Some(reason) = bans::find(frame, &packet, hash, control) {

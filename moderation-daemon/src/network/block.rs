@@ -18,8 +18,8 @@ use super::{
     desired::{Desired, of_host, of_v4, of_v6},
     exact::{Exact, Inserted},
     filter::{Bitmap, Filter},
-    nets::Nets,
-    plan::{Plan, Plans, Room, add, agree},
+    nets::{NetPages, Nets},
+    plan::{Plan, Plans, Room, add},
 };
 use crate::engine::Prefix;
 
@@ -374,6 +374,29 @@ impl Blocker {
         self.filter.is_exact()
     }
 
+    /// Begins a look through the blocks.
+    pub(super) fn net_pages(&self) -> NetPages {
+        self.maps.nets.pages()
+    }
+
+    /// Looks at some blocks and mends them; `None` after the last.
+    pub(super) fn sweep_nets(
+        &mut self,
+        pages: &mut NetPages,
+        wanted: impl Fn(Prefix) -> Option<BanEntry>,
+    ) -> Result<Option<Changes>, NetworkError> {
+        // An exact prefix is wanted in its own map, if it is.
+        let wanted = |net| {
+            let prefix = Prefix::new(net).ok()?;
+            if Key::from(prefix) == Key::Net(net) { wanted(prefix) } else { None }
+        };
+        let changes = self.maps.nets.sweep_on(pages, wanted)?;
+        if changes.is_none() {
+            self.switch()?;
+        }
+        Ok(changes)
+    }
+
     fn block_net(&mut self, net: IpNet, entry: BanEntry) -> Result<(), NetworkError> {
         self.control.change(|control| match net {
             IpNet::V4(_) => control.nets_v4 = 1,
@@ -506,7 +529,7 @@ impl Blocker {
         let host_hash = |key| seeds.hash_host(key);
         // Blocks come first and go last: a source may be wanted in one that was
         // wanted alone, or the other way round.
-        let rest = nets.begin(wanted.nets, agree);
+        let rest = nets.begin(wanted.nets);
         // Removing first makes room in maps that are nearly full.
         let removed = [
             v4_plan.remove(v4, filter, v4_hash, &mut room),

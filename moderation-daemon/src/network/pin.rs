@@ -38,8 +38,9 @@ pub struct Pins {
 }
 
 impl Pins {
-    /// Layout of maps and values. Another layout gets another folder, so that a
-    /// new loader never mistakes old maps for its own; see [`super::migrate`].
+    /// Layout of maps and values, and aya-log's form of a line. Another layout gets
+    /// another folder, so that a new loader never mistakes old maps for its own; see
+    /// [`super::migrate`].
     pub const SCHEMA: &str = "v3";
 
     /// The pins under `root`, a folder on a BPF filesystem.
