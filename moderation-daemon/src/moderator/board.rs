@@ -414,6 +414,10 @@ mod tests {
             score: None,
             created_at_unix_ms: 0,
             expires_at_unix_ms,
+            by: Author::Rule,
+            with: None,
+            severity: None,
+            review: false,
         })
     }
 
