@@ -396,6 +396,7 @@ impl State {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::engine::Author;
 
     const NOW: Moment = Moment { boot_ms: 0, unix_ms: 1_000 };
 
