@@ -44,7 +44,7 @@ fn score(user: &str, points: f64, updated_at_unix_ms: u64) -> Change {
 
 fn violation(request: Option<&str>, at_unix_ms: u64) -> Change {
     let ip: IpAddr = "192.0.2.7".parse().expect("an address");
-    Change::Violation(Box::new(Violation {
+    Change::Violation(Arc::new(Violation {
         kind: ViolationType::LOGINS,
         user: None,
         ip: Some(ip),
