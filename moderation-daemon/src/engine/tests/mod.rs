@@ -228,8 +228,8 @@ fn a_user_bears_the_score_and_an_anonymous_visitor_s_address_does() {
         violation(ViolationType::ILLEGAL_MODEL_REQUEST, None, "anna", "192.0.2.7"),
         NOW,
     );
-    let violation = outcome.violation.expect("one");
-    assert_eq!(violation.bearer, rules().bearer(&subject("anna", "")));
+    let record = outcome.violation.expect("one");
+    assert_eq!(record.bearer, rules().bearer(&subject("anna", "")));
     let outcome =
         judge_one(&mut engine, violation(ViolationType::LOGINS, None, "", "192.0.2.7"), NOW);
     let violation = outcome.violation.expect("one");
