@@ -2,6 +2,7 @@
 //! the operator's allowlist. It writes down what the engine decided and reads
 //! it back after a start; it decides nothing.
 
+mod checkpoint;
 mod imports;
 mod penalties;
 mod read;
@@ -20,6 +21,7 @@ use ipnet::IpNet;
 use rusqlite::{Connection, OpenFlags, Transaction};
 use rusqlite_migration::Migrations;
 
+use checkpoint::Checkpointer;
 pub use imports::{ImportStore, Place, Removal, Removed, RunMismatch, Slice};
 pub use read::{BanPage, BanRecord, Reader, Skipped};
 pub use write::is_durable;
@@ -79,6 +81,7 @@ pub enum StoreError {
 #[derive(Debug)]
 pub struct Store {
     connection: Connection,
+    checkpointer: Checkpointer,
     /// Two daemons on one database would give the same numbers to their bans.
     _lock: File,
 }
@@ -103,7 +106,11 @@ impl Store {
     /// See [`StoreError`].
     pub fn open(path: &Path) -> Result<Self, StoreError> {
         let (connection, lock) = open(path, &schema::migrations())?;
-        Ok(Self { connection, _lock: lock })
+        let checkpointer = Checkpointer::start(path)?;
+        connection
+            .pragma_update(None, "wal_autocheckpoint", checkpoint::MOST_PAGES)
+            .map_err(|source| StoreError::Open { path: path.to_owned(), source })?;
+        Ok(Self { connection, checkpointer, _lock: lock })
     }
 
     /// A connection that only reads, beside this one.

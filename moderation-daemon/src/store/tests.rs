@@ -313,3 +313,20 @@ fn past_bans_are_bounded_and_active_ones_stay() {
     let want: Vec<_> = [1].into_iter().chain(90..100).collect();
     assert_eq!(listed(&store, &folder, page), want);
 }
+
+#[test]
+fn the_log_is_emptied_beside_commits_after_some_of_them() {
+    let folder = folder();
+    let mut store = open(&folder);
+    for at in 0..u64::from(checkpoint::COMMITS) {
+        store.commit(&[violation(None, at)]).expect("written");
+    }
+    // Ends when what was called for is done.
+    store.checkpointer.finish();
+    // The database without its log, as a copy of it would be.
+    let copy = folder.path().join("copy.db");
+    std::fs::copy(folder.path().join("moderation.db"), &copy).expect("copied");
+    let copy = Connection::open(copy).expect("a database");
+    let count = copy.query_row("SELECT count(*) FROM violations", [], |row| row.get(0));
+    assert_eq!(count, Ok(checkpoint::COMMITS));
+}

@@ -23,7 +23,9 @@ impl Store {
         }
         transaction(&mut self.connection, |transaction| {
             changes.iter().try_for_each(|change| write(transaction, change))
-        })
+        })?;
+        self.checkpointer.committed();
+        Ok(())
     }
 
     /// Adds a prefix to the operator's allowlist.
