@@ -145,9 +145,11 @@ impl Imports {
     /// Puts a prefix on a list that [`Imports::touch`] has made; says whether
     /// it was on none before.
     pub fn insert(&mut self, source: &Source, prefix: Prefix, expiry: Expiry) -> bool {
-        let is_new = !self.contains(prefix);
         let Some(list) = self.lists.get_mut(source) else { return false };
-        list.map.insert(prefix, expiry);
+        let was_listed = list.map.insert(prefix, expiry).is_some();
+        // Asked afterwards, when the place in the table has been fetched anyway.
+        let holding = self.lists.values().filter(|list| list.map.contains(prefix));
+        let is_new = !was_listed && holding.count() == 1;
         self.next_expiry = self.next_expiry.min(expiry);
         if is_new {
             *self.count(prefix) += 1;

@@ -157,7 +157,11 @@ impl Filter {
         for bit in Self::bits(place, hash) {
             self.counts[bit] = self.counts[bit].saturating_add(1);
         }
-        self.bitmap.words()[place.word as usize].fetch_or(place.bits, Ordering::SeqCst);
+        // Nobody else clears them. A locked instruction makes the next key wait, and
+        // of a million that are counted at a start hardly one needs it.
+        if !self.bitmap.has(hash) {
+            self.bitmap.words()[place.word as usize].fetch_or(place.bits, Ordering::SeqCst);
+        }
     }
 
     /// After a key was deleted.
