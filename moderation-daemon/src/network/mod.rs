@@ -10,6 +10,7 @@ mod object;
 mod pin;
 mod port;
 mod reattach;
+mod recipe;
 
 mod allow;
 mod block;
