@@ -210,6 +210,12 @@ impl Imports {
         entries.map(|(prefix, expiry)| (prefix, *expiry))
     }
 
+    /// An empty map with room for the longest list.
+    pub fn room<V>(&self) -> PrefixMap<V> {
+        let longest = self.lists.values().map(|list| &list.map).max_by_key(|map| map.len());
+        longest.map_or_else(PrefixMap::default, PrefixMap::with_room_for)
+    }
+
     /// Every list in short.
     pub fn lists(&self) -> impl Iterator<Item = ListSummary> {
         self.lists.iter().map(|(source, list)| ListSummary {
