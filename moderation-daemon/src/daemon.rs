@@ -117,21 +117,23 @@ async fn serve(config: Config, files: &SourceFiles) -> anyhow::Result<()> {
     let lists = ImportStore::open(&config.store.path)?;
     let api_socket = Listener::bind(&config.api)?;
     let admin_socket = Listener::bind(&config.admin)?;
+    let pins =
+        (config.network.mode != AttachMode::Off).then(|| Pins::new(&config.network.pin_root));
+    let mode = if config.network.enforce { DropMode::Drop } else { DropMode::Observe };
     // A second daemon has ended by now, before it touched the kernel. Lists are
-    // read while the kernel looks through the program.
-    let (keeping, lists) = std::thread::scope(|scope| {
+    // read while the kernel looks through the program, and we through its maps.
+    let (attached, lists) = std::thread::scope(|scope| {
         let loading = scope.spawn(|| {
             let imported = lists.load(clock::now().unix_ms);
             imported.map(|imported| (lists, imported))
         });
-        let keeping = attach(&config, files);
-        (keeping, loading.join().expect("reading lists does not panic"))
+        let attached = attach(&config, files).map(|keeping| {
+            let kernel = pins.clone().map_or(Kernel::Off, |pins| Kernel::pinned(pins, mode));
+            (keeping, kernel)
+        });
+        (attached, loading.join().expect("reading lists does not panic"))
     });
-    let (keeping, lists) = (keeping?, lists?);
-    let pins =
-        (config.network.mode != AttachMode::Off).then(|| Pins::new(&config.network.pin_root));
-    let mode = if config.network.enforce { DropMode::Drop } else { DropMode::Observe };
-    let kernel = pins.clone().map_or(Kernel::Off, |pins| Kernel::Pinned(pins, mode));
+    let ((keeping, kernel), lists) = (attached?, lists?);
     let metrics = Arc::new(Metrics::new());
     let started = moderator::start(setup(&config), store, lists, kernel, Arc::clone(&metrics))?;
     let Started { moderator, mut stopper } = started;

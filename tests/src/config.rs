@@ -20,7 +20,7 @@ pub(crate) fn configuration(folder: &Path, pin_root: &Path, overrides: &Value) -
 }
 
 /// Objects are merged key by key; anything else replaces what was there.
-fn merge(base: &mut Value, overrides: &Value) {
+pub(crate) fn merge(base: &mut Value, overrides: &Value) {
     match (base, overrides) {
         (_, Value::Null) => {}
         (Value::Object(base), Value::Object(overrides)) => {

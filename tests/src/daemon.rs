@@ -16,7 +16,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::bpffs::PinFolder;
-use crate::config::configuration;
+use crate::config::{configuration, merge};
 use crate::namespace::Namespace;
 use crate::process::{self, Process, Spawner};
 use crate::{name, sweep, wait};
@@ -150,6 +150,13 @@ impl Daemon {
             let response = Client::new(&socket).get("/readyz");
             Ok(response.is_ok_and(|response| response.status == 200).then_some(()))
         })
+    }
+
+    /// Writes the configuration anew, with these keys different from before; takes
+    /// effect at the next start.
+    pub fn reconfigure(&mut self, overrides: &Value) -> Result<()> {
+        merge(&mut self.setup.overrides, overrides);
+        self.write_configuration()
     }
 
     /// Kills it with SIGKILL and reaps it.

@@ -5,7 +5,7 @@
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::unix::fs::MetadataExt;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::thread;
 use std::time::Duration;
 
@@ -159,9 +159,20 @@ fn program_id(daemon: &Daemon) -> Result<u64> {
     id.with_context(|| format!("no attachment in {status}"))
 }
 
-/// Does something to a daemon again and again; each time the program is another
-/// and the link the same.
-fn again_and_again(what: &str, mut act: impl FnMut(&mut Daemon) -> Result<()>) -> Result<()> {
+/// Whether what is done to a daemon puts another program in the place of the one
+/// that is there.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Program {
+    Stays,
+    IsReplaced,
+}
+
+/// Does something to a daemon again and again; the link is the same all the time.
+fn again_and_again(
+    what: &str,
+    program: Program,
+    mut act: impl FnMut(&mut Daemon) -> Result<()>,
+) -> Result<()> {
     if !need::root() {
         return Ok(());
     }
@@ -170,9 +181,10 @@ fn again_and_again(what: &str, mut act: impl FnMut(&mut Daemon) -> Result<()>) -
     let link = fs::metadata(pins(&daemon).link(INTERFACE))?.ino();
     let mut traffic = Traffic::start(&pair, &pins(&daemon))?;
     for _ in 0..ROUNDS {
-        let program = program_id(&daemon)?;
+        let before = program_id(&daemon)?;
         traffic.through(|_| act(&mut daemon))?;
-        ensure!(program_id(&daemon)? != program, "it is the same program");
+        let is_replaced = program_id(&daemon)? != before;
+        ensure!(is_replaced == (program == Program::IsReplaced), "is replaced: {is_replaced}");
     }
     assert_eq!(fs::metadata(pins(&daemon).link(INTERFACE))?.ino(), link, "on the same link");
     traffic.judge(what)
@@ -183,23 +195,41 @@ fn kill(daemon: &mut Daemon) -> Result<()> {
     daemon.start()
 }
 
+/// Another limit of connection attempts: the program is made with it.
+fn configure_anew(daemon: &mut Daemon) -> Result<()> {
+    static NEXT: AtomicU32 = AtomicU32::new(1_001);
+    let limit = NEXT.fetch_add(1, Ordering::Relaxed);
+    daemon.reconfigure(&json!({ "network": { "syn": { "limit": limit } } }))
+}
+
 fn upgrade(daemon: &mut Daemon) -> Result<()> {
+    configure_anew(daemon)?;
     daemon.ctl(&["xdp", "attach", "--interface", INTERFACE])?.success().map(drop)
+}
+
+fn restart_anew(daemon: &mut Daemon) -> Result<()> {
+    configure_anew(daemon)?;
+    daemon.restart()
 }
 
 #[test]
 fn nothing_gets_through_or_lost_while_the_daemon_is_killed_and_started() -> Result<()> {
-    again_and_again("kill -9", kill)
+    again_and_again("kill -9", Program::Stays, kill)
 }
 
 #[test]
 fn nothing_gets_through_or_lost_while_the_daemon_is_restarted() -> Result<()> {
-    again_and_again("restart", Daemon::restart)
+    again_and_again("restart", Program::Stays, Daemon::restart)
+}
+
+#[test]
+fn nothing_gets_through_or_lost_while_a_restart_replaces_the_program() -> Result<()> {
+    again_and_again("restart, configured anew", Program::IsReplaced, restart_anew)
 }
 
 #[test]
 fn nothing_gets_through_or_lost_while_the_program_is_upgraded() -> Result<()> {
-    again_and_again("upgrade", upgrade)
+    again_and_again("upgrade", Program::IsReplaced, upgrade)
 }
 
 /// Puts the program on, in this layout.

@@ -7,6 +7,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use aya::programs::links::{FdLink, PinnedLink};
 use moderation_daemon::clock;
 use moderation_daemon::config::{AttachMode, Connections};
 use moderation_daemon::network::{
@@ -74,6 +75,18 @@ impl Scene {
         Ok(())
     }
 
+    fn attach(&self, options: &AttachOptions) -> Result<()> {
+        let attached = self.pair.host.run(|| Ok(attach(self.board.pins(), options)?))?;
+        ensure!(attached.failures.is_empty(), "{:?}", attached.failures);
+        Ok(())
+    }
+
+    /// The program that counts.
+    fn program(&self) -> Result<u32> {
+        let link = PinnedLink::from_pin(self.board.pins().map("handshakes_link"))?;
+        Ok(FdLink::from(link).info()?.program_id())
+    }
+
     fn counts(&self) -> Result<BTreeMap<String, u64>> {
         let now = Epoch::at(clock::monotonic_ns(), WINDOW);
         let rates = Rates::open(self.board.pins(), Table::Handshakes)?.busiest(usize::MAX, now)?;
@@ -127,12 +140,35 @@ fn handshakes_are_counted_by_source_and_those_from_the_host_itself_are_not() -> 
     scene.await_counts(&wanted)?;
 
     // The counts outlive an upgrade, in which nothing is counted twice for good.
-    let options = counting(Some(group.path()));
-    scene.pair.host.run(|| Ok(attach(scene.board.pins(), &options)?))?;
+    let before = scene.program()?;
+    let mut options = counting(Some(group.path()));
+    options.connections.limit += 1;
+    scene.attach(&options)?;
+    assert_ne!(scene.program()?, before, "another program");
     scene.await_counts(&wanted)?;
     scene.connect(1, LONELY_V4.into(), (HOST_V4.into(), V4_PORT))?;
     let wanted = [("192.0.2.2", 7), ("192.0.2.77", 2), ("2001:db8:0:4::/64", 2)];
     scene.await_counts(&wanted)
+}
+
+#[test]
+fn the_program_on_the_control_group_stays_as_long_as_it_would_be_the_same_there() -> Result<()> {
+    let Some((one, other)) = group()?.zip(group()?) else { return Ok(()) };
+    let scene = Scene::new(one.path(), Some(one.path()))?;
+    let program = scene.program()?;
+    scene.attach(&counting(Some(one.path())))?;
+    assert_eq!(scene.program()?, program);
+    scene.attach(&counting(Some(other.path())))?;
+    let elsewhere = scene.program()?;
+    assert_ne!(elsewhere, program);
+    // The pin of its link is gone; the program for packets stays nevertheless.
+    std::fs::remove_file(scene.board.pins().map("handshakes_link"))?;
+    scene.attach(&counting(Some(other.path())))?;
+    assert_ne!(scene.program()?, elsewhere);
+    scene.connect(1, LONELY_V4.into(), (HOST_V4.into(), V4_PORT))?;
+    scene.attach(&counting(Some(one.path())))?;
+    scene.connect(1, CLIENT_V4.into(), (HOST_V4.into(), V4_PORT))?;
+    scene.await_counts(&[("192.0.2.2", 1)])
 }
 
 #[test]

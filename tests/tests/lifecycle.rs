@@ -223,7 +223,7 @@ fn what_another_process_confirms_stays_when_the_first_has_ended() -> Result<()> 
         return Ok(());
     }
     let pair = Pair::new()?;
-    let daemon = prepare(&pair, json!({}))?;
+    let mut daemon = prepare(&pair, json!({}))?;
     let trial = ["xdp", "attach", "--interface", INTERFACE, "--confirm-within", LONG_TRIAL];
     thread::scope(|scope| {
         let waiting = scope.spawn(|| daemon.ctl(&trial));
@@ -235,7 +235,10 @@ fn what_another_process_confirms_stays_when_the_first_has_ended() -> Result<()> 
     let before = attached(&pair)?;
     assert_eq!(interfaces(&pair)?, [INTERFACE], "nobody holds it but its pin");
     assert_eq!(xdp(&daemon, &["status"])?["attached"][0]["ours"], true);
-    // The next time it is an upgrade, of which there is nothing to confirm.
+    // The next time there is nothing to confirm: it is the same, or an upgrade.
+    daemon.ctl(&trial)?.success()?;
+    assert_eq!(attached(&pair)?, before);
+    daemon.reconfigure(&json!({ "network": { "syn": { "limit": 999 } } }))?;
     daemon.ctl(&trial)?.success()?;
     let after = attached(&pair)?;
     assert!(after.len() == 1 && before != after, "{before:?}, {after:?}");

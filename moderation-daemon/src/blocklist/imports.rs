@@ -145,9 +145,11 @@ impl Imports {
     /// Puts a prefix on a list that [`Imports::touch`] has made; says whether
     /// it was on none before.
     pub fn insert(&mut self, source: &Source, prefix: Prefix, expiry: Expiry) -> bool {
-        let is_new = !self.contains(prefix);
         let Some(list) = self.lists.get_mut(source) else { return false };
-        list.map.insert(prefix, expiry);
+        let was_listed = list.map.insert(prefix, expiry).is_some();
+        // Asked afterwards, when the place in the table has been fetched anyway.
+        let holding = self.lists.values().filter(|list| list.map.contains(prefix));
+        let is_new = !was_listed && holding.count() == 1;
         self.next_expiry = self.next_expiry.min(expiry);
         if is_new {
             *self.count(prefix) += 1;
@@ -206,6 +208,12 @@ impl Imports {
     pub fn iter(&self) -> impl Iterator<Item = (Prefix, Expiry)> {
         let entries = self.lists.values().flat_map(|list| list.map.iter());
         entries.map(|(prefix, expiry)| (prefix, *expiry))
+    }
+
+    /// An empty map with room for the longest list.
+    pub fn room<V>(&self) -> PrefixMap<V> {
+        let longest = self.lists.values().map(|list| &list.map).max_by_key(|map| map.len());
+        longest.map_or_else(PrefixMap::default, PrefixMap::with_room_for)
     }
 
     /// Every list in short.

@@ -59,6 +59,19 @@ impl<V> Default for PrefixMap<V> {
 }
 
 impl<V> PrefixMap<V> {
+    /// An empty one with room for as many of each shape as `other` has.
+    pub fn with_room_for<W>(other: &PrefixMap<W>) -> Self {
+        fn table<K, V, W>(other: &Table<K, W>) -> Table<K, V> {
+            Table::with_capacity_and_hasher(other.len(), RandomState::default())
+        }
+        Self {
+            v4: table(&other.v4),
+            v6_64: table(&other.v6_64),
+            v6: table(&other.v6),
+            ..Self::default()
+        }
+    }
+
     /// Puts a value under exactly this prefix; returns the one before.
     pub fn insert(&mut self, prefix: Prefix, value: V) -> Option<V> {
         match Key::of(prefix) {

@@ -210,6 +210,12 @@ impl Board {
         }
     }
 
+    /// An empty map with room for most of them: hosts with many bans have them
+    /// from a list.
+    pub(super) fn room<V>(&self) -> PrefixMap<V> {
+        self.read().imports.room()
+    }
+
     /// The banned and imported prefixes that lie within a block, or around it.
     pub(super) fn touching(&self, block: IpNet) -> Vec<Prefix> {
         let state = self.read();

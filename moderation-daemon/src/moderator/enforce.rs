@@ -7,7 +7,10 @@ use std::{error::Error as _, sync::Arc};
 use ipnet::IpNet;
 use moderation_common::BanEntry;
 
-use super::board::{Board, DriftSeen, KernelStatus};
+use super::{
+    board::{Board, DriftSeen, KernelStatus},
+    kernel::{Kernel, Opened, open},
+};
 use crate::{
     blocklist::PrefixMap,
     clock,
@@ -19,22 +22,15 @@ use crate::{
     },
 };
 
-/// The kernel as the moderator knows it.
-#[derive(Debug)]
-pub enum Kernel {
-    /// By configuration nothing is dropped in the kernel.
-    Off,
-    /// There should be pinned maps; they are opened when they are there, and
-    /// packets are dropped or only counted.
-    Pinned(Pins, DropMode),
-}
-
 /// The moderator's hands on the kernel.
 #[derive(Debug)]
 pub(super) struct Enforcer {
     pins: Option<Pins>,
     mode: DropMode,
     network: Option<Network>,
+    /// Maps that are looked through since before the moderator was there; then
+    /// they are `network`.
+    opened: Option<Opened>,
     /// A look through the maps that is under way.
     sweep: Option<Sweep>,
     /// One dropped packet in so many is shown to those who watch; 0: none.
@@ -79,18 +75,20 @@ impl Backoff {
 
 impl Enforcer {
     pub(super) fn new(kernel: Kernel, board: Arc<Board>, metrics: Arc<Metrics>) -> Self {
-        let (pins, mode) = match kernel {
-            Kernel::Off => (None, DropMode::Drop),
-            Kernel::Pinned(pins, mode) => (Some(pins), mode),
+        let (pins, mode, opened) = match kernel {
+            Kernel::Off => (None, DropMode::Drop, None),
+            Kernel::Pinned(pins, mode, opened) => (Some(pins), mode, opened),
         };
+        let tried = opened.as_ref().and_then(Opened::identity);
         Self {
             pins,
             mode,
             network: None,
+            opened,
             sweep: None,
             sample_every: 0,
             guards: Guards::default(),
-            tried: None,
+            tried,
             board,
             metrics,
             stale: true,
@@ -145,20 +143,20 @@ impl Enforcer {
         if prefixes.peek().is_some() {
             self.leave_changed_pins();
         }
-        let mut new = Desired::default();
+        let mut new = Vec::new();
         for prefix in prefixes {
             match self.wanted(prefix) {
-                Some(entry) if !self.board.is_blocked(prefix) => new.insert(prefix, entry),
+                Some(entry) if !self.board.is_blocked(prefix) => new.push((prefix, entry)),
                 wanted => self.project_one(prefix, wanted),
             }
         }
         if !new.is_empty() {
-            self.block_new(new);
+            self.block_new(&new.into_iter().collect());
         }
     }
 
     /// Blocks what is not blocked yet: a single ban, or a slice of a list.
-    fn block_new(&mut self, new: Desired) {
+    fn block_new(&mut self, new: &Desired) {
         let Some(network) = &mut self.network else { return };
         let prefixes: Vec<_> = new.iter().map(|(prefix, _)| prefix).collect();
         let Reconciled { failed, result } = network.block_new(new);
@@ -245,13 +243,8 @@ impl Enforcer {
     /// Makes the kernel agree about everything.
     pub(super) fn reconcile(&mut self, allowlist: &[IpNet]) {
         let Some(pins) = self.pins.clone() else { return };
-        if let Err(error) = self.open(&pins) {
-            self.board.replace_blocked(PrefixMap::default());
-            self.failed(&error);
-            self.retry.fail();
-            return;
-        }
-        let (blocked, result) = self.compare(allowlist);
+        let compared = self.open(&pins).and_then(|()| self.compare(allowlist));
+        let (blocked, result) = compared.unwrap_or_else(|error| (PrefixMap::default(), Err(error)));
         self.board.replace_blocked(blocked);
         match result {
             Ok(changes) => {
@@ -266,32 +259,43 @@ impl Enforcer {
         }
     }
 
-    /// Compares as a whole, and mends; returns what is blocked then. What should
-    /// be is asked twice at the same time: a million answers fill two maps.
-    fn compare(&mut self, allowlist: &[IpNet]) -> (PrefixMap<()>, Result<Changes, NetworkError>) {
+    /// Compares as a whole, and mends; returns what is blocked then. While the maps
+    /// are looked through the board is asked what should be in them, and that twice
+    /// at the same time: a million answers are a list to sort, and a map to fill.
+    fn compare(
+        &mut self,
+        allowlist: &[IpNet],
+    ) -> Result<(PrefixMap<()>, Result<Changes, NetworkError>), NetworkError> {
         let board = Arc::clone(&self.board);
-        let network = self.network.as_mut().expect("opened just before");
         let (mut blocked, reconciled) = std::thread::scope(|scope| {
-            let blocked = scope.spawn(|| {
-                let mut blocked = PrefixMap::default();
-                board.for_each_wanted(|prefix, _| {
-                    blocked.insert(prefix, ());
-                });
-                blocked
-            });
-            let reconciled = network.reconcile(all_wanted(&board), allowlist);
-            (blocked.join().expect("filling a map does not panic"), reconciled)
-        });
+            let wanted = scope.spawn(|| all_wanted(&board));
+            let blocked = scope.spawn(|| all_blocked(&board));
+            let network = self.look()?;
+            let wanted = wanted.join().expect("asking the board does not panic");
+            let reconciled = network.reconcile(wanted, allowlist);
+            Ok((blocked.join().expect("filling a map does not panic"), reconciled))
+        })?;
         let Reconciled { failed, result } = reconciled;
         for prefix in failed {
             blocked.remove(prefix);
         }
+        Ok((blocked, result))
+    }
+
+    /// Looks through the open maps, or waits for whoever does.
+    fn look(&mut self) -> Result<&mut Network, NetworkError> {
+        match (self.opened.take(), &mut self.network) {
+            (Some(opened), network) => *network = Some(opened.looked_through()?),
+            (None, Some(network)) => network.look()?,
+            (None, None) => {}
+        }
+        let network = self.network.as_mut().expect("opened just before");
         let hidden = network.hidden_at_open();
         if hidden > 0 {
             self.metrics.hidden_bans.inc_by(hidden as u64);
             tracing::error!(hidden, "the prefilter hid bans from the program; it no longer does");
         }
-        (blocked, result)
+        Ok(network)
     }
 
     /// Makes the kernel agree about who is protected, and about those who are
@@ -324,22 +328,19 @@ impl Enforcer {
         Some(clock::ban_entry(until, clock::boot_ns(), clock::now().unix_ms))
     }
 
-    fn open(&mut self, pins: &Pins) -> Result<&mut Network, NetworkError> {
-        if self.network.is_none() || self.pins_changed() {
-            self.network = None;
-            let found = pins.identity();
-            if found != self.tried {
-                self.retry = Backoff::default();
-            }
-            self.tried = found;
-            self.sweep = None;
-            let mut network = Network::open_to_reconcile(pins)?;
-            network.enforce(self.mode)?;
-            network.sample(self.sample_every)?;
-            self.network = Some(network);
-            tracing::info!(pins = %pins.root().display(), "opened the kernel's maps");
+    fn open(&mut self, pins: &Pins) -> Result<(), NetworkError> {
+        let is_open = self.network.is_some() || self.opened.is_some();
+        if is_open && !self.pins_changed() {
+            return Ok(());
         }
-        Ok(self.network.as_mut().expect("opened just now if it was not"))
+        (self.network, self.opened, self.sweep) = (None, None, None);
+        let found = pins.identity();
+        if found != self.tried {
+            self.retry = Backoff::default();
+        }
+        self.tried = found;
+        self.network = Some(open(pins, self.mode, self.sample_every)?);
+        Ok(())
     }
 
     fn report(&self, changes: Changes, pins: &Pins) {
@@ -380,12 +381,19 @@ impl Enforcer {
 
 fn all_wanted(board: &Board) -> Desired {
     let (boot_ns, unix_ms) = (clock::boot_ns(), clock::now().unix_ms);
-    let mut wanted = Desired::default();
-    wanted.reserve(board.fill().exact);
-    board.for_each_wanted(|prefix, until| {
-        wanted.insert(prefix, clock::ban_entry(until, boot_ns, unix_ms));
+    Desired::told_by(|take| {
+        board.for_each_wanted(|prefix, until| {
+            take(prefix, clock::ban_entry(until, boot_ns, unix_ms));
+        });
+    })
+}
+
+fn all_blocked(board: &Board) -> PrefixMap<()> {
+    let mut blocked = board.room();
+    board.for_each_wanted(|prefix, _| {
+        blocked.insert(prefix, ());
     });
-    wanted
+    blocked
 }
 
 /// An error with its causes on one line.

@@ -9,6 +9,7 @@
 mod board;
 mod enforce;
 mod import;
+mod kernel;
 mod pending;
 mod task;
 mod view;
@@ -30,8 +31,8 @@ use crate::{
 };
 
 pub use board::{Board, DriftSeen, Fill, KernelStatus};
-pub use enforce::Kernel;
 pub use import::{Added, Batch, ImportRefusal, Refused, SLICE};
+pub use kernel::Kernel;
 pub use task::{Started, Stopper, start};
 pub use view::{BanView, Enforcement};
 

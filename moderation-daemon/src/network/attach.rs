@@ -12,18 +12,20 @@ use aya::{
     },
 };
 use ipnet::IpNet;
-use moderation_common::Seeds;
+use moderation_common::{Seeds, map::PROGRAM};
 use nix::{errno::Errno, unistd::Uid};
 
 use super::{
     AllowMaps, Attachment, NetworkError, Pins, XdpMode,
     control::{ControlMap, keep_seeds, seeds},
     filter::Bitmap,
-    handshake,
+    handshake::{self, Group},
     interface::attachment_of,
     migrate,
     object::{self, Parameters},
-    port, sys,
+    port,
+    recipe::{self, Recipe},
+    sys,
 };
 use crate::config::{self, AttachMode};
 
@@ -108,7 +110,25 @@ pub fn attach(pins: &Pins, options: &AttachOptions) -> Result<Attached, NetworkE
 pub struct Loaded {
     pins: Pins,
     options: AttachOptions,
-    object: Ebpf,
+    parameters: Parameters,
+    programs: Programs,
+}
+
+#[derive(Debug)]
+enum Programs {
+    /// Loaded just now.
+    Fresh(Ebpf),
+    /// The pinned one, which is what would be loaded.
+    Kept(Box<Xdp>),
+}
+
+impl Programs {
+    fn xdp(&mut self) -> Result<&mut Xdp, NetworkError> {
+        match self {
+            Self::Fresh(object) => object::program(object),
+            Self::Kept(program) => Ok(program),
+        }
+    }
 }
 
 impl Loaded {
@@ -130,13 +150,18 @@ impl Loaded {
             ports: options.ports.clone(),
             seeds,
         };
-        let object = object::load(pins, &parameters)?;
+        let recipe = Recipe::of(pins, &parameters);
+        let programs = match recipe.and_then(|recipe| recipe::pinned(pins, recipe)) {
+            Some(program) => Programs::Kept(Box::new(program)),
+            None => Programs::Fresh(object::load(pins, &parameters)?),
+        };
         if are_new {
             // Nobody knows which keys the bits stand for: all pass, until the
             // daemon has looked through the maps.
             Bitmap::open(pins, seeds)?.fill();
         }
-        let mut loaded = Self { pins: pins.clone(), options: options.clone(), object };
+        let mut loaded =
+            Self { pins: pins.clone(), options: options.clone(), parameters, programs };
         loaded.protect()?;
         migrate::copy(pins)?;
         if are_new {
@@ -145,8 +170,12 @@ impl Loaded {
             keep_seeds(pins, seeds)?;
         }
         pins.give_to(owner)?;
-        pin_program(&mut loaded.object, pins)?;
-        migrate::take_over(pins, object::program(&mut loaded.object)?)?;
+        if let Programs::Fresh(object) = &mut loaded.programs {
+            pin_program(object, pins)?;
+            // Killed before this, it is loaded anew at the next start.
+            note_program(object, pins, &loaded.parameters)?;
+        }
+        migrate::take_over(pins, loaded.programs.xdp()?)?;
         Ok(loaded)
     }
 
@@ -183,7 +212,7 @@ impl Loaded {
         if options.mode == AttachMode::Off {
             return Ok(None);
         }
-        let program = object::program(&mut self.object)?;
+        let program = self.programs.xdp()?;
         if update(pins, program, options, interface)? {
             return Ok(None);
         }
@@ -204,8 +233,19 @@ impl Loaded {
         if !connections.enabled || self.options.mode == AttachMode::Off {
             return handshake::detach(&self.pins);
         }
-        let program = object::handshake_program(&mut self.object)?;
-        handshake::attach(&self.pins, program, connections.cgroup.as_deref())
+        let group = Group::open(connections.cgroup.as_deref())?;
+        let recipe = Recipe::of(&self.pins, &self.parameters);
+        let recipe = recipe.map(|recipe| recipe.with(group.identity()));
+        if recipe.is_some_and(|recipe| handshake::is_attached(&self.pins, recipe)) {
+            return Ok(());
+        }
+        match &mut self.programs {
+            Programs::Fresh(object) => handshake::attach(&self.pins, object, &group, recipe),
+            Programs::Kept(_) => {
+                let mut object = object::open(&self.pins, &self.parameters)?;
+                handshake::attach(&self.pins, &mut object, &group, recipe)
+            }
+        }
     }
 }
 
@@ -289,6 +329,18 @@ fn pin_program(object: &mut Ebpf, pins: &Pins) -> Result<(), NetworkError> {
         .map_err(|source| NetworkError::Pin { path: fresh.clone(), source: Box::new(source) })?;
     Pins::keep(&fresh)?;
     rename(&fresh, &path)
+}
+
+/// Notes what the pinned program was made of.
+fn note_program(
+    object: &mut Ebpf,
+    pins: &Pins,
+    parameters: &Parameters,
+) -> Result<(), NetworkError> {
+    let info = object::program(object)?.info();
+    let info = info.map_err(|source| NetworkError::LoadProgram(Box::new(source)))?;
+    let recipe = Recipe::of(pins, parameters);
+    recipe.map_or(Ok(()), |recipe| recipe.keep(pins, PROGRAM, info.id()))
 }
 
 pub(super) fn rename(from: &Path, to: &Path) -> Result<(), NetworkError> {

@@ -2,7 +2,7 @@
 //! the switches beside. Bits are set before an entry appears and cleared after
 //! it is gone, so that a crash in between leaves too many, never too few.
 
-use std::{collections::HashSet, net::Ipv6Addr, ops::Add};
+use std::{collections::HashSet, net::Ipv6Addr, ops::Add, thread};
 
 use ipnet::IpNet;
 use moderation_common::{
@@ -152,18 +152,8 @@ impl BanMaps {
     ///
     /// If a map cannot be read.
     pub fn all(&self) -> Result<Desired, NetworkError> {
-        let mut all = Desired::default();
-        self.v4.for_each(|key, entry| {
-            all.v4.insert(key, entry);
-        })?;
-        self.v6.for_each(|key, entry| {
-            all.v6.insert(key, entry);
-        })?;
-        self.hosts.for_each(|key, entry| {
-            all.hosts.insert(key, entry);
-        })?;
-        all.nets = self.nets.all()?;
-        Ok(all)
+        let (v4, v6) = (self.v4.read()?.sorted(), self.v6.read()?.sorted());
+        Ok(Desired { v4, v6, hosts: self.hosts.read()?.sorted(), nets: self.nets.all()? })
     }
 }
 
@@ -223,8 +213,11 @@ pub(super) struct Blocker {
     /// Exact entries in the kernel, as far as is known.
     exact: usize,
     hosts: usize,
-    /// What the prefilter hid when it was opened.
+    /// What the prefilter hid when the maps were looked through.
     hidden_at_open: usize,
+    /// What was in the exact maps then; `None` once it has been used, or anything
+    /// was written since.
+    seen: Option<Desired>,
 }
 
 impl Blocker {
@@ -232,12 +225,14 @@ impl Blocker {
     /// them.
     pub(super) fn open(pins: &Pins) -> Result<Self, NetworkError> {
         let mut blocker = Self::open_uncounted(pins)?;
-        blocker.rebuild(blocker.filter.seeds())?;
+        blocker.look()?;
+        blocker.seen = None;
+        blocker.switch()?;
         Ok(blocker)
     }
 
-    /// Opens the maps for a whole reconcile, which looks through them anyway.
-    /// Until then no bit is cleared.
+    /// Opens the maps for one who looks through them, or reconciles, before
+    /// anything else. Until then no bit is cleared.
     pub(super) fn open_uncounted(pins: &Pins) -> Result<Self, NetworkError> {
         let seeds = seeds(pins)?;
         if seeds == (Seeds { a: 0, b: 0 }) {
@@ -246,25 +241,42 @@ impl Blocker {
         let mut filter = Filter::new(Bitmap::open(pins, seeds)?);
         filter.distrust();
         let (maps, control) = (BanMaps::open(pins)?, ControlMap::open(pins)?);
-        Ok(Self { maps, filter, control, exact: 0, hosts: 0, hidden_at_open: 0 })
+        Ok(Self { maps, filter, control, exact: 0, hosts: 0, hidden_at_open: 0, seen: None })
     }
 
-    fn rebuild(&mut self, seeds: Seeds) -> Result<(), NetworkError> {
-        let (filter, hidden) = (&mut self.filter, &mut self.hidden_at_open);
-        let mut add = |hash: u64| {
-            *hidden += usize::from(!filter.has(hash));
-            filter.add(hash);
-        };
-        let v4 = self.maps.v4.for_each(|key, _| add(seeds.hash(Source::V4(key))))?;
-        let v6 = self.maps.v6.for_each(|key, _| add(seeds.hash(Source::V6(key))))?;
-        self.hosts = self.maps.hosts.for_each(|key, _| add(seeds.hash_host(key)))?;
-        self.exact = v4 + v6 + self.hosts;
-        self.filter.settle();
-        self.switch()
+    /// Looks through the exact maps, makes the prefilter agree with them, and
+    /// counts their entries anew: somebody else may have written or removed some.
+    /// What it sees is what the next reconcile goes by.
+    pub(super) fn look(&mut self) -> Result<(), NetworkError> {
+        let maps = &self.maps;
+        let (v4, v6, hosts) = (maps.v4.read()?, maps.v6.read()?, maps.hosts.read()?);
+        self.exact = v4.keys.len() + v6.keys.len() + hosts.keys.len();
+        self.hosts = hosts.keys.len();
+        let (seeds, filter) = (self.filter.seeds(), &mut self.filter);
+        let (seen, hidden) = thread::scope(|scope| {
+            // Of a million keys counting takes as long as sorting.
+            let sorting = scope.spawn(|| {
+                let (v4, v6, hosts) = (v4.sorted(), v6.sorted(), hosts.sorted());
+                Desired { v4, v6, hosts, ..Desired::default() }
+            });
+            let mut hidden = 0;
+            filter.recount();
+            let mut add = |hash: u64| {
+                hidden += usize::from(!filter.has(hash));
+                filter.add(hash);
+            };
+            v4.keys.iter().for_each(|key| add(seeds.hash(Source::V4(*key))));
+            v6.keys.iter().for_each(|key| add(seeds.hash(Source::V6(*key))));
+            hosts.keys.iter().for_each(|key| add(seeds.hash_host(*key)));
+            filter.settle();
+            (sorting.join().expect("sorting does not panic"), hidden)
+        });
+        (self.seen, self.hidden_at_open) = (Some(seen), hidden);
+        Ok(())
     }
 
-    /// Entries that the prefilter hid when it was opened, each of them a ban
-    /// without effect until then.
+    /// Entries that the prefilter hid when the maps were last looked through, each
+    /// of them a ban without effect until then.
     pub(super) const fn hidden_at_open(&self) -> usize {
         self.hidden_at_open
     }
@@ -310,6 +322,7 @@ impl Blocker {
     }
 
     pub(super) fn block(&mut self, prefix: Prefix, entry: BanEntry) -> Result<(), NetworkError> {
+        self.seen = None;
         let key = Key::from(prefix);
         let Some(hash) = key.hash(self.filter.seeds()) else {
             return self.block_net(prefix.net(), entry);
@@ -406,6 +419,7 @@ impl Blocker {
     }
 
     pub(super) fn unblock(&mut self, prefix: Prefix) -> Result<(), NetworkError> {
+        self.seen = None;
         let key = Key::from(prefix);
         let removed = match key {
             Key::V4(key) => self.maps.v4.remove(key)?,
@@ -436,7 +450,7 @@ impl Blocker {
 
     /// Blocks prefixes that are not blocked yet, a thousand to a call. What one
     /// failure leaves possible is done nevertheless.
-    pub(super) fn block_new(&mut self, new: Desired) -> Reconciled {
+    pub(super) fn block_new(&mut self, new: &Desired) -> Reconciled {
         let mut failed = HashSet::new();
         let result = self.add_new(new, &mut failed);
         Reconciled { failed, result }
@@ -444,9 +458,10 @@ impl Blocker {
 
     fn add_new(
         &mut self,
-        new: Desired,
+        new: &Desired,
         failed: &mut HashSet<Prefix>,
     ) -> Result<Changes, NetworkError> {
+        self.seen = None;
         let before = self.exact;
         if !new.hosts.is_empty() {
             self.control.change(|control| control.hosts = 1)?;
@@ -457,7 +472,7 @@ impl Blocker {
         let filter = &mut self.filter;
         let mut result = add(
             v4,
-            new.v4,
+            &new.v4,
             filter,
             |key| seeds.hash(Source::V4(key)),
             &mut room,
@@ -467,7 +482,7 @@ impl Blocker {
         );
         result = result.and(add(
             v6,
-            new.v6,
+            &new.v6,
             filter,
             |key| seeds.hash(Source::V6(key)),
             &mut room,
@@ -478,7 +493,7 @@ impl Blocker {
         let left = room.left;
         result = result.and(add(
             hosts,
-            new.hosts,
+            &new.hosts,
             filter,
             |key| seeds.hash_host(key),
             &mut room,
@@ -488,9 +503,9 @@ impl Blocker {
         ));
         self.hosts += left - room.left;
         self.exact = (room.capacity as usize).saturating_sub(room.left);
-        for (net, entry) in new.nets {
-            if let Err(error) = self.block_net(net, entry) {
-                failed.extend(Prefix::new(net).ok());
+        for (net, entry) in &new.nets {
+            if let Err(error) = self.block_net(*net, *entry) {
+                failed.extend(Prefix::new(*net).ok());
                 result = result.and(Err(error));
             }
         }
@@ -510,10 +525,10 @@ impl Blocker {
 
     fn reconcile_all(
         &mut self,
-        mut wanted: Desired,
+        wanted: Desired,
         failed: &mut HashSet<Prefix>,
     ) -> Result<Changes, NetworkError> {
-        let Plans { v4: v4_plan, v6: v6_plan, hosts: hosts_plan } = match self.plan(&mut wanted) {
+        let Plans { v4: v4_plan, v6: v6_plan, hosts: hosts_plan } = match self.plan(&wanted) {
             Ok(plans) => plans,
             Err(error) => {
                 failed.extend(wanted.iter().map(|(prefix, _)| prefix));
@@ -531,55 +546,48 @@ impl Blocker {
         // wanted alone, or the other way round.
         let rest = nets.begin(wanted.nets);
         // Removing first makes room in maps that are nearly full.
-        let removed = [
+        let mut done = vec![
             v4_plan.remove(v4, filter, v4_hash, &mut room),
             v6_plan.remove(v6, filter, v6_hash, &mut room),
-            hosts_plan.remove(hosts, filter, host_hash, &mut room),
         ];
-        let written = [
-            v4_plan.write(v4, wanted.v4, filter, v4_hash, &mut room, |key| {
-                failed.insert(of_v4(key));
-            }),
-            v6_plan.write(v6, wanted.v6, filter, v6_hash, &mut room, |key| {
-                failed.insert(of_v6(key));
-            }),
-            hosts_plan.write(hosts, wanted.hosts, filter, host_hash, &mut room, |key| {
-                failed.insert(of_host(key));
-            }),
-        ];
-        let blocks = nets.finish(rest, |net| {
+        let left = room.left;
+        done.push(hosts_plan.remove(hosts, filter, host_hash, &mut room));
+        self.hosts -= room.left - left;
+        done.push(v4_plan.write(v4, filter, v4_hash, &mut room, |key| {
+            failed.insert(of_v4(key));
+        }));
+        done.push(v6_plan.write(v6, filter, v6_hash, &mut room, |key| {
+            failed.insert(of_v6(key));
+        }));
+        let left = room.left;
+        done.push(hosts_plan.write(hosts, filter, host_hash, &mut room, |key| {
+            failed.insert(of_host(key));
+        }));
+        self.hosts += left - room.left;
+        done.push(nets.finish(rest, |net| {
             failed.extend(Prefix::new(net).ok());
-        });
+        }));
         self.exact = (room.capacity as usize).saturating_sub(room.left);
-        self.hosts = self.maps.hosts.for_each(|_, _| {})?;
-        let mut all = removed.into_iter().chain(written).chain([blocks]);
-        all.try_fold(Changes::default(), |sum, changes| Ok(sum + changes?))
+        done.into_iter().try_fold(Changes::default(), |sum, changes| Ok(sum + changes?))
     }
 
-    /// Compares the exact maps with what is wanted, and counts their entries
-    /// anew: somebody else may have written or removed some. Leaves in `wanted`
-    /// what is missing, or after an error what is not known to be there.
-    fn plan(&mut self, wanted: &mut Desired) -> Result<Plans, NetworkError> {
+    /// Compares the exact maps with what is wanted, after a look if there was
+    /// none.
+    fn plan(&mut self, wanted: &Desired) -> Result<Plans, NetworkError> {
         self.control.change(|control| {
             control.hosts |= u32::from(!wanted.hosts.is_empty());
             control.nets_v4 |= u32::from(!wanted.nets.is_empty());
             control.nets_v6 |= u32::from(!wanted.nets.is_empty());
         })?;
-        let seeds = self.filter.seeds();
-        let (maps, filter) = (&self.maps, &mut self.filter);
-        filter.recount();
-        let (mut exact, mut hidden) = (0, 0);
-        let mut add = |hash: u64| {
-            hidden += usize::from(!filter.has(hash));
-            filter.add(hash);
-            exact += 1;
-        };
-        let v4 = Plan::of(&maps.v4, &mut wanted.v4, |key| add(seeds.hash(Source::V4(key))))?;
-        let v6 = Plan::of(&maps.v6, &mut wanted.v6, |key| add(seeds.hash(Source::V6(key))))?;
-        let hosts = Plan::of(&maps.hosts, &mut wanted.hosts, |key| add(seeds.hash_host(key)))?;
-        filter.settle();
-        (self.exact, self.hidden_at_open) = (exact, hidden);
-        Ok(Plans { v4, v6, hosts })
+        if self.seen.is_none() {
+            self.look()?;
+        }
+        let seen = self.seen.take().unwrap_or_default();
+        Ok(Plans {
+            v4: Plan::between(&seen.v4, &wanted.v4),
+            v6: Plan::between(&seen.v6, &wanted.v6),
+            hosts: Plan::between(&seen.hosts, &wanted.hosts),
+        })
     }
 
     fn room(&self) -> usize {

@@ -14,6 +14,7 @@ use nix::libc;
 
 use super::{
     NetworkError, Pins,
+    desired::{Entries, sorted},
     sys::{self, BPF_EXIST, BPF_NOEXIST, Batch, Pages},
 };
 
@@ -22,6 +23,21 @@ pub(super) const BATCH: usize = 1_024;
 
 /// Keys and their values.
 pub(super) type Page<'p, K> = (&'p [K], &'p [u64]);
+
+/// All of a map, in no order.
+#[derive(Debug, Default)]
+pub(super) struct Read<K> {
+    pub(super) keys: Vec<K>,
+    values: Vec<u64>,
+}
+
+impl<K: Ord + Copy> Read<K> {
+    pub(super) fn sorted(&self) -> Entries<K> {
+        let values =
+            self.values.iter().map(|expires_at_ns| BanEntry { expires_at_ns: *expires_at_ns });
+        sorted(self.keys.iter().copied().zip(values).collect())
+    }
+}
 
 /// A pinned map from `K` to an expiry.
 #[derive(Debug)]
@@ -155,6 +171,16 @@ impl<K: Pod + Default> Exact<K> {
             }
         }
         Ok(total)
+    }
+
+    /// Every key and its expiry, as they come.
+    pub(super) fn read(&self) -> Result<Read<K>, NetworkError> {
+        let (mut pages, mut read) = (Pages::new(4 * BATCH), Read::default());
+        while let Some((keys, values)) = self.page(&mut pages)? {
+            read.keys.extend_from_slice(keys);
+            read.values.extend_from_slice(values);
+        }
+        Ok(read)
     }
 
     /// The next page of a look through the map.

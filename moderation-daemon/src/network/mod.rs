@@ -10,6 +10,7 @@ mod object;
 mod pin;
 mod port;
 mod reattach;
+mod recipe;
 
 mod allow;
 mod block;
@@ -79,19 +80,30 @@ impl Network {
         Ok(Self { bans: Blocker::open(pins)?, allow: AllowMaps::open_operator(pins)? })
     }
 
-    /// The same, but for a whole reconcile that follows at once and counts what is
-    /// in the maps.
+    /// The same, but looks at no entry: for one who looks himself, or reconciles,
+    /// before anything else. Until then no bit of the prefilter is cleared.
     ///
     /// # Errors
     ///
     /// If a pin is missing or may not be opened by this user.
-    pub fn open_to_reconcile(pins: &Pins) -> Result<Self, NetworkError> {
+    pub fn open_to_look(pins: &Pins) -> Result<Self, NetworkError> {
         Ok(Self { bans: Blocker::open_uncounted(pins)?, allow: AllowMaps::open_operator(pins)? })
     }
 
+    /// Reads all exact entries, and makes the prefilter agree with them: the part
+    /// of a reconcile that need not know what is wanted. The next one goes by what
+    /// this saw, unless something was blocked or unblocked in between.
+    ///
+    /// # Errors
+    ///
+    /// If a map cannot be read.
+    pub fn look(&mut self) -> Result<(), NetworkError> {
+        self.bans.look()
+    }
+
     /// Entries that the prefilter hid when the maps were last looked through as a
-    /// whole, each of them a ban without effect until then. Anything but 0 is a defect of ours, or
-    /// somebody wrote into the maps by hand.
+    /// whole, each of them a ban without effect until then. Anything but 0 is a
+    /// defect of ours, or somebody wrote into the maps by hand.
     pub const fn hidden_at_open(&self) -> usize {
         self.bans.hidden_at_open()
     }
@@ -117,7 +129,7 @@ impl Network {
 
     /// Drops the packets of many prefixes that are not blocked yet. What one
     /// failure leaves possible is done nevertheless.
-    pub fn block_new(&mut self, new: Desired) -> Reconciled {
+    pub fn block_new(&mut self, new: &Desired) -> Reconciled {
         self.bans.block_new(new)
     }
 

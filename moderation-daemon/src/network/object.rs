@@ -30,16 +30,15 @@ pub(super) struct Parameters {
     pub(super) seeds: Seeds,
 }
 
-/// Loads maps and programs, on the pinned maps where there are any, else
-/// pinning new ones.
-pub(super) fn load(pins: &Pins, parameters: &Parameters) -> Result<Ebpf, NetworkError> {
-    let Parameters { max_bans, max_networks, syn, connections, ports, seeds } = parameters;
-    // Maps that are there keep their size, whatever is configured now, and the
-    // program has to go by that.
-    let words = size(pins, FILTER)?.unwrap_or(filter_words(*max_bans));
-    let blocks = size(pins, SKETCH)?.unwrap_or(2 * sketch_blocks(syn.flood, syn.limit)) / 2;
+/// Read-only globals by symbol: what programs are made with, besides maps.
+pub(super) fn globals(
+    pins: &Pins,
+    parameters: &Parameters,
+) -> Result<[(&'static str, u64); 9], NetworkError> {
+    let Parameters { syn, connections, ports, seeds, .. } = parameters;
+    let (words, blocks) = sizes(pins, parameters)?;
     let limit = |enabled: bool, limit: u32| if enabled { u64::from(limit) } else { 0 };
-    let globals = [
+    Ok([
         (global::SEED_A, seeds.a),
         (global::SEED_B, seeds.b),
         (global::FILTER_MASK, filter_mask(words)),
@@ -49,7 +48,24 @@ pub(super) fn load(pins: &Pins, parameters: &Parameters) -> Result<Ebpf, Network
         (global::CONNECTION_LIMIT, limit(connections.enabled, connections.limit)),
         (global::CONNECTION_HALF_NS, half_ns(connections.window)),
         (global::UNBANNED_PORTS, u64::from(ports.cover_bans || ports.explanation.is_some())),
-    ];
+    ])
+}
+
+/// Words of the prefilter, and blocks of half the sketch. Maps that are there keep
+/// their size, whatever is configured now, and the program has to go by that.
+fn sizes(pins: &Pins, parameters: &Parameters) -> Result<(u32, u32), NetworkError> {
+    let Parameters { max_bans, syn, .. } = parameters;
+    let words = size(pins, FILTER)?.unwrap_or(filter_words(*max_bans));
+    let blocks = size(pins, SKETCH)?.unwrap_or(2 * sketch_blocks(syn.flood, syn.limit)) / 2;
+    Ok((words, blocks))
+}
+
+/// Opens the maps that are pinned, makes and pins the others, and loads no
+/// program.
+pub(super) fn open(pins: &Pins, parameters: &Parameters) -> Result<Ebpf, NetworkError> {
+    let Parameters { max_bans, max_networks, syn, .. } = parameters;
+    let (words, blocks) = sizes(pins, parameters)?;
+    let globals = globals(pins, parameters)?;
     let mut loader = EbpfLoader::new();
     for name in DAEMON_MAPS.into_iter().chain(GUARD_MAPS).chain(ROOT_MAPS) {
         loader.map_pin_path(name, pins.map(name));
@@ -66,8 +82,12 @@ pub(super) fn load(pins: &Pins, parameters: &Parameters) -> Result<Ebpf, Network
     for (name, value) in &globals {
         loader.override_global(name, value, true);
     }
-    let mut object =
-        loader.load(KERNEL_OBJECT).map_err(|source| NetworkError::Load(Box::new(source)))?;
+    loader.load(KERNEL_OBJECT).map_err(|source| NetworkError::Load(Box::new(source)))
+}
+
+/// Opens or makes the maps, and has the kernel verify the XDP program.
+pub(super) fn load(pins: &Pins, parameters: &Parameters) -> Result<Ebpf, NetworkError> {
+    let mut object = open(pins, parameters)?;
     program(&mut object)?.load().map_err(|source| NetworkError::LoadProgram(Box::new(source)))?;
     Ok(object)
 }

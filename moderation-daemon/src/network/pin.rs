@@ -90,6 +90,11 @@ impl Pins {
         self.folder().join(PROGRAM)
     }
 
+    /// What a pinned program was made of; see [`super::recipe`].
+    pub(super) fn recipe(&self, program: &str) -> PathBuf {
+        self.folder().join(format!("recipe_{program}"))
+    }
+
     /// Pin of the link that keeps the handshakes' program on its control group.
     pub(super) fn handshake_link(&self) -> PathBuf {
         self.folder().join("handshakes_link")

@@ -77,7 +77,7 @@ impl Filter {
     fn block(&mut self, prefixes: Vec<Prefix>) -> Result<()> {
         let entry = BanEntry { expires_at_ns: BanEntry::NEVER };
         let bans: Desired = prefixes.into_iter().map(|prefix| (prefix, entry)).collect();
-        self.kernel.network.block_new(bans).result.context("cannot block")?;
+        self.kernel.network.block_new(&bans).result.context("cannot block")?;
         Ok(())
     }
 

@@ -7,6 +7,7 @@ mod exempt;
 mod random;
 
 mod filter;
+mod kept;
 mod maps;
 mod migrate;
 mod nets;

@@ -95,6 +95,33 @@ fn reconciling_makes_room_before_it_fills_it() {
 }
 
 #[test]
+fn a_reconcile_goes_by_no_look_that_is_older_than_what_was_written_last() {
+    let ways: [fn(&mut Network); 3] = [
+        |network| network.block(v4(9), FOR_EVER).expect("blocked"),
+        |network| network.unblock(v4(1)).expect("unblocked"),
+        |network| {
+            let new = Desired::from_iter([(host(9), FOR_EVER), (v6(9), FOR_EVER)]);
+            assert!(network.block_new(&new).failed.is_empty());
+        },
+    ];
+    for (number, write) in ways.into_iter().enumerate() {
+        let Some(mut kernel) = kernel() else { return };
+        let wanted: Desired =
+            [v4(1), v6(1), host(1)].map(|prefix| (prefix, FOR_EVER)).into_iter().collect();
+        kernel.network.reconcile(wanted.clone(), &[]).result.expect("they fit");
+        kernel.network.look().expect("read");
+        write(&mut kernel.network);
+        kernel.network.reconcile(wanted.clone(), &[]).result.expect("reconciled");
+        assert_eq!(kernel.network.bans().all().expect("read"), wanted, "way {number}");
+        kernel.network.look().expect("read");
+        let again = kernel.network.reconcile(wanted, &[]).result.expect("reconciled");
+        assert_eq!(again, Changes::default());
+        let verified = verify(kernel.pins()).expect("read");
+        assert_eq!((verified.entries, verified.hidden, verified.switched_off), (3, 0, 0));
+    }
+}
+
+#[test]
 fn what_a_reconcile_cannot_fit_is_named_and_the_rest_is_in_force() {
     let Some(mut kernel) = kernel_with(&AttachOptions { max_bans: 8, ..detached() }) else {
         return;
