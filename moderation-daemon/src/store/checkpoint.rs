@@ -12,8 +12,9 @@ use rusqlite::{Connection, OpenFlags};
 
 use super::{BUSY_TIMEOUT, StoreError};
 
-/// After so many commits the log is emptied: some megabytes.
-pub(super) const COMMITS: u32 = 64;
+/// After so many commits the log is emptied: some megabytes. Those that come while
+/// that is done share the disk with it, so that it is to be rare.
+pub(super) const COMMITS: u32 = 512;
 
 /// Pages of the log from which on a commit empties it after all, should the
 /// thread be gone or readers keep it from going on: 64 MiB.
