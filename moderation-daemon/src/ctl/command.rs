@@ -82,7 +82,7 @@ pub(super) enum Command {
     },
     /// Show dropped packets as they come
     Watch {
-        /// One dropped packet in so many
+        /// One dropped packet in so many, or more if another who watches wants them
         #[arg(long, default_value_t = 1, value_name = "N")]
         every: u32,
         /// End after so many
