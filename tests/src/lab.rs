@@ -179,13 +179,16 @@ mod tests {
             return Ok(());
         }
         let ours = Pair::new()?;
+        // Nobody else is to sweep it before it is there as a whole.
+        let lock = sweep::lock()?;
         // No process has this number: it is above the highest (proc(5), pid_max).
         let leftover = Namespace::create("mod-4194305-1-0-host".to_owned())?;
         let mut command = process::command("sleep");
         command.arg("1000");
         let mut inside = leftover.spawn(command)?;
 
-        sweep::sweep()?;
+        sweep::clear(&lock)?;
+        drop(lock);
 
         let exists =
             |namespace: &Namespace| Path::new("/run/netns").join(namespace.name()).exists();

@@ -20,7 +20,11 @@ const LOCK: &str = "/run/moderation-test.lock";
 
 /// Removes everything whose maker is dead.
 pub(crate) fn sweep() -> Result<()> {
-    let _lock = lock()?;
+    clear(&lock()?)
+}
+
+/// The same for one who holds the lock.
+pub(crate) fn clear(_lock: &Flock<File>) -> Result<()> {
     for path in abandoned(namespace::FOLDER)? {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         namespace::remove(&name).context("cannot remove a leftover namespace")?;

@@ -389,7 +389,7 @@ fn a_folder_that_others_may_write_is_refused() -> Result<()> {
     if !need::root() {
         return Ok(());
     }
-    for folder in ["", "v2", "v2/links"] {
+    for folder in ["", Pins::SCHEMA, &links_folder()] {
         for (uid, mode) in [(DAEMON_UID, 0o755), (0, 0o777), (0, 0o775), (0, 0o1777)] {
             let board = Pinboard::reserve()?;
             let spoiled = board.path().join(folder);
@@ -400,6 +400,11 @@ fn a_folder_that_others_may_write_is_refused() -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Where the pins of links are, below the folder of an instance.
+fn links_folder() -> String {
+    format!("{}/links", Pins::SCHEMA)
 }
 
 fn assert_foreign(board: &Pinboard, what: &str) {
@@ -450,7 +455,7 @@ fn a_strangers_symbolic_link_is_not_followed_to_do_harm() -> Result<()> {
     }
     let treasure = tempfile::tempdir()?;
     let before = mode_of(treasure.path())?;
-    for place in ["v2", "v2/links"] {
+    for place in [Pins::SCHEMA, &links_folder()] {
         let board = Pinboard::reserve()?;
         let planted = board.path().join(place);
         let folder = planted.parent().context("it has one")?;
