@@ -125,7 +125,7 @@ impl Shooter<'_> {
             }
             // A real abuser does not compute on the host's processors: without a pause
             // his packets are the kernel's only work, and the daemon waits for its tick.
-            thread::sleep(PAUSE);
+            thread::sleep(PAUSE); // paces: the abuser
         }
         Ok(Instant::now())
     }

@@ -34,6 +34,7 @@ mod ask;
 mod error;
 mod route;
 mod sys;
+mod verify;
 
 use ipnet::IpNet;
 use moderation_common::BanEntry;
@@ -45,7 +46,7 @@ pub use allow::{AllowMaps, Guards, MAX_ALLOWED};
 pub use attach::{
     AttachOptions, Attached, Fresh, Loaded, attach, confirm, detach, forget_confirmation, off,
 };
-pub use block::{BanMaps, Changes, Fill, Reconciled, Verified, filter_bits, verify};
+pub use block::{BanMaps, Changes, Fill, Reconciled};
 pub use count::{Counters, Epoch, Rate, Rates, Table, alarms};
 pub use desired::Desired;
 pub use error::NetworkError;
@@ -60,6 +61,7 @@ pub use ring::{Dropped, Overrun, Overruns, Samples};
 pub use route::{gateways, own_addresses};
 pub use socket::{Closing, Connection, Connections, Listing, SocketError};
 pub use sweep::{Sweep, Swept};
+pub use verify::{Verified, filter_bits, verify};
 
 /// The daemon's hands on the pinned maps. It needs no capability, only the
 /// permission of the pins, and drops nothing when it goes away.
