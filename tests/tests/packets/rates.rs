@@ -305,8 +305,14 @@ fn under_a_forged_flood_of_a_million_nobody_ordinary_is_shed_and_the_heavy_still
     for frame in [Frame::default(), Frame::v6()] {
         assert_eq!(kernel.judge(&frame.bytes()).expect("judged"), Reason::SynRate);
     }
+    // Of the sixty forged sources that share a heavy one's block, one in 2,401
+    // shares all of its counters and is suspected with it: that there is one
+    // at all happens in one run of twenty (four in one of four millions).
     let known = kernel.attempts().expect("read");
-    assert_eq!(known.len(), 2, "nobody else was even suspected: {known:?}");
+    let (heavy, others): (Vec<_>, Vec<_>) =
+        known.iter().partition(|source| source.1 > u64::from(RATE / 2));
+    assert_eq!(heavy.len(), 2, "{known:?}");
+    assert!(others.len() <= 3 && others.iter().all(|source| source.1 == 1), "{known:?}");
     let of_flood = kernel.packets(Reason::SynRate).expect("read");
     assert_eq!(of_flood, u64::from(400 - heavy_passed) + 2, "all that was shed is theirs");
 }
