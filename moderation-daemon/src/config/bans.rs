@@ -13,7 +13,7 @@ use super::{
 };
 use crate::engine::{
     BanLength, BanRule, Escalation, Growth, NetworkBlock, NetworkBlocks, Protected, SharedRule,
-    UserId, ViolationType,
+    InvalidUserId, ViolationType,
 };
 
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
@@ -263,7 +263,7 @@ const MAX_SUBJECTS: u32 = 3;
 impl ProtectedFile {
     fn check(&self) -> Result<Protected, ConfigError> {
         let users = self.users.iter().map(|user| {
-            UserId::new(user).map_err(|error| {
+            user.parse().map_err(|error: InvalidUserId| {
                 ConfigError::value("bans.protected.users", format!("{user:?}: {error}"))
             })
         });

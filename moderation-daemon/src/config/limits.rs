@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     ConfigError, Context, Profile,
     friendly::{self, milliseconds},
+    profile::Catalogue,
 };
 use crate::engine::{
     By, Commit, Concurrency, Counting, EventRule, EventType, Limit, Limiter, LimiterRule, Mapped,
@@ -85,8 +86,8 @@ pub(super) struct LimitFile {
 }
 
 impl LimitFile {
-    fn of(profile: Profile, name: &str) -> Self {
-        let (rule, enabled) = profile.limiter(named(name));
+    fn of(catalogue: &Catalogue, name: &str) -> Self {
+        let (rule, enabled) = catalogue.limiter(named(name));
         Self {
             enabled,
             max: rule.limit.max,
@@ -107,11 +108,12 @@ impl LimitFile {
     }
 }
 
-/// Meant for reading a file by itself: values of the profile are put under it
-/// before it counts.
+/// Only for reading a file by itself: the profile's values are put under it
+/// before anything of it counts.
 impl Default for LimitFile {
     fn default() -> Self {
-        Self::of(Profile::default(), Limiter::LOGIN.name())
+        let window = Duration::from_secs(60);
+        Self { enabled: true, max: 1, window, score: None, count_rejected: false }
     }
 }
 
@@ -125,7 +127,8 @@ macro_rules! limits {
 
         impl LimitsFile {
             pub(super) fn of(profile: Profile) -> Self {
-                Self { $($name: LimitFile::of(profile, stringify!($name)),)+ }
+                let catalogue = Catalogue::of(profile);
+                Self { $($name: LimitFile::of(&catalogue, stringify!($name)),)+ }
             }
 
             pub(super) fn each(&self) -> Vec<(&'static str, &LimitFile)> {
@@ -224,9 +227,10 @@ impl LimitsFile {
         profile: Profile,
         context: &Context<'_>,
     ) -> Result<Vec<LimiterRule>, ConfigError> {
+        let catalogue = Catalogue::of(profile);
         let mut rules = Vec::new();
         for (name, file) in self.each() {
-            let (rule, _) = profile.limiter(named(name));
+            let (rule, _) = catalogue.limiter(named(name));
             let rule = file.check(rule, context)?;
             if file.enabled {
                 rules.push(rule);

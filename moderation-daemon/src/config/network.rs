@@ -15,7 +15,8 @@ use serde::{Deserialize, Serialize};
 use super::{
     AttachMode, ConfigError,
     check::absolute,
-    file::{friendly, minutes},
+    file::minutes,
+    friendly,
 };
 
 /// The kernel.

@@ -52,6 +52,7 @@ struct LadderFile {
     #[schemars(with = "String")]
     severity: Severity,
     #[serde(with = "serde_yaml::with::singleton_map_recursive")]
+    #[schemars(with = "Vec<StepFile>")]
     ladder: Vec<StepFile>,
 }
 

@@ -38,16 +38,29 @@ impl Profile {
             Self::Hardened => Rules::hardened(),
         }
     }
+}
 
-    /// A built-in limiter as it is when it is on, and whether it is on.
-    pub(super) fn limiter(self, limiter: Limiter) -> (LimiterRule, bool) {
-        if let Some(rule) = self.rules().limiter(limiter) {
+/// Every built-in limiter of a profile, those that are off included.
+pub(super) struct Catalogue {
+    profile: Profile,
+    rules: Rules,
+    hardened: Rules,
+}
+
+impl Catalogue {
+    pub(super) fn of(profile: Profile) -> Self {
+        Self { profile, rules: profile.rules(), hardened: Rules::hardened() }
+    }
+
+    /// A limiter as it is when it is on, and whether it is on.
+    pub(super) fn limiter(&self, limiter: Limiter) -> (LimiterRule, bool) {
+        if let Some(rule) = self.rules.limiter(limiter) {
             return (rule.clone(), true);
         }
-        let off = match Rules::hardened().limiter(limiter) {
+        let off = match self.hardened.limiter(limiter) {
             Some(rule) => rule.clone(),
             None => LimiterRule::message_user(),
         };
-        (LimiterRule { count_rejected: self == Self::Librechat, ..off }, false)
+        (LimiterRule { count_rejected: self.profile == Profile::Librechat, ..off }, false)
     }
 }

@@ -10,7 +10,7 @@ use super::{
     expression, number,
     table::{Family, Sets, Variable},
 };
-use crate::config::file::friendly;
+use crate::config::friendly;
 
 /// What a text comes to.
 #[derive(Debug, PartialEq)]
@@ -36,7 +36,7 @@ pub(super) struct Remark {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Grade {
+pub(in crate::config) enum Grade {
     /// No profile takes that.
     Refused,
     /// As LibreChat takes it, somebody is locked out, or a limit does nothing:
