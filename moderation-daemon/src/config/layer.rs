@@ -58,7 +58,7 @@ pub(super) fn read(
             continue;
         }
         if remark.is_refused(own.profile) {
-            return Err(refusal(remark));
+            return Err(refusal(remark, &is_own));
         }
         warnings.push(Warning { about: remark.about, text: remark.text });
     }
@@ -73,10 +73,10 @@ pub(super) fn read(
     Ok(Layered { file, origins, warnings, told, uses_redis })
 }
 
-fn refusal(remark: librechat::Remark) -> ConfigError {
-    let problem = match remark.keys.split_first() {
+fn refusal(remark: librechat::Remark, is_own: &dyn Fn(&str) -> bool) -> ConfigError {
+    let problem = match remark.keys.iter().find(|key| !is_own(key)) {
         None => remark.text,
-        Some((key, _)) => format!("{}; change it, or set {key} yourself", remark.text),
+        Some(key) => format!("{}; change it, or set {key} yourself", remark.text),
     };
     ConfigError::value(remark.about, problem)
 }

@@ -10,7 +10,7 @@ use std::{collections::BTreeMap, fmt, path::PathBuf};
 pub type Origins = BTreeMap<String, Origin>;
 
 /// Where a value comes from.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Origin {
     /// What set it: a variable, a key of librechat.yaml; empty for our own file.
     pub name: String,
@@ -50,6 +50,19 @@ impl Origin {
         Self { name: String::new(), text: String::new(), source: Source::Own(path) }
     }
 
+    /// What was written, as far as it can be shown, and where.
+    pub(super) fn value(&self) -> String {
+        let text = harmless(&self.text);
+        match &self.source {
+            Source::Unset => "not set".to_owned(),
+            Source::EnvFile { path, line } => format!("{text} in {}:{line}", path.display()),
+            Source::Environment => format!("{text} in the environment"),
+            Source::LibrechatYaml(path) => format!("{} in {}", self.text, path.display()),
+            Source::Own(Some(path)) => format!("in {}", path.display()),
+            Source::Own(None) => "in the configuration".to_owned(),
+        }
+    }
+
     /// As LibreChat's records show it: the text of a variable that is set.
     pub(super) fn raw(&self) -> Option<&str> {
         let is_set = matches!(self.source, Source::EnvFile { .. } | Source::Environment);
@@ -57,18 +70,22 @@ impl Origin {
     }
 }
 
+/// As it is shown: `text` could be anything.
+impl fmt::Debug for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
 impl fmt::Display for Origin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (name, text) = (&self.name, harmless(&self.text));
         match &self.source {
-            Source::Unset => write!(f, "{name} is not set"),
-            Source::EnvFile { path, line } => {
-                write!(f, "{name}={text} in {}:{line}", path.display())
+            Source::Unset => write!(f, "{} is not set", self.name),
+            Source::EnvFile { .. } | Source::Environment => {
+                write!(f, "{}={}", self.name, self.value())
             }
-            Source::Environment => write!(f, "{name}={text} in the environment"),
-            Source::LibrechatYaml(path) => write!(f, "{name}: {} in {}", self.text, path.display()),
-            Source::Own(Some(path)) => write!(f, "in {}", path.display()),
-            Source::Own(None) => f.write_str("in the configuration"),
+            Source::LibrechatYaml(_) => write!(f, "{}: {}", self.name, self.value()),
+            Source::Own(_) => f.write_str(&self.value()),
         }
     }
 }

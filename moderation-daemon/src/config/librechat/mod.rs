@@ -221,6 +221,9 @@ impl Builder<'_> {
     fn take(&mut self, env: &Env, variable: &'static Variable, defaults: Defaults) {
         let Some((found, origin)) = env.resolve(variable, defaults) else { return };
         let reading = reading::read(&Variable { sets: variable.sets, ..*found.row }, &found.text);
+        if reading.remark.is_some() && self.is_off(env, variable, defaults) {
+            return;
+        }
         match reading.taken {
             Taken::Value(value) => {
                 for key in keys(variable) {
@@ -232,7 +235,6 @@ impl Builder<'_> {
         }
         if let Some(remark) = reading.remark
             && found.is_set
-            && !self.is_off(env, variable, defaults)
         {
             self.remark(origin.to_string(), &remark.text, remark.grade, keys(variable));
         }
@@ -264,11 +266,12 @@ impl Builder<'_> {
         }
     }
 
-    /// Whether a limit has a switch, which is off: then its numbers do not matter.
+    /// Whether there is a switch, which is off: then numbers do not matter.
     fn is_off(&self, env: &Env, variable: &Variable, defaults: Defaults) -> bool {
         let is_switch = |row: &&&'static Variable| match (variable.sets, row.sets) {
             (Sets::Max([name]) | Sets::Window([name]), Sets::LimitSwitch(limit)) => *name == limit,
             (Sets::Concurrency, Sets::Switch(key)) => key == "concurrency.enabled",
+            (Sets::BanInterval | Sets::BanDuration, Sets::Switch(key)) => key == "bans.enabled",
             _ => false,
         };
         let Some(switch) = VARIABLES.iter().find(|row| is_switch(&row)) else { return false };
@@ -313,7 +316,7 @@ impl Builder<'_> {
                 (_, None) => "not set".to_owned(),
                 (Family::Text, Some(_)) if env.is_set(row.name) => "set".to_owned(),
                 (Family::Text, Some(_)) => "empty".to_owned(),
-                (_, Some(origin)) => origin.to_string(),
+                (_, Some(origin)) => origin.value(),
             };
             self.layer.told.push((row.name, text));
         }

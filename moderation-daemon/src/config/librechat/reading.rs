@@ -195,19 +195,23 @@ fn ban_duration(ms: f64) -> Reading {
 }
 
 fn ban_interval(points: f64) -> Reading {
-    let taken = Taken::Value(points.into());
     if points.is_nan() {
         return Reading::nothing(
             Grade::Refused,
             "no number of points: in LibreChat every violation would ban",
         );
     }
+    let never = "nobody is ever banned";
+    if points.is_infinite() {
+        return Reading::remarked(Taken::Off, Grade::Dangerous, never);
+    }
+    let taken = Taken::Value(points.into());
     if points == 0.0 {
         let text = "everybody's first violation bans, and no later one";
         return Reading::remarked(taken, Grade::Dangerous, text);
     }
-    if points < 0.0 || points.is_infinite() {
-        return Reading::remarked(taken, Grade::Dangerous, "nobody is ever banned");
+    if points < 0.0 {
+        return Reading::remarked(taken, Grade::Dangerous, never);
     }
     Reading::plain(points.into())
 }

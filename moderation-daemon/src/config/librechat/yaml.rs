@@ -31,13 +31,14 @@ pub struct BadYaml {
 }
 
 /// Key, the variables' prefix, and whether the limiters are made after the file
-/// is read: in v0.8.7 only those of the files' routes are.
+/// is read: in v0.8.7 only those of the files' routes are, and in the versions
+/// that have it, that of agents' events.
 const SECTIONS: [(&str, &str, bool); 5] = [
     ("fileUploads", "FILE_UPLOAD", true),
     ("conversationsImport", "IMPORT", false),
     ("tts", "TTS", false),
     ("stt", "STT", false),
-    ("agentEvents", "AGENT_EVENT", false),
+    ("agentEvents", "AGENT_EVENT", true),
 ];
 
 const NUMBERS: [(&str, &str); 4] = [
