@@ -233,7 +233,8 @@ impl Overlay<'_> {
             ..score
         };
         changes.push(Change::Score(key, updated));
-        changes.push(Change::Violation(Box::new(violation.clone())));
+        let violation = Arc::new(violation);
+        changes.push(Change::Violation(Arc::clone(&violation)));
         changes.extend(sentence);
         let outcome = Outcome { violation: Some(violation), ban, refusal, logout, ..denied };
         Decision { outcome, changes }

@@ -58,7 +58,7 @@ pub struct Outcome {
     /// The limiters that were asked.
     pub counts: Counts,
     /// The violation that this was.
-    pub violation: Option<Violation>,
+    pub violation: Option<Arc<Violation>>,
     /// The ban that holds, or that fell just now.
     pub ban: Option<Arc<Ban>>,
     /// Why no ban fell though the score called for one.
@@ -194,7 +194,7 @@ pub enum Change {
     /// A violation was a repeat that counts for nothing.
     Repeat(ScoreKey),
     /// A rule was broken.
-    Violation(Box<Violation>),
+    Violation(Arc<Violation>),
     /// An automatic ban was called for, at a moment of the boot clock.
     BanCall(u64),
     /// A ban fell.

@@ -245,9 +245,9 @@ impl Engine {
                     self.scores.remove(&ScoreKey { bearer: bearer.clone(), kind });
                 }
             }
-            Change::Violation(_) => {} // a record; the engine keeps its score
-            // No decision makes these while no rule asks for them.
-            Change::Repeat(_) | Change::Seen(..) => {}
+            // A violation is a record, of which the engine keeps the score. The
+            // others no decision makes while no rule asks for them.
+            Change::Violation(_) | Change::Repeat(_) | Change::Seen(..) => {}
             Change::BanCall(at_boot_ms) => self.circuit.call(at_boot_ms),
             Change::Penalty(penalty) => drop(self.penalties.insert(penalty.id, penalty)),
             Change::EndPenalty(end) => drop(self.penalties.remove(&end.penalty)),

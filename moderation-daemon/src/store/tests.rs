@@ -6,8 +6,9 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::engine::{
-    Author, Ban, BanId, Bearer, Cause, Change, Lift, Limit, Limiter, Outcome, Score, ScoreKey,
-    Severity, Violation, ViolationType,
+    Author, Ban, BanId, Bearer, Cause, Change, EndPenalty, Factor, Lift, Limit, Limiter, Offence,
+    Outcome, Penalty, PenaltyKind, Score, ScoreKey, Severity, Traits, UserId, Violation,
+    ViolationType,
 };
 
 fn folder() -> TempDir {
@@ -44,7 +45,7 @@ fn score(user: &str, points: f64, updated_at_unix_ms: u64) -> Change {
 
 fn violation(request: Option<&str>, at_unix_ms: u64) -> Change {
     let ip: IpAddr = "192.0.2.7".parse().expect("an address");
-    Change::Violation(Box::new(Violation {
+    Change::Violation(Arc::new(Violation {
         kind: ViolationType::LOGINS,
         user: None,
         ip: Some(ip),
@@ -215,6 +216,55 @@ fn a_violation_is_written_with_what_led_to_it() {
                       repeats, severity, details, ban, penalty) FROM violations";
     let row: String = store.connection.query_row(sql, [], |row| row.get(0)).expect("one row");
     assert_eq!(row, "address 192.0.2.7 login 7 300000 3 low by hand 1");
+}
+
+#[test]
+fn penalties_and_what_is_known_about_users_are_written_down() {
+    let folder = folder();
+    let mut store = open(&folder);
+    let anna: UserId = "anna".parse().expect("an id");
+    let bearer = Bearer::User(anna.clone());
+    let penalty = Penalty {
+        id: 12,
+        kind: PenaltyKind::Reduce { factor_permille: 500 },
+        user: Some(anna.clone()),
+        prefix: None,
+        violation: Some(ViolationType::MESSAGE_LIMIT),
+        severity: Some(Severity::Medium),
+        reason: "the second time".to_owned(),
+        starts_at_unix_ms: 1,
+        ends_at_unix_ms: Some(9),
+        by: Author::Rule,
+        ended: None,
+    };
+    let traits = Traits { tier: Some("pro".into()), paying: Some(true), ..Traits::default() };
+    let offence = Offence { level: 1.5, at_unix_ms: 3, has_grace: true };
+    store
+        .commit(&[
+            score("anna", 1.0, 10),
+            score("bert", 1.0, 10),
+            Change::Penalty(Arc::new(penalty)),
+            Change::EndPenalty(EndPenalty { penalty: 12, at_unix_ms: 5, by: "root".to_owned() }),
+            Change::Offence(bearer.clone(), Offence::default()),
+            Change::Offence(bearer.clone(), offence),
+            Change::Factor(anna.clone(), Factor { permille: 700, at_unix_ms: 4, flagged: 2 }),
+            Change::Traits(anna, traits, 6),
+            Change::Pardon(bearer),
+        ])
+        .expect("a healthy disk");
+    let one = |sql: &str| {
+        store.connection.query_row(sql, [], |row| row.get::<_, String>(0)).expect("one row")
+    };
+    let penalty =
+        "SELECT concat_ws(' ', id, kind, user, violation, severity, detail, ends_at_ms, by,
+                          ended_at_ms, ended_by) FROM penalties";
+    assert_eq!(one(penalty), "12 reduce anna message_limit medium 500 9 rule 5 root");
+    let offence = "SELECT concat_ws(' ', bearer, level, at_ms, grace) FROM offences";
+    assert_eq!(one(offence), "anna 1.5 3 1");
+    let subject = "SELECT concat_ws(' ', user, tier, paying, factor, factor_at_ms, flagged,
+                          seen_at_ms) FROM subjects";
+    assert_eq!(one(subject), "anna pro 1 700 4 2 6");
+    assert_eq!(one("SELECT group_concat(bearer) FROM scores"), "bert", "the other is pardoned");
 }
 
 #[test]

@@ -200,7 +200,7 @@ fn the_limits_by_address_and_by_user_are_asked_in_order_and_the_first_ends_it() 
         (Verdict::Allow, vec!["message_ip", "message_user"])
     );
     let second = judge_one(&mut engine, message("anna", "192.0.2.7"), NOW);
-    let limiter = second.violation.and_then(|violation| violation.limiter);
+    let limiter = second.violation.and_then(|violation| violation.limiter.clone());
     assert_eq!(limiter, Some((Limiter::MESSAGE_USER, Limit::new(1, 1_000))));
     // The address is over its limit: the user's own count must not suffer.
     let third = judge_one(&mut engine, message("bert", "192.0.2.7"), NOW);
@@ -228,8 +228,8 @@ fn a_user_bears_the_score_and_an_anonymous_visitor_s_address_does() {
         violation(ViolationType::ILLEGAL_MODEL_REQUEST, None, "anna", "192.0.2.7"),
         NOW,
     );
-    let bearer = outcome.violation.expect("one").bearer;
-    assert_eq!(bearer, rules().bearer(&subject("anna", "")));
+    let record = outcome.violation.expect("one");
+    assert_eq!(record.bearer, rules().bearer(&subject("anna", "")));
     let outcome =
         judge_one(&mut engine, violation(ViolationType::LOGINS, None, "", "192.0.2.7"), NOW);
     let violation = outcome.violation.expect("one");

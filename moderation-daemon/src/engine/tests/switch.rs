@@ -10,7 +10,7 @@ fn used(engine: &Engine, request: &Request, now: Moment) -> Vec<(&'static str, u
 #[test]
 fn what_a_rejected_event_uses_up_is_as_the_rules_say() {
     let cases = [
-        (Commit::InOrder, true, [7, 5]),
+        (Commit::InOrder, true, [7, 7]),
         (Commit::InOrder, false, [7, 4]),
         (Commit::AllOrNone, true, [4, 7]),
         (Commit::AllOrNone, false, [4, 4]),
