@@ -10,10 +10,11 @@ use super::{
     ConfigError, Context, Profile,
     friendly::{self, milliseconds},
     limits::unknown,
+    penalties::PenaltiesFile,
 };
 use crate::engine::{
-    BanLength, BanRule, Escalation, Growth, NetworkBlock, NetworkBlocks, Protected, SharedRule,
-    InvalidUserId, ViolationType,
+    BanLength, BanRule, Crossing, Escalation, Growth, InvalidUserId, NetworkBlock, NetworkBlocks,
+    Protected, SharedRule, ViolationType,
 };
 
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
@@ -140,18 +141,19 @@ impl BansFile {
         }
     }
 
-    /// `base` is the profile's; `allow_permanent` is what penalties say.
+    /// `crossing` is the profile's.
     pub(super) fn check(
         &self,
-        base: BanRule,
-        allow_permanent: bool,
+        crossing: Crossing,
+        penalties: &PenaltiesFile,
         context: &Context<'_>,
     ) -> Result<BanRule, ConfigError> {
-        self.check_numbers(allow_permanent, context)?;
+        self.check_numbers(penalties, context)?;
         let growth = self.growth.as_ref().map(|growth| growth.check(self.duration));
         Ok(BanRule {
             enabled: self.enabled,
             interval: self.interval,
+            crossing,
             length: self.duration,
             growth: growth.transpose()?,
             shared: self.shared.as_ref().map(SharedFile::check).transpose()?,
@@ -160,13 +162,12 @@ impl BansFile {
             network_block: self.network_blocks()?,
             max_per_minute: self.max_per_minute,
             escalation: self.escalation.check()?,
-            ..base
         })
     }
 
     fn check_numbers(
         &self,
-        allow_permanent: bool,
+        penalties: &PenaltiesFile,
         context: &Context<'_>,
     ) -> Result<(), ConfigError> {
         let is_interval = self.interval > 0.0 || context.is_librechats("bans.interval");
@@ -175,7 +176,7 @@ impl BansFile {
             return Err(ConfigError::value("bans.interval", problem));
         }
         if self.duration == BanLength::Forever
-            && !allow_permanent
+            && !penalties.allow_permanent
             && !context.is_librechats("bans.duration")
         {
             let problem = "permanent bans need penalties.allow_permanent: true";

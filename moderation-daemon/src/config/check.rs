@@ -160,7 +160,7 @@ impl Context<'_> {
 
     /// How LibreChat's records tell a limit: a maximum from a variable that it
     /// does not turn into a number is a text there.
-    pub(super) fn shown(&self, key: &str, default: Shown) -> Shown {
+    pub(super) fn shown(&self, key: &str, default: &Shown) -> Shown {
         let max = self.origins.get(&format!("{key}.max")).and_then(|origin| {
             let is_raw = variable(&origin.name).is_some_and(|it| it.family == Family::Raw);
             origin.raw().filter(|_| is_raw).map(Arc::from)
@@ -180,7 +180,6 @@ impl Context<'_> {
 
 fn rules(file: &File, context: &Context<'_>) -> Result<Rules, ConfigError> {
     let base = file.profile.rules();
-    let allow_permanent = file.penalties.allow_permanent;
     let mut rules = Rules {
         counting: file.counting.check()?,
         events: file.limits.events(file.profile),
@@ -201,6 +200,6 @@ fn rules(file: &File, context: &Context<'_>) -> Result<Rules, ConfigError> {
     file.custom.check(&mut rules, context)?;
     rules.tiers = file.tiers.check(&mut rules.limiters)?;
     rules.ladders = file.penalties.ladders()?;
-    rules.ban = file.bans.check(rules.ban, allow_permanent, context)?;
+    rules.ban = file.bans.check(rules.ban.crossing, &file.penalties, context)?;
     Ok(rules)
 }

@@ -96,7 +96,8 @@ impl<'a> Page<'a> {
 
     /// What stands before a key that the default file is not to set.
     fn mark(&self, key: &str) -> &'static str {
-        let is_inside = key.split_once('.').is_some_and(|(section, _)| FROM_PROFILE.contains(&section));
+        let is_inside =
+            key.split_once('.').is_some_and(|(section, _)| FROM_PROFILE.contains(&section));
         if self.is_default && is_inside { "#" } else { "" }
     }
 
@@ -206,7 +207,8 @@ mod tests {
 
     #[test]
     fn what_operators_are_shown_is_a_configuration_that_means_the_same() {
-        for yaml in ["", "profile: librechat", "limits: {login: {max: 3}}", "bans: {growth: null}"] {
+        for yaml in ["", "profile: librechat", "limits: {login: {max: 3}}", "bans: {growth: null}"]
+        {
             let config = Config::parse(yaml).expect("it is valid");
             assert_eq!(counting(&render(&config.effective)), counting(yaml));
         }

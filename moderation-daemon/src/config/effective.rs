@@ -32,4 +32,12 @@ impl Effective {
             warnings: layered.warnings.iter().map(ToString::to_string).collect(),
         }
     }
+
+    /// Puts a value of the command line in.
+    pub(super) fn overrule(&mut self, key: &str, value: serde_json::Value, by: &str) {
+        if let Some(place) = self.values.pointer_mut(&format!("/{}", key.replace('.', "/"))) {
+            *place = value;
+            self.origins.insert(key.to_owned(), format!("{by} on the command line"));
+        }
+    }
 }

@@ -35,7 +35,10 @@ pub fn parse(text: &str) -> Result<Duration, String> {
 /// Writes one so that [`parse`] reads it; whole days as days.
 pub(super) fn text(duration: Duration) -> String {
     const DAY: u64 = 24 * 60 * 60;
-    if duration.subsec_nanos() == 0 && duration.as_secs() > DAY && duration.as_secs() % DAY == 0 {
+    if duration.subsec_nanos() == 0
+        && duration.as_secs() > DAY
+        && duration.as_secs().is_multiple_of(DAY)
+    {
         return format!("{}d", duration.as_secs() / DAY);
     }
     let signed = SignedDuration::try_from(duration).unwrap_or(SignedDuration::MAX);

@@ -2,25 +2,29 @@
 //! LibreChat was told (its .env, the environment, its librechat.yaml), over that
 //! our own file. Files are opened here; what values mean is decided elsewhere.
 
-use std::{
-    collections::BTreeSet,
-    fs::File as Handle,
-    io::Read as _,
-    path::Path,
-};
+use std::{collections::BTreeSet, fs::File as Handle, io::Read as _, path::Path};
 
 use serde_yaml::{Mapping, Value};
 
 use super::{
     ConfigError,
     check::absolute,
-    file::{self, File, LibrechatFile},
+    file::{self, File},
     librechat::{self, Assignment, Defaults, Env, Yaml},
     origin::{Origin, Origins, Warning},
 };
 
 /// The variables of a process, where they are asked for.
 pub(super) type Environment<'a> = &'a dyn Fn() -> Vec<(String, String)>;
+
+/// Which of LibreChat's files there must be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Files {
+    /// All that are named.
+    All,
+    /// Those that can be read.
+    Readable,
+}
 
 /// What all layers come to.
 #[derive(Debug)]
@@ -42,6 +46,7 @@ const MAX_BYTES: u64 = 1 << 20;
 pub(super) fn read(
     text: &str,
     path: Option<&Path>,
+    files: Files,
     environment: Environment<'_>,
 ) -> Result<Layered, ConfigError> {
     // By itself first: only so errors tell the line.
@@ -49,7 +54,7 @@ pub(super) fn read(
     let mut tree = serde_yaml::to_value(File::of(own.profile)).expect("plain values");
     let written = written(text, &tree)?;
     let is_own = |key: &str| written.keys.iter().any(|own| covers(own, key));
-    let layer = librechat_layer(&own.librechat, &own, &is_own, environment)?;
+    let layer = librechat_layer(&own, files, &is_own, environment)?;
 
     let mut origins = layer.origins;
     let mut warnings = Vec::new();
@@ -87,11 +92,12 @@ fn covers(section: &str, key: &str) -> bool {
 }
 
 fn librechat_layer(
-    settings: &LibrechatFile,
     own: &File,
+    files: Files,
     is_own: &dyn Fn(&str) -> bool,
     environment: Environment<'_>,
 ) -> Result<librechat::Layer, ConfigError> {
+    let settings = &own.librechat;
     let mut env = Env::default();
     if settings.environment {
         for (name, text) in environment() {
@@ -100,14 +106,20 @@ fn librechat_layer(
     }
     if let Some(path) = &settings.env_file {
         let path = absolute("librechat.env_file", path.clone())?;
-        env.add_file(&path, &String::from_utf8_lossy(&contents(&path)?));
+        let text = contents(&path, files)?.unwrap_or_default();
+        env.add_file(&path, &String::from_utf8_lossy(&text));
     }
     let numbers = match &settings.yaml {
         None => None,
         Some(path) => {
             let path = absolute("librechat.yaml", path.clone())?;
-            let numbers = rate_limits(&path).map_err(|error| error.in_file(&path))?;
-            Some((path, numbers))
+            match contents(&path, files)? {
+                None => None,
+                Some(text) => {
+                    let numbers = rate_limits(&text).map_err(|error| error.in_file(&path))?;
+                    Some((path, numbers))
+                }
+            }
         }
     };
     let yaml = numbers.as_ref().map(|(path, assignments)| Yaml {
@@ -120,24 +132,26 @@ fn librechat_layer(
     Ok(librechat::layer(env, yaml.as_ref(), defaults, own.profile, is_own))
 }
 
-fn rate_limits(path: &Path) -> Result<Vec<Assignment>, ConfigError> {
-    let text = contents(path)?;
+fn rate_limits(text: &[u8]) -> Result<Vec<Assignment>, ConfigError> {
     let value: Value =
-        serde_yaml::from_slice(&text).map_err(|source| ConfigError::Syntax { source })?;
-    librechat::assignments(&value)
-        .map_err(|error| ConfigError::value(error.key, error.problem))
+        serde_yaml::from_slice(text).map_err(|source| ConfigError::Syntax { source })?;
+    librechat::assignments(&value).map_err(|error| ConfigError::value(error.key, error.problem))
 }
 
-fn contents(path: &Path) -> Result<Vec<u8>, ConfigError> {
-    let failed = |source| ConfigError::Read { path: path.to_owned(), source };
+/// What is in a file of LibreChat's; `None` if it can and may be left out.
+fn contents(path: &Path, files: Files) -> Result<Option<Vec<u8>>, ConfigError> {
     let mut text = Vec::new();
-    let handle = Handle::open(path).map_err(failed)?;
-    handle.take(MAX_BYTES + 1).read_to_end(&mut text).map_err(failed)?;
-    if text.len() as u64 > MAX_BYTES {
-        let problem = format!("{} has more than {MAX_BYTES} bytes", path.display());
-        return Err(ConfigError::value("librechat", problem));
+    let read =
+        Handle::open(path).and_then(|handle| handle.take(MAX_BYTES + 1).read_to_end(&mut text));
+    match read {
+        Err(_) if files == Files::Readable => Ok(None),
+        Err(source) => Err(ConfigError::Read { path: path.to_owned(), source }),
+        Ok(_) if text.len() as u64 > MAX_BYTES => {
+            let problem = format!("{} has more than {MAX_BYTES} bytes", path.display());
+            Err(ConfigError::value("librechat", problem))
+        }
+        Ok(_) => Ok(Some(text)),
     }
-    Ok(text)
 }
 
 /// What our own file says: as a tree, and which keys.

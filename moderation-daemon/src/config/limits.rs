@@ -101,7 +101,7 @@ impl LimitFile {
     fn check(&self, rule: LimiterRule, context: &Context<'_>) -> Result<LimiterRule, ConfigError> {
         let key = format!("limits.{}", rule.limiter);
         let mut limit = limit(&key, self.max, self.window, context)?;
-        limit.shown = context.shown(&key, rule.limit.shown);
+        limit.shown = context.shown(&key, &rule.limit.shown);
         let score = self.score.map(|score| points(&format!("{key}.score"), score, context));
         let (points, count_rejected) = (score.transpose()?, self.count_rejected);
         Ok(LimiterRule { limit, points, count_rejected, ..rule })
@@ -417,7 +417,11 @@ enum CustomBy {
 impl CustomFile {
     /// Adds the custom kinds to the rules. Violations come first: limits name
     /// them, and events name limits.
-    pub(super) fn check(&self, rules: &mut Rules, context: &Context<'_>) -> Result<(), ConfigError> {
+    pub(super) fn check(
+        &self,
+        rules: &mut Rules,
+        context: &Context<'_>,
+    ) -> Result<(), ConfigError> {
         for (name, file) in &self.violations {
             let key = format!("custom.violations.{name}");
             let kind = self.kind(&key, name, ViolationType::BUILT_IN, ViolationType::custom)?;

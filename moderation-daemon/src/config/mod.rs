@@ -29,6 +29,7 @@ use ipnet::IpNet;
 
 use crate::engine::Rules;
 use check::Context;
+use layer::Files;
 
 pub use check::ConfigError;
 pub use document::{default_file, render};
@@ -111,9 +112,23 @@ impl Config {
     ///
     /// See [`ConfigError`].
     pub fn load(path: Option<&Path>) -> Result<Self, ConfigError> {
+        Self::load_with(path, Files::All)
+    }
+
+    /// The same for those who need no limits and scores: files of LibreChat that
+    /// they may not read are left out.
+    ///
+    /// # Errors
+    ///
+    /// See [`ConfigError`].
+    pub fn load_readable(path: Option<&Path>) -> Result<Self, ConfigError> {
+        Self::load_with(path, Files::Readable)
+    }
+
+    fn load_with(path: Option<&Path>, files: Files) -> Result<Self, ConfigError> {
         let (path, named) = path.map_or((Path::new(DEFAULT_PATH), false), |path| (path, true));
         match fs::read_to_string(path) {
-            Ok(text) => Self::build(&text, Some(path)).map_err(|error| error.in_file(path)),
+            Ok(text) => Self::build(&text, Some(path), files).map_err(|error| error.in_file(path)),
             Err(error) if error.kind() == io::ErrorKind::NotFound && !named => Self::parse(""),
             Err(source) => Err(ConfigError::Read { path: path.to_owned(), source }),
         }
@@ -125,11 +140,18 @@ impl Config {
     ///
     /// See [`ConfigError`].
     pub fn parse(yaml: &str) -> Result<Self, ConfigError> {
-        Self::build(yaml, None)
+        Self::build(yaml, None, Files::All)
     }
 
-    fn build(yaml: &str, path: Option<&Path>) -> Result<Self, ConfigError> {
-        check::check(layer::read(yaml, path, &process_environment)?)
+    fn build(yaml: &str, path: Option<&Path>, files: Files) -> Result<Self, ConfigError> {
+        check::check(layer::read(yaml, path, files, &process_environment)?)
+    }
+
+    /// Takes interfaces from the command line instead.
+    pub fn attach_to(&mut self, interfaces: Vec<String>) {
+        let effective = Arc::make_mut(&mut self.effective);
+        effective.overrule("network.interfaces", interfaces.clone().into(), "--interface");
+        self.network.interfaces = interfaces;
     }
 }
 

@@ -12,12 +12,7 @@ use ipnet::IpNet;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{
-    AttachMode, ConfigError,
-    check::absolute,
-    file::minutes,
-    friendly,
-};
+use super::{AttachMode, ConfigError, check::absolute, file::minutes, friendly};
 
 /// The kernel.
 #[derive(Clone, Debug)]

@@ -139,7 +139,8 @@ mod tests {
 
     #[test]
     fn only_what_can_be_no_secret_is_shown() {
-        for text in ["", "3", " 7 ", "abc", "Infinity", "1000 * 60 * 60 * 2", "-1", "5%(3)", "0x10"] {
+        for text in ["", "3", " 7 ", "abc", "Infinity", "1000 * 60 * 60 * 2", "-1", "5%(3)", "0x10"]
+        {
             assert_eq!(harmless(text), format!("{text:?}"));
         }
         let digits = "1".repeat(41);

@@ -12,9 +12,7 @@ use super::{
     friendly::{self, milliseconds},
     limits::unknown,
 };
-use crate::engine::{
-    Adaptive, ByViolation, Ladder, Severity, Since, Step, ViolationType,
-};
+use crate::engine::{Adaptive, ByViolation, Ladder, Severity, Since, Step, ViolationType};
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 

@@ -7,9 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::engine::{Limiter, LimiterRule, Rules};
 
 /// Which defaults count.
-#[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema,
-)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Profile {
     /// Windows, counts, scores and bans exactly as LibreChat has them.

@@ -109,9 +109,9 @@ fn unquoted(text: &str, at: usize) -> (&str, usize) {
 /// Without quotes around it; in double quotes `\n` and `\r` are characters.
 fn cleared(value: &str) -> String {
     let value = trim(value);
-    let inner = ['\'', '"', '`'].iter().find_map(|quote| {
-        value.strip_prefix(*quote).and_then(|rest| rest.strip_suffix(*quote))
-    });
+    let inner = ['\'', '"', '`']
+        .iter()
+        .find_map(|quote| value.strip_prefix(*quote).and_then(|rest| rest.strip_suffix(*quote)));
     let inner = inner.unwrap_or(value);
     if value.starts_with('"') {
         return inner.replace("\\n", "\n").replace("\\r", "\r");
@@ -190,8 +190,10 @@ mod tests {
             ("A=1\nA=2", &[("A", "1"), ("A", "2")]),
         ];
         for (text, want) in table {
-            let want: Vec<_> =
-                want.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+            let want: Vec<_> = want
+                .iter()
+                .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+                .collect();
             assert_eq!(read(text), want, "{text:?}");
         }
     }

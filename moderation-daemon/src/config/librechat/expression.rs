@@ -100,7 +100,8 @@ impl Parser<'_> {
     fn next(&mut self) -> Result<(), Unreadable> {
         self.left = self.left.checked_sub(1).ok_or(Unreadable)?;
         let state = &mut self.state;
-        let is_skipped = |c: char| matches!(c, ' ' | '\t' | '\u{a0}') || c == '\n' && state.depth > 0;
+        let is_skipped =
+            |c: char| matches!(c, ' ' | '\t' | '\u{a0}') || c == '\n' && state.depth > 0;
         let rest = self.text[state.at..].trim_start_matches(is_skipped);
         let (token, length) = token(rest);
         state.at = self.text.len() - rest.len() + length;
@@ -216,8 +217,7 @@ impl Parser<'_> {
         };
         self.next_operand()?;
         let node = self.signed()?;
-        let kind =
-            if node.kind == Kind::Constant { Kind::Signed } else { Kind::Operation };
+        let kind = if node.kind == Kind::Constant { Kind::Signed } else { Kind::Operation };
         Ok(Node { value: sign * node.value, kind })
     }
 

@@ -238,7 +238,8 @@ impl Builder<'_> {
         {
             self.remark(origin.to_string(), &remark.text, remark.grade, keys(variable));
         }
-        if variable.name == found.row.name && variable.family != Family::Text
+        if variable.name == found.row.name
+            && variable.family != Family::Text
             && let Some(line) = env.overruled.get(variable.name)
         {
             let text = format!("it stands in line {line} too; the last one counts");
@@ -308,9 +309,8 @@ impl Builder<'_> {
 
     /// Whether variables are set that set nothing here.
     fn tell(&mut self, env: &Env) {
-        let told = |row: &&Variable| {
-            matches!(row.sets, Sets::Session | Sets::Proxies | Sets::Nothing)
-        };
+        let told =
+            |row: &&Variable| matches!(row.sets, Sets::Session | Sets::Proxies | Sets::Nothing);
         for row in VARIABLES.iter().filter(told) {
             let text = match (row.family, env.set.get(row.name)) {
                 (_, None) => "not set".to_owned(),

@@ -113,7 +113,8 @@ fn rate_limits_that_librechat_reads_too_late_count_only_where_they_are_wanted() 
         )
     };
     let unread = format!("rateLimits.agentEvents.ipMax: 1 in {path}: LibreChat does not read it");
-    let inert = [late("conversationsImport.userMax: 3"), late("tts.userMax: 4"), late("stt.userMax: 5")];
+    let inert =
+        [late("conversationsImport.userMax: 3"), late("tts.userMax: 4"), late("stt.userMax: 5")];
     let all = [2, 3, 4, 5, 6];
     let table = [
         ("profile: librechat", false, [2, 50, 50, 50, 6]),
@@ -128,8 +129,7 @@ fn rate_limits_that_librechat_reads_too_late_count_only_where_they_are_wanted() 
         assert_eq!(limiters.map(|limiter| max(&config, limiter)), want, "{text}");
         let said: Vec<_> = config.warnings.iter().map(ToString::to_string).collect();
         let is_late = want != all;
-        let want: Vec<_> =
-            inert.iter().filter(|_| is_late).chain([&unread]).cloned().collect();
+        let want: Vec<_> = inert.iter().filter(|_| is_late).chain([&unread]).cloned().collect();
         assert_eq!(said.len(), want.len(), "{said:?}");
         assert!(want.iter().all(|want| said.contains(want)), "{said:?}");
     }
@@ -139,7 +139,7 @@ fn rate_limits_that_librechat_reads_too_late_count_only_where_they_are_wanted() 
 fn files_that_are_not_there_or_no_yaml_are_named() {
     let table = [
         ("librechat: {env_file: /nowhere/.env}", "cannot read /nowhere/.env: "),
-        ("librechat: {yaml: /nowhere/l.yaml}", "in /nowhere/l.yaml: cannot read /nowhere/l.yaml: "),
+        ("librechat: {yaml: /nowhere/l.yaml}", "cannot read /nowhere/l.yaml: "),
     ];
     for (text, want) in table {
         let error = sentence(&with(text, &[]).map(|_| ()).expect_err("it is not there"));
@@ -179,10 +179,13 @@ fn no_secret_is_in_anything_that_is_shown() {
         config.warnings.iter().map(ToString::to_string).collect::<String>(),
     );
     assert!(shown.contains("JWT_SECRET: set\n"), "{shown}");
-    assert!(shown.contains("REDIS_URI: set\n") && shown.contains("REDIS_KEY_PREFIX_VAR: not set\n"));
+    assert!(
+        shown.contains("REDIS_URI: set\n") && shown.contains("REDIS_KEY_PREFIX_VAR: not set\n")
+    );
     // LibreChat's own records would tell these two as they are; ours are numbers.
     assert!(!shown.contains("hunter2"), "{shown}");
-    let error = with(&own(folder.path(), "profile: hardened"), &[]).map(|_| ()).expect_err("no number");
+    let error =
+        with(&own(folder.path(), "profile: hardened"), &[]).map(|_| ()).expect_err("no number");
     assert!(!sentence(&error).contains("hunter2"), "{error:?}");
     assert!(sentence(&error).contains("LOGIN_MAX=(not shown) in "), "{error:?}");
     assert!(config.librechat.uses_redis);
@@ -236,8 +239,14 @@ fn kinds_of_ones_own_are_counted_and_scored() {
     assert_eq!(*rules.scoring.points.of(violation), 3.0);
     let limiter = Limiter::from_name("layers_uploads").expect("it is known now");
     let rule = rules.limiter(limiter).expect("it is on");
-    assert_eq!((rule.by, rule.unit, rule.limit.max, rule.limit.window_ms), (By::Account, Unit::Bytes, 9, 120_000));
-    assert_eq!((rule.violation, rule.points, rule.count_rejected), (Some(violation), Some(4.0), false));
+    assert_eq!(
+        (rule.by, rule.unit, rule.limit.max, rule.limit.window_ms),
+        (By::Account, Unit::Bytes, 9, 120_000)
+    );
+    assert_eq!(
+        (rule.violation, rule.points, rule.count_rejected),
+        (Some(violation), Some(4.0), false)
+    );
     let event = EventType::from_name("layers_upload").expect("it is known now");
     let event = rules.event(event).expect("it is asked about");
     assert_eq!(event.limiters, [limiter, Limiter::MESSAGE_IP]);

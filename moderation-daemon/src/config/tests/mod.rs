@@ -13,10 +13,9 @@ const HARDENED: &str = "librechat: {environment: true}";
 
 /// The configuration of a process with these variables and no others.
 fn with(yaml: &str, variables: &[(&str, &str)]) -> Result<Config, ConfigError> {
-    let owned = || {
-        variables.iter().map(|(name, text)| ((*name).to_owned(), (*text).to_owned())).collect()
-    };
-    check::check(layer::read(yaml, None, &owned)?)
+    let owned =
+        || variables.iter().map(|(name, text)| ((*name).to_owned(), (*text).to_owned())).collect();
+    check::check(layer::read(yaml, None, layer::Files::All, &owned)?)
 }
 
 fn good(yaml: &str, variables: &[(&str, &str)]) -> Config {

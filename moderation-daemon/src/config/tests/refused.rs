@@ -83,8 +83,11 @@ const TABLE: &[Row] = &[
 ];
 
 /// Switched on, so that numbers matter.
-const ON: [(&str, &str); 3] =
-    [("BAN_VIOLATIONS", "true"), ("LIMIT_CONCURRENT_MESSAGES", "true"), ("LIMIT_MESSAGE_IP", "true")];
+const ON: [(&str, &str); 3] = [
+    ("BAN_VIOLATIONS", "true"),
+    ("LIMIT_CONCURRENT_MESSAGES", "true"),
+    ("LIMIT_MESSAGE_IP", "true"),
+];
 
 fn environment<'a>(name: &'a str, text: &'a str) -> Vec<(&'a str, &'a str)> {
     let others = ON.into_iter().filter(|(other, _)| *other != name);
@@ -187,7 +190,10 @@ fn contradictions_between_variables_are_told() {
         let want = "REDIS_KEY_PREFIX and REDIS_KEY_PREFIX_VAR: both are set, and LibreChat does \
                     not start with both";
         assert_eq!(sentence(&error), want);
-        let one = good(yaml, &[("BAN_VIOLATIONS", "true"), ("REDIS_KEY_PREFIX", "a"), ("REDIS_KEY_PREFIX_VAR", "")]);
+        let one = good(
+            yaml,
+            &[("BAN_VIOLATIONS", "true"), ("REDIS_KEY_PREFIX", "a"), ("REDIS_KEY_PREFIX_VAR", "")],
+        );
         assert!(one.warnings.is_empty(), "{:?}", one.warnings);
         let said = |variables: &[(&str, &str)]| good(yaml, variables).warnings[0].to_string();
         assert_eq!(said(&[]), "BAN_VIOLATIONS is not set: nobody is banned, as in LibreChat");
@@ -208,44 +214,110 @@ fn values_of_our_own_that_make_no_sense_are_named() {
         ("counting: {max_keys: 1}", "counting.max_keys: 1 is not between 1000 and 10000000"),
         ("limits: {login: {max: 0}}", "limits.login.max: a limit of 0 would refuse every request"),
         ("limits: {login: {window: 25d}}", "limits.login.window: longer than 24.8 days"),
-        ("limits: {login: {score: -1}}", "limits.login.score: -1 is not a number of points: 0 or more"),
-        ("limits: {login: {score: .nan}}", "limits.login.score: NaN is not a number of points: 0 or more"),
+        (
+            "limits: {login: {score: -1}}",
+            "limits.login.score: -1 is not a number of points: 0 or more",
+        ),
+        (
+            "limits: {login: {score: .nan}}",
+            "limits.login.score: NaN is not a number of points: 0 or more",
+        ),
         ("concurrency: {max: 0}", "concurrency.max: 0 would refuse every message"),
         ("tiers: {limiter: messages}", "tiers.limiter: \"messages\" is no limit"),
         ("tiers: {max: {free: 0}}", "tiers.max.free: a limit of 0 would refuse every request"),
-        ("tiers: {enabled: true}", "tiers.limiter: limits.message_user is off, so that tiers would limit nothing"),
+        (
+            "tiers: {enabled: true}",
+            "tiers.limiter: limits.message_user is off, so that tiers would limit nothing",
+        ),
         ("adaptive: {paying: 0}", "adaptive.paying: 0 is not between 0.001 and 100"),
-        ("adaptive: {max: 0.9}", "adaptive.min: 1, which is what everybody begins with, is not between min and max"),
+        (
+            "adaptive: {max: 0.9}",
+            "adaptive.min: 1, which is what everybody begins with, is not between min and max",
+        ),
         ("scoring: {half_life: 30s}", "scoring.half_life: shorter than a minute"),
         ("scoring: {repeats: {window: 2m}}", "scoring.repeats.window: longer than a minute"),
         ("scores: {logins: -1}", "scores.logins: -1 is not a number of points: 0 or more"),
         ("bans: {interval: 0}", "bans.interval: 0 is not a number of points above 0"),
         ("bans: {interval: .inf}", "bans.interval: inf is not a number of points above 0"),
-        ("bans: {duration: permanent}", "bans.duration: permanent bans need penalties.allow_permanent: true"),
+        (
+            "bans: {duration: permanent}",
+            "bans.duration: permanent bans need penalties.allow_permanent: true",
+        ),
         ("bans: {growth: {factor: 0.5}}", "bans.growth.factor: 0.5 is not between 1 and 100"),
-        ("bans: {growth: {cap: 1h}}", "bans.growth.cap: shorter than bans.duration, the shortest ban"),
+        (
+            "bans: {growth: {cap: 1h}}",
+            "bans.growth.cap: shorter than bans.duration, the shortest ban",
+        ),
         ("bans: {shared: {subjects: 4}}", "bans.shared.subjects: 4 is not between 1 and 3"),
-        ("bans: {protected: {users: ['']}}", "bans.protected.users: \"\": a user id cannot be empty"),
+        (
+            "bans: {protected: {users: ['']}}",
+            "bans.protected.users: \"\": a user id cannot be empty",
+        ),
         ("bans: {protected: {roles: [' ']}}", "bans.protected.roles: a role without a name"),
         ("bans: {v6_prefix: 65}", "bans.v6_prefix: 65 is neither between 48 and 64 nor 128"),
-        ("bans: {max_per_minute: 0}", "bans.max_per_minute: 0 would stop every automatic ban; that is bans.enabled: false"),
-        ("bans: {network_block_by_type: {spam: never}}", "bans.network_block_by_type: \"spam\" is no violation type"),
+        (
+            "bans: {max_per_minute: 0}",
+            "bans.max_per_minute: 0 would stop every automatic ban; that is bans.enabled: false",
+        ),
+        (
+            "bans: {network_block_by_type: {spam: never}}",
+            "bans.network_block_by_type: \"spam\" is no violation type",
+        ),
         ("bans: {escalation: {v6_56: 1}}", "bans.escalation.v6_56: 1 is not between 2 and 256"),
-        ("penalties: {by_type: {spam: {ladder: [permanent]}}}", "penalties.by_type: \"spam\" is no violation type"),
-        ("penalties: {by_type: {logins: {ladder: []}}}", "penalties.by_type.logins.ladder: has 1 to 16 steps"),
-        ("penalties: {by_type: {logins: {ladder: [permanent]}}}", "penalties.by_type.logins.ladder: a permanent step needs penalties.allow_permanent: true"),
-        ("penalties: {by_type: {logins: {ladder: [{ban: {duration: 31d}}]}}}", "penalties.by_type.logins.ladder: a step bans for 30d at most"),
-        ("penalties: {by_type: {logins: {ladder: [{reduce: {factor: 1, duration: 7d}}]}}}", "penalties.by_type.logins.ladder: 1 does not reduce: between 0 and 1"),
-        ("penalties: {by_type: {logins: {ladder: [{warning: {message: ''}}]}}}", "penalties.by_type.logins.ladder: a warning's message has 1 to 500 bytes"),
-        ("custom: {events: {Spam: {limits: []}}}", "custom.events.Spam: a name has 1 to 32 of a-z, 0-9 and _, a letter first"),
-        ("custom: {events: {login: {limits: []}}}", "custom.events.login: it is there already, without being custom"),
-        ("custom: {events: {upload_a: {limits: [spam]}}}", "custom.events.upload_a.limits: \"spam\" is no limit that is on"),
-        ("custom: {violations: {a_bad_one: {score: -1}}}", "custom.violations.a_bad_one.score: -1 is not a number of points: 0 or more"),
-        ("custom: {limits: {a_limit: {by: user, max: 0, window: 1m}}}", "custom.limits.a_limit.max: a limit of 0 would refuse every request"),
-        ("custom: {limits: {a_limit: {by: user, max: 1, window: 1m, violation: spam}}}", "custom.limits.a_limit.violation: \"spam\" is no violation"),
+        (
+            "penalties: {by_type: {spam: {ladder: [permanent]}}}",
+            "penalties.by_type: \"spam\" is no violation type",
+        ),
+        (
+            "penalties: {by_type: {logins: {ladder: []}}}",
+            "penalties.by_type.logins.ladder: has 1 to 16 steps",
+        ),
+        (
+            "penalties: {by_type: {logins: {ladder: [permanent]}}}",
+            "penalties.by_type.logins.ladder: a permanent step needs penalties.allow_permanent: true",
+        ),
+        (
+            "penalties: {by_type: {logins: {ladder: [{ban: {duration: 31d}}]}}}",
+            "penalties.by_type.logins.ladder: a step bans for 30d at most",
+        ),
+        (
+            "penalties: {by_type: {logins: {ladder: [{reduce: {factor: 1, duration: 7d}}]}}}",
+            "penalties.by_type.logins.ladder: 1 does not reduce: between 0 and 1",
+        ),
+        (
+            "penalties: {by_type: {logins: {ladder: [{warning: {message: ''}}]}}}",
+            "penalties.by_type.logins.ladder: a warning's message has 1 to 500 bytes",
+        ),
+        (
+            "custom: {events: {Spam: {limits: []}}}",
+            "custom.events.Spam: a name has 1 to 32 of a-z, 0-9 and _, a letter first",
+        ),
+        (
+            "custom: {events: {login: {limits: []}}}",
+            "custom.events.login: it is there already, without being custom",
+        ),
+        (
+            "custom: {events: {upload_a: {limits: [spam]}}}",
+            "custom.events.upload_a.limits: \"spam\" is no limit that is on",
+        ),
+        (
+            "custom: {violations: {a_bad_one: {score: -1}}}",
+            "custom.violations.a_bad_one.score: -1 is not a number of points: 0 or more",
+        ),
+        (
+            "custom: {limits: {a_limit: {by: user, max: 0, window: 1m}}}",
+            "custom.limits.a_limit.max: a limit of 0 would refuse every request",
+        ),
+        (
+            "custom: {limits: {a_limit: {by: user, max: 1, window: 1m, violation: spam}}}",
+            "custom.limits.a_limit.violation: \"spam\" is no violation",
+        ),
         ("snapshot: {every: 6s}", "snapshot.every: not between 100ms and 5s"),
         ("librechat: {env_file: .env}", "librechat.env_file: .env is not an absolute path"),
-        ("librechat: {yaml: librechat.yaml}", "librechat.yaml: librechat.yaml is not an absolute path"),
+        (
+            "librechat: {yaml: librechat.yaml}",
+            "librechat.yaml: librechat.yaml is not an absolute path",
+        ),
     ];
     for (yaml, want) in cases {
         for profile in ["hardened", "librechat"] {

@@ -80,8 +80,7 @@ const LIMITERS: [Row; 25] = [
 fn every_limiter_has_its_key_its_numbers_and_its_violation() {
     let messages = [("LIMIT_MESSAGE_IP", "true"), ("LIMIT_MESSAGE_USER", "true")];
     let unset = good(LIBRECHAT, &messages).rules;
-    let example =
-        good("{profile: librechat, limits: {message_user: {enabled: true}}}", &[]).rules;
+    let example = good("{profile: librechat, limits: {message_user: {enabled: true}}}", &[]).rules;
     let hardened = good("limits: {message_user: {enabled: true}}", &[]).rules;
     for (event, name, by, max, window_ms, violation, points) in LIMITERS {
         let limiter = Limiter::from_name(name).expect(name);
@@ -89,7 +88,11 @@ fn every_limiter_has_its_key_its_numbers_and_its_violation() {
         for (rules, is_unset) in [(&unset, true), (&example, false), (&hardened, false)] {
             let rule = rules.limiter(limiter).expect(name);
             assert!(rules.limiters(event).any(|it| it == rule), "{name}");
-            assert_eq!((rule.by, rule.limit.max, rule.limit.window_ms), (by, max, window_ms), "{name}");
+            assert_eq!(
+                (rule.by, rule.limit.max, rule.limit.window_ms),
+                (by, max, window_ms),
+                "{name}"
+            );
             assert_eq!(rule.violation.map(ViolationType::name), violation, "{name}");
             let points = points.map(|(unset, example)| if is_unset { unset } else { example });
             assert_eq!(rule.points, points, "{name}");

@@ -35,46 +35,160 @@ const SPELLINGS: [&str; 12] =
 const MATRIX: &[(Family, &str, [Is; 12])] = {
     const M: u64 = 60_000;
     &[
-        (Family::Raw, "max", [
-            Number(0.0), Number(7.0), Number(0.0), Number(0.0), Number(2.0), Off,
-            Number(1000.0), Number(16.0), Off, Off, Off, Off,
-        ]),
-        (Family::Raw, "window", [
-            Off, Ms(7 * M), Off, Off, Ms(150_000), Refused,
-            Ms(1000 * M), Ms(16 * M), Refused, Refused, Refused, Refused,
-        ]),
-        (Family::Raw, "score", [
-            Number(0.0), Number(7.0), Number(0.0), Number(-1.0), Number(2.5), Refused,
-            Number(1000.0), Number(16.0), Refused, Refused, Refused, Refused,
-        ]),
-        (Family::Int, "max", [
-            Unset, Number(7.0), Unset, Number(0.0), Number(2.0), Unset,
-            Number(1.0), Number(16.0), Number(60.0), Number(2.0), Unset, Unset,
-        ]),
-        (Family::Int, "window", [
-            Unset, Ms(7 * M), Unset, Off, Ms(2 * M), Unset,
-            Ms(M), Ms(16 * M), Ms(60 * M), Ms(2 * M), Unset, Unset,
-        ]),
-        (Family::Math, "score", [
-            Unset, Number(7.0), Number(0.0), Number(-1.0), Number(2.5), Unset,
-            Unset, Unset, Number(120.0), Unset, Unset, Unset,
-        ]),
-        (Family::Math, "interval", [
-            Unset, Number(7.0), Number(0.0), Number(-1.0), Number(2.5), Unset,
-            Unset, Unset, Number(120.0), Unset, Unset, Unset,
-        ]),
-        (Family::Math, "duration", [
-            Unset, Ms(7), Soft, Soft, Ms(3), Unset,
-            Unset, Unset, Ms(120), Unset, Unset, Unset,
-        ]),
-        (Family::Math, "ttl", [
-            Unset, Ms(7), Off, Off, Ms(3), Unset,
-            Unset, Unset, Ms(120), Unset, Unset, Unset,
-        ]),
-        (Family::Math, "concurrency", [
-            Unset, Number(7.0), Number(1.0), Number(1.0), Number(2.0), Unset,
-            Unset, Unset, Number(120.0), Unset, Unset, Unset,
-        ]),
+        (
+            Family::Raw,
+            "max",
+            [
+                Number(0.0),
+                Number(7.0),
+                Number(0.0),
+                Number(0.0),
+                Number(2.0),
+                Off,
+                Number(1000.0),
+                Number(16.0),
+                Off,
+                Off,
+                Off,
+                Off,
+            ],
+        ),
+        (
+            Family::Raw,
+            "window",
+            [
+                Off,
+                Ms(7 * M),
+                Off,
+                Off,
+                Ms(150_000),
+                Refused,
+                Ms(1000 * M),
+                Ms(16 * M),
+                Refused,
+                Refused,
+                Refused,
+                Refused,
+            ],
+        ),
+        (
+            Family::Raw,
+            "score",
+            [
+                Number(0.0),
+                Number(7.0),
+                Number(0.0),
+                Number(-1.0),
+                Number(2.5),
+                Refused,
+                Number(1000.0),
+                Number(16.0),
+                Refused,
+                Refused,
+                Refused,
+                Refused,
+            ],
+        ),
+        (
+            Family::Int,
+            "max",
+            [
+                Unset,
+                Number(7.0),
+                Unset,
+                Number(0.0),
+                Number(2.0),
+                Unset,
+                Number(1.0),
+                Number(16.0),
+                Number(60.0),
+                Number(2.0),
+                Unset,
+                Unset,
+            ],
+        ),
+        (
+            Family::Int,
+            "window",
+            [
+                Unset,
+                Ms(7 * M),
+                Unset,
+                Off,
+                Ms(2 * M),
+                Unset,
+                Ms(M),
+                Ms(16 * M),
+                Ms(60 * M),
+                Ms(2 * M),
+                Unset,
+                Unset,
+            ],
+        ),
+        (
+            Family::Math,
+            "score",
+            [
+                Unset,
+                Number(7.0),
+                Number(0.0),
+                Number(-1.0),
+                Number(2.5),
+                Unset,
+                Unset,
+                Unset,
+                Number(120.0),
+                Unset,
+                Unset,
+                Unset,
+            ],
+        ),
+        (
+            Family::Math,
+            "interval",
+            [
+                Unset,
+                Number(7.0),
+                Number(0.0),
+                Number(-1.0),
+                Number(2.5),
+                Unset,
+                Unset,
+                Unset,
+                Number(120.0),
+                Unset,
+                Unset,
+                Unset,
+            ],
+        ),
+        (
+            Family::Math,
+            "duration",
+            [Unset, Ms(7), Soft, Soft, Ms(3), Unset, Unset, Unset, Ms(120), Unset, Unset, Unset],
+        ),
+        (
+            Family::Math,
+            "ttl",
+            [Unset, Ms(7), Off, Off, Ms(3), Unset, Unset, Unset, Ms(120), Unset, Unset, Unset],
+        ),
+        (
+            Family::Math,
+            "concurrency",
+            [
+                Unset,
+                Number(7.0),
+                Number(1.0),
+                Number(1.0),
+                Number(2.0),
+                Unset,
+                Unset,
+                Unset,
+                Number(120.0),
+                Unset,
+                Unset,
+                Unset,
+            ],
+        ),
         (Family::Bool, "switch", [Off, Off, Off, Off, Off, Off, Off, Off, Off, Off, On, On]),
     ]
 };
@@ -126,9 +240,7 @@ fn seen(config: &Config, key: &str) -> Is {
             Decay::HalfLife { .. } => unreachable!("not in this profile"),
         },
         ["concurrency", "enabled"] => on(rules.concurrency.is_some()),
-        ["concurrency", "max"] => {
-            rules.concurrency.map_or(Off, |it| Number(it.max as f64))
-        }
+        ["concurrency", "max"] => rules.concurrency.map_or(Off, |it| Number(it.max as f64)),
         _ => unreachable!("{key} is no key that a variable sets"),
     }
 }
@@ -229,7 +341,10 @@ fn a_variable_that_is_not_set_may_have_another_one_stand_in_for_it() {
         let want = if name.ends_with("MAX") { Number(3.0) } else { Ms(180_000) };
         for key in &keys {
             assert_eq!(seen(&config, key), want, "{key}");
-            assert_eq!(config.origins[key].to_string(), format!("{other}=\"3\" in the environment"));
+            assert_eq!(
+                config.origins[key].to_string(),
+                format!("{other}=\"3\" in the environment")
+            );
         }
         let config = good(LIBRECHAT, &[(other, "3"), (name, "4")]);
         let want = if name.ends_with("MAX") { Number(4.0) } else { Ms(240_000) };
@@ -289,7 +404,8 @@ fn every_key_of_the_table_exists_and_every_limit_and_score_is_in_it() {
     let section = |name: &str| file[name].as_object().expect("a section").keys().cloned().collect();
     let limits: Vec<String> = section("limits");
     let scores: Vec<String> = section("scores");
-    let limits = limits.iter().flat_map(|it| [format!("limits.{it}.max"), format!("limits.{it}.window")]);
+    let limits =
+        limits.iter().flat_map(|it| [format!("limits.{it}.max"), format!("limits.{it}.window")]);
     let scores = scores.iter().map(|it| format!("scores.{it}"));
     let unnamed: BTreeSet<_> = limits.chain(scores).filter(|key| !named.contains(key)).collect();
     let ours: BTreeSet<_> =
