@@ -319,14 +319,24 @@ mod tests {
         names(Limiter::BUILT_IN.iter().map(|kind| (kind.index(), kind.name())).collect());
     }
 
-    kinds! {
-        /// A sort of its own: the table belongs to the process, and whoever fills it
-        /// leaves no room for other tests.
-        Sort {
-            /// The only one.
-            ONLY = 0, "only";
+    /// A sort of its own: the table belongs to the process, and whoever fills it
+    /// leaves no room for other tests.
+    #[expect(unreachable_pub, reason = "the macro makes what the engine gives away")]
+    mod sort {
+        use super::super::{
+            Hash, Hasher, MAX_CUSTOM, Mutex, Ordering, PoisonError, Spec, TooManyKinds, fmt,
+        };
+
+        kinds! {
+            /// One of them.
+            Sort {
+                /// The only one.
+                ONLY = 0, "only";
+            }
         }
     }
+
+    use sort::Sort;
 
     #[test]
     fn a_custom_kind_keeps_its_number_and_there_is_an_end_to_them() {
