@@ -155,6 +155,10 @@ impl ScoreBook {
         }
     }
 
+    pub(super) fn keys(&self) -> impl Iterator<Item = &ScoreKey> {
+        self.scores.keys()
+    }
+
     /// Those that have been quiet longest, first.
     pub(super) fn oldest(&self) -> impl Iterator<Item = &(u64, ScoreKey)> {
         self.by_age.iter()
