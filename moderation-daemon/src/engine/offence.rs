@@ -28,9 +28,13 @@ impl Offence {
     /// How long the next ban lasts that would be `base_ms` long, in
     /// milliseconds. A level that went down by a hair counts still: it is
     /// rounded.
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "it is not negative, and what is beyond a u64 becomes the largest one"
+    )]
     pub fn length_ms(self, base_ms: u64, growth: Growth) -> u64 {
         let times = growth.factor.powf(self.level.round().clamp(0.0, MOST));
-        // Beyond what a u64 holds it is the largest one.
         ((base_ms as f64 * times) as u64).min(growth.cap_ms)
     }
 

@@ -86,8 +86,8 @@ impl Score {
         let points = before + points;
         let points = match rule.crossing {
             Crossing::Total => points,
-            // Also what is not a number becomes one.
-            Crossing::Consumed => points.max(0.0).min(f64::MAX),
+            Crossing::Consumed if points.is_nan() => 0.0,
+            Crossing::Consumed => points.clamp(0.0, f64::MAX),
         };
         let decayed_at_unix_ms = if is_new { unix_ms } else { self.decayed_at_unix_ms };
         let score = Self { points, decayed_at_unix_ms, updated_at_unix_ms: unix_ms, ..self };
@@ -97,10 +97,9 @@ impl Score {
             Crossing::Consumed => rule.crosses(before, points),
         };
         let crosses = match rule.crossing {
-            Crossing::Total => is_news,
-            // An interval that is none is LibreChat's affair.
             Crossing::Consumed if rule.interval > 0.0 => points >= rule.interval,
-            Crossing::Consumed => is_news,
+            // An interval that is none is LibreChat's affair.
+            Crossing::Total | Crossing::Consumed => is_news,
         };
         Scored { score, previous, total, crosses, is_news }
     }
