@@ -1,30 +1,14 @@
 //! The rules at work: from a request and the counts it needs to a decision.
-//! Reads the overlay, changes nothing.
+//! What comes of a broken rule is asked of the next rooms. Reads the overlay,
+//! changes nothing.
 
 use std::sync::Arc;
 
 use super::{
-    Act, Cause, Change, Commit, Count, Counts, Decision, Lease, LimiterRule, Moment, Outcome,
-    Overlay, Remembered, Request, RequestId, Score, ScoreKey, Severity, Subject, Verdict,
-    Violation, ViolationType, browser::is_browser, penalty::Sentence,
+    Act, By, Cause, Change, Commit, Count, Counts, Decision, EventRule, EventType, Lease,
+    LimiterRule, Moment, Outcome, Overlay, Remembered, Request, RequestId, Subject, Verdict,
+    ViolationType, browser::is_browser, violation::Broken,
 };
-
-/// One thing that was found wrong.
-struct Broken<'a> {
-    kind: ViolationType,
-    points: Option<f64>,
-    limiter: Option<&'a LimiterRule>,
-    pending: Option<usize>,
-    severity: Option<Severity>,
-    details: Option<&'a Arc<str>>,
-}
-
-impl Broken<'_> {
-    const fn new(kind: ViolationType) -> Self {
-        let (points, limiter, pending) = (None, None, None);
-        Self { kind, points, limiter, pending, severity: None, details: None }
-    }
-}
 
 impl Overlay<'_> {
     /// What this host's windows say about a request, which changes nothing.
@@ -32,8 +16,21 @@ impl Overlay<'_> {
     /// limiter by limiter.
     pub fn counts(&self, request: &Request, now: Moment) -> Counts {
         let Act::Event { kind, cost, .. } = request.act else { return Counts::new() };
-        let rules = self.engine.rules.limiters(kind);
-        rules.filter_map(|rule| self.count(rule, request, cost.of(rule.unit), now)).collect()
+        let rules = &self.engine.rules;
+        let counted = rules.limiters(kind);
+        // An account's own addresses are not shut out by what others try.
+        let peeked = rules
+            .peeks(kind)
+            .filter(|rule| rule.by != By::Account || !self.is_used_from(request, now));
+        let count = |rule: &LimiterRule| self.count(rule, request, cost.of(rule.unit), now);
+        counted.chain(peeked).filter_map(count).collect()
+    }
+
+    /// Whether the account has lately been logged into from this address.
+    fn is_used_from(&self, request: &Request, now: Moment) -> bool {
+        let address = self.engine.rules.counting.address(&request.subject);
+        let pair = request.account.zip(address);
+        pair.is_some_and(|(account, at)| self.memory().is_known(account, at, now.unix_ms))
     }
 
     /// One limiter's; `None` if the request has no user, address or account
@@ -52,7 +49,8 @@ impl Overlay<'_> {
         let is_shared = is_full && !self.knows(key);
         let key = if is_shared { self.engine.keys.overflow(limiter) } else { key };
         let usage = self.usage(limiter, key, now);
-        Some(Count { limiter, key, max: rule.limit.max, cost, usage, is_shared })
+        let max = self.allowance(rule, request, &bearer, now);
+        Some(Count { limiter, key, max, cost, usage, is_shared })
     }
 
     /// Judges a request. `counts` are those of [`Overlay::counts`], or the
@@ -68,7 +66,7 @@ impl Overlay<'_> {
             return Decision { outcome: Outcome::banned(Arc::clone(ban)), changes: Vec::new() };
         }
         let mut decision = match &request.act {
-            Act::Event { .. } => self.event(request, counts, now),
+            Act::Event { kind, .. } => self.event(*kind, request, counts, now),
             Act::Violation { kind, .. }
                 if *kind == ViolationType::CONNECTION_RATE && self.is_trusted(&request.subject) =>
             {
@@ -76,12 +74,15 @@ impl Overlay<'_> {
             }
             Act::Violation { kind, points, severity, details } => {
                 let (points, severity, details) = (*points, *severity, details.as_ref());
-                let broken = Broken { points, severity, details, ..Broken::new(*kind) };
+                let is_reported = true;
+                let broken =
+                    Broken { points, severity, details, is_reported, ..Broken::new(*kind) };
                 self.violate(request, &broken, now)
             }
             Act::Acquire => self.acquire(request, now),
             Act::Refund(id) => self.refund(id, now),
         };
+        decision.changes.extend(self.learn(request, now));
         let no_room = [Some(Cause::LeasesFull), Some(Cause::WindowsFull)];
         let is_final = !no_room.contains(&decision.outcome.cause);
         if let Some(id) = request.id.as_ref().filter(|_| is_final) {
@@ -103,28 +104,78 @@ impl Overlay<'_> {
 
     /// Limiters are asked in order and the first that is exceeded ends it. What
     /// a rejected request uses up is a matter of the rules.
-    fn event(&self, request: &Request, counts: &[Count], now: Moment) -> Decision {
+    fn event(&self, kind: EventType, request: &Request, counts: &[Count], now: Moment) -> Decision {
         if self.is_script(&request.act) {
             return self.violate(request, &Broken::new(ViolationType::NON_BROWSER), now);
         }
+        let rule = self.engine.rules.event(kind);
         let Some(index) = counts.iter().position(Count::exceeds) else {
-            let outcome = Outcome { counts: counts.to_vec(), ..Outcome::allow() };
-            return Decision { outcome, changes: charges(counts, now).collect() };
+            return self.pass(rule, request, counts, now);
         };
         let (passed, exceeded) = (&counts[..index], &counts[index]);
-        let rule = self.engine.rules.limiter(exceeded.limiter);
-        let mut decision = self.exceed(request, exceeded, rule, now);
+        let limiter = self.engine.rules.limiter(exceeded.limiter);
+        let mut decision = self.exceed(request, exceeded, limiter, now);
         let used_up = match self.engine.rules.counting.commit {
             Commit::InOrder => passed,
             Commit::AllOrNone => &[],
         };
-        let counts_itself = rule.is_some_and(|rule| rule.count_rejected);
-        decision.changes.extend(charges(used_up, now));
-        decision
-            .changes
-            .extend(counts_itself.then(|| Change::Charge(exceeded.charge(now.boot_ms))));
+        let counts_itself = limiter.is_some_and(|limiter| limiter.count_rejected);
+        let itself = counts[index..=index].iter().filter(|_| counts_itself);
+        let counted = used_up.iter().chain(itself).filter(|count| !is_peek(rule, count));
+        decision.changes.extend(counted.map(|count| Change::Charge(count.charge(now.boot_ms))));
+        decision.changes.extend(self.see(&request.subject, now));
         decision.outcome.counts = counts[..=index].to_vec();
         decision
+    }
+
+    /// An event that no limit stands in the way of.
+    fn pass(
+        &self,
+        rule: Option<&EventRule>,
+        request: &Request,
+        counts: &[Count],
+        now: Moment,
+    ) -> Decision {
+        let mut counts = counts.to_vec();
+        for count in counts.iter_mut().filter(|count| is_peek(rule, count)) {
+            // Asked, not counted: there is nothing to take back either.
+            count.cost = 0;
+        }
+        let counted = counts.iter().filter(|count| !is_peek(rule, count));
+        let mut changes: Vec<_> =
+            counted.map(|count| Change::Charge(count.charge(now.boot_ms))).collect();
+        changes.extend(self.see(&request.subject, now));
+        if let Some(rule) = rule.filter(|rule| !rule.refunds.is_empty()) {
+            self.take_back(rule, request, now, &mut changes);
+        }
+        Decision { outcome: Outcome { counts, ..Outcome::allow() }, changes }
+    }
+
+    /// What went right takes back what went wrong before it.
+    fn take_back(
+        &self,
+        rule: &EventRule,
+        request: &Request,
+        now: Moment,
+        changes: &mut Vec<Change>,
+    ) {
+        let rules = &self.engine.rules;
+        for limiter in rule.refunds.iter().filter_map(|limiter| rules.limiter(*limiter)) {
+            let Some(bearer) = rules.counted(limiter.by, request) else { continue };
+            let key = self.engine.keys.of(limiter.limiter, &bearer);
+            if self.usage(limiter.limiter, key, now).used > 0 {
+                changes.push(Change::ForgetWindow(limiter.limiter, key));
+            }
+        }
+        let address = rules.counting.address(&request.subject);
+        if let Some((account, address)) = request.account.zip(address) {
+            changes.push(Change::Known(account, address, now.unix_ms));
+        }
+    }
+
+    fn see(&self, subject: &Subject, now: Moment) -> Option<Change> {
+        let (address, user) = self.sighting(subject, now)?;
+        Some(Change::Seen(address, user, now.unix_ms))
     }
 
     fn is_script(&self, act: &Act) -> bool {
@@ -187,60 +238,8 @@ impl Overlay<'_> {
         let changes = refunds.chain([Change::Refunded(Arc::clone(id))]).collect();
         Decision { outcome: Outcome::allow(), changes }
     }
-
-    /// A broken rule: points for whoever bears them, and a ban if they cross
-    /// the line.
-    fn violate(&self, request: &Request, broken: &Broken<'_>, now: Moment) -> Decision {
-        let (subject, kind) = (&request.subject, broken.kind);
-        let denied = Outcome::deny(Cause::Violation(kind));
-        let Some(bearer) = self.engine.rules.scored(subject) else {
-            return Decision { outcome: denied, changes: Vec::new() };
-        };
-        let key = ScoreKey { bearer, kind };
-        let known = self.score(&key);
-        let score = known.unwrap_or_default();
-        let previous = score.shown();
-        let points = broken.points.unwrap_or_else(|| *self.engine.rules.scoring.points.of(kind));
-        let mut violation = Violation {
-            kind,
-            user: subject.user().cloned(),
-            ip: subject.ip(),
-            bearer: key.bearer.clone(),
-            points,
-            previous,
-            total: previous + points,
-            limiter: broken.limiter.map(|rule| (rule.limiter, rule.limit.clone())),
-            pending: broken.pending,
-            severity: broken.severity,
-            details: broken.details.cloned(),
-            repeats: 0,
-            ban: None,
-            penalty: None,
-            at_unix_ms: now.unix_ms,
-            request: request.id.clone(),
-        };
-        let Sentence { ban, refusal, logout, changes: sentence } =
-            self.sentence(&violation, subject, now);
-        violation.ban = ban.as_ref().map(|ban| ban.id);
-        let mut changes = Vec::new();
-        if known.is_none() {
-            changes.extend(self.score_in_the_way().map(Change::ForgetScore));
-        }
-        let updated = Score {
-            points: score.points + points,
-            updated_at_unix_ms: now.unix_ms,
-            decayed_at_unix_ms: now.unix_ms,
-            ..score
-        };
-        changes.push(Change::Score(key, updated));
-        let violation = Arc::new(violation);
-        changes.push(Change::Violation(Arc::clone(&violation)));
-        changes.extend(sentence);
-        let outcome = Outcome { violation: Some(violation), ban, refusal, logout, ..denied };
-        Decision { outcome, changes }
-    }
 }
 
-fn charges(counts: &[Count], now: Moment) -> impl Iterator<Item = Change> {
-    counts.iter().map(move |count| Change::Charge(count.charge(now.boot_ms)))
+fn is_peek(rule: Option<&EventRule>, count: &Count) -> bool {
+    rule.is_some_and(|rule| rule.peeks.contains(&count.limiter))
 }

@@ -3,9 +3,9 @@
 use std::{net::IpAddr, sync::Arc};
 
 use super::{
-    Address, Ban, BanId, Bearer, Charge, Count, Factor, Lease, LeaseId, Limit, Limiter, Offence,
-    Penalty, PenaltyId, RequestId, Score, ScoreKey, Severity, Traits, Trusted, UserId,
-    ViolationType,
+    Account, Address, Ban, BanId, Bearer, Charge, Count, Factor, Key, Lease, LeaseId, Limit,
+    Limiter, Offence, Penalty, PenaltyId, RequestId, Run, Score, ScoreKey, Severity, Traits,
+    Trusted, UserId, ViolationType,
 };
 
 /// A conclusion about one request: what to answer, and what it changes.
@@ -67,6 +67,11 @@ pub struct Outcome {
     pub lease: Option<Lease>,
     /// Whether the user's sessions are to end, though no ban fell.
     pub logout: bool,
+    /// The penalty that fell, on a ladder or for something critical.
+    pub penalty: Option<Arc<Penalty>>,
+    /// Whether the violation is a repeat, which counts for nothing and is not
+    /// recorded.
+    pub is_repeat: bool,
 }
 
 impl Outcome {
@@ -80,6 +85,8 @@ impl Outcome {
             refusal: None,
             lease: None,
             logout: false,
+            penalty: None,
+            is_repeat: false,
         }
     }
 
@@ -133,7 +140,8 @@ pub struct Violation {
     pub severity: Option<Severity>,
     /// What the reporter said about it.
     pub details: Option<Arc<str>>,
-    /// How many repeats came before it that count for nothing.
+    /// How many repeats came before it that have no record of their own. Those
+    /// of somebody who is hammering are in the points.
     pub repeats: u32,
     /// The ban that it led to.
     pub ban: Option<BanId>,
@@ -193,6 +201,8 @@ pub enum Change {
     ForgetScore(ScoreKey),
     /// A violation was a repeat that counts for nothing.
     Repeat(ScoreKey),
+    /// How somebody's repeats stand.
+    Run(ScoreKey, Run),
     /// A rule was broken.
     Violation(Arc<Violation>),
     /// An automatic ban was called for, at a moment of the boot clock.
@@ -207,8 +217,11 @@ pub enum Change {
     EndPenalty(EndPenalty),
     /// How often somebody has been banned.
     Offence(Bearer, Offence),
-    /// Somebody's scores were forgotten.
+    /// Somebody's scores, windows and repeats were forgotten, and the answers
+    /// that say banned.
     Pardon(Bearer),
+    /// All that a window counted was taken back.
+    ForgetWindow(Limiter, Key),
     /// A lease was given, for a request of that name.
     Lease(Lease, Option<RequestId>),
     /// A lease was renewed until a moment of the boot clock.
@@ -220,8 +233,12 @@ pub enum Change {
     Traits(UserId, Traits, u64),
     /// A user's limits changed.
     Factor(UserId, Factor),
-    /// A user, as a digest, was seen at an address.
-    Seen(Address, u64),
+    /// A user, as a digest, was seen at an address, at a moment in milliseconds
+    /// since 1970.
+    Seen(Address, u64, u64),
+    /// An account was logged into from an address, at a moment in milliseconds
+    /// since 1970.
+    Known(Account, Address, u64),
     /// An answer to remember until a moment of the boot clock.
     Answer(RequestId, Remembered, u64),
 }

@@ -1,5 +1,5 @@
-//! Penalties beside the ban: what they are, and the ladders on which they are
-//! arranged. Which step is whose is decided elsewhere.
+//! Penalties beside the ban: what they are, the ladders on which they are
+//! arranged, and whose step is which. That one is due is decided elsewhere.
 
 use std::sync::Arc;
 
@@ -41,7 +41,8 @@ impl Severity {
     }
 }
 
-/// What the violations of one type bring, one after the other.
+/// What the score of one violation type brings instead of a ban, whenever it
+/// crosses the line: one step after the other.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ladder {
     /// From the mildest on; at least one. The last one stays.
@@ -50,6 +51,25 @@ pub struct Ladder {
     pub forget_after_ms: u64,
     /// Of violations whose reporter does not say.
     pub severity: Severity,
+}
+
+impl Ladder {
+    /// The step that is next for somebody with these penalties.
+    pub(super) fn step(
+        &self,
+        kind: ViolationType,
+        penalties: &[Arc<Penalty>],
+        severity: Severity,
+        unix_ms: u64,
+    ) -> Option<&Step> {
+        let counts = |penalty: &&Arc<Penalty>| {
+            let until = penalty.starts_at_unix_ms.saturating_add(self.forget_after_ms);
+            penalty.violation == Some(kind) && unix_ms < until
+        };
+        let history = penalties.iter().filter(counts).count();
+        let index = history + usize::from(severity >= Severity::High);
+        self.steps.get(index).or(self.steps.last())
+    }
 }
 
 /// One step of a ladder.
@@ -159,4 +179,21 @@ pub struct Penalty {
     pub by: Author,
     /// When it was taken back, in milliseconds since 1970, and by whom.
     pub ended: Option<(u64, String)>,
+}
+
+impl Penalty {
+    /// Whether it is in force.
+    pub fn holds_at(&self, unix_ms: u64) -> bool {
+        self.ended.is_none() && self.ends_at_unix_ms.is_none_or(|ends| unix_ms < ends)
+    }
+
+    /// The ban that it is.
+    pub const fn ban(&self) -> Option<BanId> {
+        match self.kind {
+            PenaltyKind::Ban(id) | PenaltyKind::Suspension(id) => Some(id),
+            PenaltyKind::Warning { .. }
+            | PenaltyKind::RemoveContent
+            | PenaltyKind::Reduce { .. } => None,
+        }
+    }
 }

@@ -17,27 +17,34 @@ mod key;
 mod kind;
 mod ladder;
 mod lease;
+mod memory;
+mod neighbour;
 mod offence;
 mod overlay;
+mod pardon;
 mod penalty;
 mod prefix;
 mod profile;
+mod repeat;
 mod rule;
 mod score;
 mod subject;
+mod tier;
 mod trust;
+mod violation;
 mod window;
 
 #[cfg(test)]
 mod tests;
 
 use std::{
-    collections::{BTreeMap, HashMap, VecDeque},
+    collections::{HashMap, VecDeque},
     sync::Arc,
 };
 
 use circuit::Circuit;
 use lease::Leases;
+use memory::Memory;
 use score::ScoreBook;
 use window::Windows;
 
@@ -55,8 +62,10 @@ pub use ladder::{Author, Ladder, Penalty, PenaltyId, PenaltyKind, Severity, Step
 pub use lease::{Lease, LeaseId};
 pub use offence::Offence;
 pub use overlay::{LiftTarget, NewBan, Overlay};
+pub use pardon::Lifted;
 pub(crate) use prefix::Lengths;
 pub use prefix::{InvalidPrefix, Prefix};
+pub use repeat::Run;
 pub use rule::{
     Anonymous, BanLength, BanRule, Bounds, By, ByViolation, Commit, Concurrency, Counting,
     Crossing, Decay, Escalation, EventRule, Growth, Limit, LimiterRule, Mapped, NetworkBlock,
@@ -89,10 +98,8 @@ pub struct Engine {
     scores: ScoreBook,
     bans: BanIndex,
     leases: Leases,
-    penalties: BTreeMap<PenaltyId, Arc<Penalty>>,
-    offences: HashMap<Bearer, Offence>,
-    traits: HashMap<UserId, Traits>,
-    factors: HashMap<UserId, Factor>,
+    memory: Memory,
+    forgotten_people: u64,
     answers: Answers,
     circuit: Circuit,
     taken: Taken,
@@ -112,8 +119,11 @@ pub struct Restored {
     pub answers: Vec<(RequestId, Outcome)>,
     /// The highest number that a ban ever had.
     pub last_ban: BanId,
-    /// Penalties that hold.
+    /// Penalties that nobody took back; ladders look at those that are over
+    /// too.
     pub penalties: Vec<Penalty>,
+    /// The highest number that a penalty ever had.
+    pub last_penalty: PenaltyId,
     /// How often somebody has been banned.
     pub offences: Vec<(Bearer, Offence)>,
     /// What is known about users.
@@ -147,6 +157,8 @@ pub struct Size {
     pub leases: usize,
     /// Request ids that had to be forgotten before their time.
     pub forgotten_ids: u64,
+    /// What was remembered of people, and had to be forgotten before its time.
+    pub forgotten_people: u64,
 }
 
 impl Engine {
@@ -169,10 +181,8 @@ impl Engine {
             scores: ScoreBook::default(),
             bans: BanIndex::default(),
             leases: Leases::default(),
-            penalties: BTreeMap::new(),
-            offences: restored.offences.into_iter().collect(),
-            traits: restored.traits.into_iter().collect(),
-            factors: restored.factors.into_iter().collect(),
+            memory: Memory::alone(restored.last_penalty),
+            forgotten_people: 0,
             answers: Answers::default(),
             next_ban: restored.last_ban + 1,
             // Never a number of an earlier life, whose holders may still renew
@@ -183,11 +193,18 @@ impl Engine {
             engine.bans.insert(Arc::new(ban));
         }
         for (key, score) in restored.scores {
+            engine.memory.recall_violation(&key, score.updated_at_unix_ms, &engine.rules);
             engine.scores.put(key, score);
         }
-        for penalty in restored.penalties {
-            engine.penalties.insert(penalty.id, Arc::new(penalty));
-        }
+        let penalties = restored.penalties.into_iter();
+        let offences = restored.offences.into_iter();
+        let traits = restored.traits.into_iter();
+        let known = penalties
+            .map(|penalty| Change::Penalty(Arc::new(penalty)))
+            .chain(offences.map(|(bearer, offence)| Change::Offence(bearer, offence)))
+            .chain(traits.map(|(user, traits)| Change::Traits(user, traits, now.unix_ms)))
+            .chain(restored.factors.into_iter().map(|(user, factor)| Change::Factor(user, factor)));
+        known.for_each(|change| engine.memory.note(None, &change, &engine.rules));
         for (id, outcome) in restored.answers {
             engine.remember(id, outcome, now);
         }
@@ -231,29 +248,32 @@ impl Engine {
             self.answers.forget_oldest();
             self.answers.forgotten_early += 1;
         }
+        self.forgotten_people += self.memory.trim(&self.rules.bounds);
     }
 
     fn change(&mut self, change: Change) {
+        self.memory.note(None, &change, &self.rules);
         match change {
             Change::Charge(charge) => self.windows.charge(&charge),
             Change::Refund(charge) => self.windows.refund(&charge),
             Change::Refunded(id) => self.answers.refunded(&id),
             Change::Score(key, score) => self.scores.put(key, score),
             Change::ForgetScore(key) => self.scores.remove(&key),
-            Change::Pardon(bearer) => {
-                for kind in ViolationType::all() {
-                    self.scores.remove(&ScoreKey { bearer: bearer.clone(), kind });
-                }
-            }
-            // A violation is a record, of which the engine keeps the score. The
-            // others no decision makes while no rule asks for them.
-            Change::Violation(_) | Change::Repeat(_) | Change::Seen(..) => {}
+            Change::ForgetWindow(_, key) => self.windows.forget(key),
+            Change::Pardon(bearer) => self.pardon(&bearer),
+            // A violation is a record, of which the engine keeps the score; the
+            // memory has noted the others.
+            Change::Violation(_)
+            | Change::Repeat(_)
+            | Change::Run(..)
+            | Change::Penalty(_)
+            | Change::EndPenalty(_)
+            | Change::Offence(..)
+            | Change::Traits(..)
+            | Change::Factor(..)
+            | Change::Known(..)
+            | Change::Seen(..) => {}
             Change::BanCall(at_boot_ms) => self.circuit.call(at_boot_ms),
-            Change::Penalty(penalty) => drop(self.penalties.insert(penalty.id, penalty)),
-            Change::EndPenalty(end) => drop(self.penalties.remove(&end.penalty)),
-            Change::Offence(bearer, offence) => drop(self.offences.insert(bearer, offence)),
-            Change::Traits(user, traits, _) => drop(self.traits.insert(user, traits)),
-            Change::Factor(user, factor) => drop(self.factors.insert(user, factor)),
             Change::Ban(ban) => {
                 self.next_ban = self.next_ban.max(ban.id + 1);
                 self.bans.insert(ban);
@@ -269,6 +289,20 @@ impl Engine {
         }
     }
 
+    fn pardon(&mut self, bearer: &Bearer) {
+        for kind in ViolationType::all() {
+            self.scores.remove(&ScoreKey { bearer: bearer.clone(), kind });
+        }
+        let keys: Vec<_> = self.keys_of(bearer).collect();
+        keys.into_iter().for_each(|key| self.windows.forget(key));
+        self.answers.forget(bearer);
+    }
+
+    /// The keys of every window that somebody can have.
+    fn keys_of(&self, bearer: &Bearer) -> impl Iterator<Item = Key> {
+        self.rules.limiters.iter().map(|rule| self.keys.of(rule.limiter, bearer))
+    }
+
     /// Forgets scores that have been quiet since before a moment, in
     /// milliseconds since 1970.
     pub fn forget_scores(&mut self, before_unix_ms: u64) {
@@ -280,6 +314,7 @@ impl Engine {
         self.windows.expire(now.boot_ms);
         self.leases.expire(now.boot_ms);
         self.answers.expire(now.boot_ms);
+        self.memory.expire(&self.rules, now.unix_ms);
         self.bans.expire(now.unix_ms)
     }
 
@@ -308,24 +343,31 @@ impl Engine {
         &self.bans
     }
 
-    /// The penalties that hold, by number.
-    pub const fn penalties(&self) -> &BTreeMap<PenaltyId, Arc<Penalty>> {
-        &self.penalties
+    /// A penalty that nobody took back.
+    pub fn penalty(&self, id: PenaltyId) -> Option<&Arc<Penalty>> {
+        self.memory.view(None).penalty(id)
+    }
+
+    /// Somebody's penalties that nobody took back, the oldest first.
+    pub fn penalties_of(&self, bearer: &Bearer) -> &[Arc<Penalty>] {
+        let holder = memory::Holder::from_bearer(bearer);
+        holder.map_or(&[], |holder| self.memory.view(None).penalties(&holder))
     }
 
     /// How often somebody has been banned.
     pub fn offence(&self, bearer: &Bearer) -> Option<Offence> {
-        self.offences.get(bearer).copied()
+        self.memory.view(None).offence(bearer)
     }
 
     /// What the app said about a user.
     pub fn traits(&self, user: &UserId) -> Option<&Traits> {
-        self.traits.get(user)
+        self.memory.view(None).traits(user)
     }
 
-    /// How a user's limits stand.
+    /// How a user's limits stood when something last changed them; how they
+    /// stand now says [`Overlay::factor`].
     pub fn factor(&self, user: &UserId) -> Option<Factor> {
-        self.factors.get(user).copied()
+        self.memory.view(None).factor(user)
     }
 
     /// How full it is.
@@ -336,6 +378,7 @@ impl Engine {
             windows: self.windows.len(),
             leases: self.leases.len(),
             forgotten_ids: self.answers.forgotten_early,
+            forgotten_people: self.forgotten_people,
         }
     }
 }
@@ -366,6 +409,13 @@ impl Answers {
         if let Some(answer) = self.by_id.get_mut(id) {
             answer.charged_at_boot_ms = None;
         }
+    }
+
+    /// Forgets what is held against somebody. Looks at every answer: for
+    /// operators only.
+    fn forget(&mut self, bearer: &Bearer) {
+        self.by_id.retain(|_, answer| !answer.outcome.is_held_against(bearer));
+        self.by_age.retain(|(_, id)| self.by_id.contains_key(id));
     }
 
     fn forget_oldest(&mut self) {

@@ -10,8 +10,10 @@ use std::{
 
 use super::{
     Author, Ban, BanId, BanIndex, BanRefusal, Bearer, Change, Charge, Decision, Engine, Key, Lease,
-    LeaseId, Lift, Limiter, Moment, Prefix, Remembered, RequestId, Score, ScoreKey, Subject, Usage,
-    UserId, ViolationType, ban::longest,
+    LeaseId, Limiter, Moment, PenaltyId, Prefix, Remembered, RequestId, Score, ScoreKey, Subject,
+    Usage, UserId, ViolationType,
+    ban::longest,
+    memory::{Memory, View},
 };
 
 /// See the module.
@@ -21,6 +23,11 @@ pub struct Overlay<'e> {
     changes: Vec<Change>,
     /// What the batch counted, less what it took back.
     charges: HashMap<Key, i64>,
+    /// Windows of which only what is in `charges` counts.
+    emptied: HashSet<Key>,
+    memory: Memory,
+    /// Whose answers of before are no longer remembered.
+    pardoned: HashSet<Bearer>,
     scores: HashMap<ScoreKey, Score>,
     /// Keys in `scores` that the engine does not have.
     fresh_scores: usize,
@@ -60,6 +67,9 @@ impl<'e> Overlay<'e> {
             engine,
             changes: Vec::new(),
             charges: HashMap::new(),
+            emptied: HashSet::new(),
+            memory: Memory::over(&engine.memory),
+            pardoned: HashSet::new(),
             scores: HashMap::new(),
             fresh_scores: 0,
             forgotten: HashSet::new(),
@@ -83,6 +93,7 @@ impl<'e> Overlay<'e> {
     }
 
     fn lay(&mut self, change: &Change) {
+        self.memory.note(Some(&self.engine.memory), change, &self.engine.rules);
         match change {
             Change::Charge(charge) => self.add_to(charge.key, signed(charge.cost)),
             Change::Refund(charge) => self.add_to(charge.key, -signed(charge.cost)),
@@ -105,22 +116,18 @@ impl<'e> Overlay<'e> {
                     self.fresh_scores -= usize::from(known);
                 }
             }
-            Change::Pardon(bearer) => {
-                for kind in ViolationType::all() {
-                    let key = ScoreKey { bearer: bearer.clone(), kind };
-                    if self.score(&key).is_some() {
-                        self.lay(&Change::ForgetScore(key));
-                    }
-                }
-            }
-            // No decision asks for these within their own batch.
+            Change::ForgetWindow(_, key) => self.forget_window(*key),
+            Change::Pardon(bearer) => self.forgive(bearer),
+            // A record, or for the memory.
             Change::Violation(_)
             | Change::Repeat(_)
+            | Change::Run(..)
             | Change::Penalty(_)
             | Change::EndPenalty(_)
             | Change::Offence(..)
             | Change::Traits(..)
             | Change::Factor(..)
+            | Change::Known(..)
             | Change::Seen(..) => {}
             Change::BanCall(at_boot_ms) => self.calls.push(*at_boot_ms),
             Change::Ban(ban) => {
@@ -150,6 +157,33 @@ impl<'e> Overlay<'e> {
         }
     }
 
+    fn forgive(&mut self, bearer: &Bearer) {
+        for kind in ViolationType::all() {
+            let key = ScoreKey { bearer: bearer.clone(), kind };
+            if self.score(&key).is_some() {
+                self.lay(&Change::ForgetScore(key));
+            }
+        }
+        let keys: Vec<_> = self.engine.keys_of(bearer).collect();
+        keys.into_iter().for_each(|key| self.forget_window(key));
+        self.answers.retain(|_, answer| !answer.outcome.is_held_against(bearer));
+        self.pardoned.insert(bearer.clone());
+    }
+
+    fn forget_window(&mut self, key: Key) {
+        self.charges.remove(&key);
+        self.emptied.insert(key);
+    }
+
+    /// What is remembered about people.
+    pub(super) fn memory(&self) -> View<'_> {
+        self.memory.view(Some(&self.engine.memory))
+    }
+
+    pub(super) fn next_penalty(&self) -> PenaltyId {
+        self.memory.next_penalty
+    }
+
     /// Everything that was decided, for the store and for [`Engine::apply`].
     pub fn into_changes(self) -> Vec<Change> {
         self.changes
@@ -158,7 +192,11 @@ impl<'e> Overlay<'e> {
     /// What is used up of a limit. All of a batch happens at one moment, so what
     /// it counted is a sum.
     pub(super) fn usage(&self, limiter: Limiter, key: Key, now: Moment) -> Usage {
-        let usage = self.engine.windows.usage(limiter, key, now.boot_ms);
+        let mut usage = self.engine.windows.usage(limiter, key, now.boot_ms);
+        if self.emptied.contains(&key) {
+            let window_ms = self.engine.rules.limiter(limiter).map_or(0, |it| it.limit.window_ms);
+            usage = Usage { used: 0, frees_at_boot_ms: now.boot_ms.saturating_add(window_ms) };
+        }
         let fresh = self.charges.get(&key).copied().unwrap_or(0);
         Usage { used: usage.used.saturating_add_signed(fresh), ..usage }
     }
@@ -181,7 +219,8 @@ impl<'e> Overlay<'e> {
     /// Whether what was charged counts still, so that it can be taken back.
     pub(super) fn counts_still(&self, charge: &Charge, now: Moment) -> bool {
         let is_fresh = charge.at_boot_ms == now.boot_ms && self.charges.contains_key(&charge.key);
-        is_fresh || self.engine.windows.counts(charge, now.boot_ms)
+        let is_emptied = self.emptied.contains(&charge.key);
+        is_fresh || !is_emptied && self.engine.windows.counts(charge, now.boot_ms)
     }
 
     pub(super) fn score(&self, key: &ScoreKey) -> Option<Score> {
@@ -208,7 +247,11 @@ impl<'e> Overlay<'e> {
     }
 
     pub(super) fn answer(&self, id: &RequestId) -> Option<&Remembered> {
-        self.answers.get(id).or_else(|| self.engine.answers.get(id))
+        let is_pardoned = |answer: &&Remembered| {
+            self.pardoned.iter().any(|bearer| answer.outcome.is_held_against(bearer))
+        };
+        let old = || self.engine.answers.get(id).filter(|answer| !is_pardoned(answer));
+        self.answers.get(id).or_else(old)
     }
 
     pub(super) fn ban_count(&self) -> usize {
@@ -260,8 +303,27 @@ impl<'e> Overlay<'e> {
         self.engine.bans.banned_64s(block) - lifted.len() + fresh.count() + itself
     }
 
+    pub(super) fn ban_by_id(&self, id: BanId) -> Option<Arc<Ban>> {
+        let standing = self.engine.bans.get(id).filter(|_| !self.lifted.contains(&id));
+        standing.or_else(|| self.bans.get(id)).cloned()
+    }
+
+    /// Addresses within a prefix that have a score. Looks at every score: for
+    /// operators only.
+    pub(super) fn scored_within(&self, prefix: Prefix) -> Vec<Bearer> {
+        let standing = self.engine.scores.keys().chain(self.scores.keys());
+        let within: HashSet<&Bearer> = standing
+            .map(|key| &key.bearer)
+            .filter(|bearer| match bearer {
+                Bearer::Address(address) => prefix.contains(address.prefix().addr()),
+                Bearer::User(_) | Bearer::Account(_) => false,
+            })
+            .collect();
+        within.into_iter().cloned().collect()
+    }
+
     /// Active bans of a user: those of the engine, then those of the batch.
-    fn bans_of_user<'a>(
+    pub(super) fn bans_of_user<'a>(
         &'a self,
         user: &UserId,
     ) -> impl Iterator<Item = &'a Arc<Ban>> + use<'a, 'e> {
@@ -275,7 +337,7 @@ impl<'e> Overlay<'e> {
         standing.filter(|ban| !self.lifted.contains(&ban.id)).chain(self.bans.of_prefix(prefix))
     }
 
-    fn bans_of_address(&self, ip: IpAddr) -> Vec<Arc<Ban>> {
+    pub(super) fn bans_of_address(&self, ip: IpAddr) -> Vec<Arc<Ban>> {
         let as_banned = Prefix::around(ip, self.engine.rules.ban.v6_prefix);
         let around = self.engine.bans.prefixes_around(ip).chain(self.bans.prefixes_around(ip));
         let prefixes: HashSet<Prefix> =
@@ -375,26 +437,7 @@ impl<'e> Overlay<'e> {
         Ok(ban)
     }
 
-    /// Lifts every active ban that `target` names; returns them, oldest first.
-    pub fn lift(&mut self, target: &LiftTarget, by: &str, now: Moment) -> Vec<Arc<Ban>> {
-        let mut bans: Vec<Arc<Ban>> = match target {
-            LiftTarget::Ban(id) => {
-                let standing = self.engine.bans.get(*id).filter(|_| !self.lifted.contains(id));
-                standing.or_else(|| self.bans.get(*id)).cloned().into_iter().collect()
-            }
-            LiftTarget::User(user) => self.bans_of_user(user).cloned().collect(),
-            LiftTarget::Address(ip) => self.bans_of_address(*ip),
-            LiftTarget::Prefix(prefix) => self.bans_of_prefix(*prefix).cloned().collect(),
-        };
-        bans.sort_by_key(|ban| ban.id);
-        for ban in &bans {
-            let (ban, by) = (Arc::clone(ban), by.to_owned());
-            self.record(Change::Lift(Lift { ban, at_unix_ms: now.unix_ms, by }));
-        }
-        bans
-    }
-
-    fn record(&mut self, change: Change) {
+    pub(super) fn record(&mut self, change: Change) {
         self.lay(&change);
         self.changes.push(change);
     }
@@ -416,4 +459,6 @@ pub enum LiftTarget {
     Address(IpAddr),
     /// Those on exactly this prefix.
     Prefix(Prefix),
+    /// The one that is this penalty; if it is none, only the penalty ends.
+    Penalty(PenaltyId),
 }

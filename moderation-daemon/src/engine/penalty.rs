@@ -1,13 +1,25 @@
-//! From a broken rule to a ban: whether one falls, on whom, whether the kernel
-//! enforces it, and when many narrow ones become a wide one. Reads the overlay,
-//! changes nothing.
+//! From a broken rule to a penalty: whether one falls, which, on whom, for how
+//! long, whether the kernel enforces it, and when many narrow bans become a
+//! wide one. Reads the overlay, changes nothing.
 
 use std::sync::Arc;
 
 use super::{
-    Author, Ban, BanLength, BanRefusal, Change, Moment, NetworkBlock, Overlay, Prefix, Subject,
-    Trusted, Violation,
+    Author, Ban, BanLength, BanRefusal, Bearer, Change, Moment, NetworkBlock, Overlay, Penalty,
+    PenaltyKind, Prefix, Severity, Step, Subject, Trusted, UserId, Violation, memory::Holder,
+    neighbour::Place, score::Scored,
 };
+
+/// A violation, and what there is to know about whoever it is.
+#[derive(Debug)]
+pub(super) struct Case<'a> {
+    pub(super) violation: &'a Violation,
+    pub(super) scored: Scored,
+    pub(super) subject: &'a Subject,
+    pub(super) role: Option<Arc<str>>,
+    /// Whether nothing falls this once: the last ban was lifted.
+    pub(super) is_spared: bool,
+}
 
 /// What a violation brings.
 #[derive(Debug, Default)]
@@ -18,7 +30,11 @@ pub(super) struct Sentence {
     pub(super) refusal: Option<BanRefusal>,
     /// Whether the user's sessions are to end, though no ban falls.
     pub(super) logout: bool,
-    /// The bans, and that one was called for.
+    /// The penalty, if it is of a ladder or for something critical.
+    pub(super) penalty: Option<Arc<Penalty>>,
+    /// Whether the points have led to something; else the next ones may.
+    pub(super) is_final: bool,
+    /// What falls, and that a ban was called for.
     pub(super) changes: Vec<Change>,
 }
 
@@ -28,61 +44,250 @@ impl Sentence {
     }
 }
 
+impl Sentence {
+    fn with(mut self, penalty: Arc<Penalty>) -> Self {
+        self.changes.push(Change::Penalty(Arc::clone(&penalty)));
+        Self { penalty: Some(penalty), ..self }
+    }
+}
+
+/// Whom a ban is on: the user, the address, and whether the address has a ban
+/// of its own that is shorter.
+struct Scope {
+    user: Option<UserId>,
+    prefix: Option<Prefix>,
+    apart: bool,
+    /// Whether the address is left out for want of room.
+    is_cut: bool,
+}
+
 impl Overlay<'_> {
-    /// What a violation brings; nothing if the score crosses no line.
-    pub(super) fn sentence(
-        &self,
-        violation: &Violation,
-        subject: &Subject,
-        now: Moment,
-    ) -> Sentence {
-        let rule = &self.engine.rules.ban;
-        if !rule.enabled || !rule.crosses(violation.previous, violation.total) {
+    /// What a violation brings; nothing if the score crosses no line and it is
+    /// not critical.
+    pub(super) fn sentence(&self, case: &Case<'_>, now: Moment) -> Sentence {
+        let rules = &self.engine.rules;
+        let ladder = rules.ladders.of(case.violation.kind).as_ref();
+        let said = case.violation.severity.or_else(|| ladder.map(|ladder| ladder.severity));
+        let severity = said.unwrap_or_default();
+        let is_critical = severity == Severity::Critical;
+        if !rules.ban.enabled || case.is_spared || !(case.scored.crosses || is_critical) {
             return Sentence::default();
         }
-        let expires_at_unix_ms = match rule.length {
-            BanLength::Soft => return Sentence { logout: true, ..Sentence::default() },
+        if is_critical {
+            return self.suspend(case, now);
+        }
+        let Some(ladder) = ladder else {
+            return self.ban_for(case, self.grown(&case.violation.bearer, now), false, now);
+        };
+        let holder = Holder::from_bearer(&case.violation.bearer);
+        let history = holder.map_or(&[][..], |holder| self.memory().penalties(&holder));
+        match ladder.step(case.violation.kind, history, severity, now.unix_ms) {
+            Some(step) => self.take_step(case, step, now),
+            None => Sentence::default(),
+        }
+    }
+
+    fn suspend(&self, case: &Case<'_>, now: Moment) -> Sentence {
+        let length = BanLength::For(self.engine.rules.suspension_ms);
+        let sentence = self.ban_for(case, length, true, now);
+        self.on_record(sentence, case, PenaltyKind::Suspension, now)
+    }
+
+    fn take_step(&self, case: &Case<'_>, step: &Step, now: Moment) -> Sentence {
+        let at_once = Some(now.unix_ms);
+        let (kind, ends) = match step {
+            Step::Warning { message } => {
+                (PenaltyKind::Warning { message: Arc::clone(message) }, at_once)
+            }
+            Step::RemoveContent => (PenaltyKind::RemoveContent, at_once),
+            Step::Reduce { factor_permille, for_ms } => {
+                let ends = now.unix_ms.saturating_add(*for_ms);
+                (PenaltyKind::Reduce { factor_permille: *factor_permille }, Some(ends))
+            }
+            Step::Ban { for_ms } => {
+                let sentence = self.ban_for(case, BanLength::For(*for_ms), false, now);
+                return self.on_record(sentence, case, PenaltyKind::Ban, now);
+            }
+            Step::Permanent => {
+                let sentence = self.ban_for(case, BanLength::Forever, false, now);
+                return self.on_record(sentence, case, PenaltyKind::Ban, now);
+            }
+        };
+        let penalty = self.penalty(case, kind, ends, now);
+        Sentence { is_final: true, ..Sentence::default() }.with(penalty)
+    }
+
+    /// A ban that is a penalty has a record as one.
+    fn on_record(
+        &self,
+        sentence: Sentence,
+        case: &Case<'_>,
+        kind: fn(u64) -> PenaltyKind,
+        now: Moment,
+    ) -> Sentence {
+        let Some(ban) = &sentence.ban else { return sentence };
+        let penalty = self.penalty(case, kind(ban.id), ban.expires_at_unix_ms, now);
+        sentence.with(penalty)
+    }
+
+    fn penalty(
+        &self,
+        case: &Case<'_>,
+        kind: PenaltyKind,
+        ends_at_unix_ms: Option<u64>,
+        now: Moment,
+    ) -> Arc<Penalty> {
+        let violation = case.violation;
+        let (user, prefix) = match Holder::from_bearer(&violation.bearer) {
+            Some(Holder::User(user)) => (Some(user), None),
+            Some(Holder::Prefix(prefix)) => (None, Some(prefix)),
+            None => (None, None),
+        };
+        Arc::new(Penalty {
+            id: self.next_penalty(),
+            kind,
+            user,
+            prefix,
+            violation: Some(violation.kind),
+            severity: violation.severity,
+            reason: format!("{} score reached {}", violation.kind, violation.total),
+            starts_at_unix_ms: now.unix_ms,
+            ends_at_unix_ms,
+            by: Author::Rule,
+            ended: None,
+        })
+    }
+
+    /// How long the next ban of somebody is by the rules.
+    fn grown(&self, bearer: &Bearer, now: Moment) -> BanLength {
+        let rule = &self.engine.rules.ban;
+        match (rule.length, rule.growth) {
+            (BanLength::For(ms), Some(growth)) => {
+                let offence = self.memory().offence(bearer).unwrap_or_default();
+                BanLength::For(offence.now(growth, now.unix_ms).length_ms(ms, growth))
+            }
+            (length, _) => length,
+        }
+    }
+
+    fn is_protected(&self, case: &Case<'_>) -> bool {
+        let protected = &self.engine.rules.ban.protected;
+        let user = case.subject.user();
+        user.is_some_and(|user| protected.users.contains(user))
+            || case.role.as_ref().is_some_and(|role| protected.roles.contains(role))
+    }
+
+    /// A ban of that length, if nothing stands in its way.
+    fn ban_for(&self, case: &Case<'_>, length: BanLength, review: bool, now: Moment) -> Sentence {
+        if self.is_protected(case) {
+            return Sentence::refused(BanRefusal::ProtectedUser);
+        }
+        let expires_at_unix_ms = match length {
+            BanLength::Soft => {
+                return Sentence { logout: true, is_final: true, ..Sentence::default() };
+            }
             BanLength::For(ms) => Some(now.unix_ms.saturating_add(ms)),
             BanLength::Forever => None,
         };
-        let (user, prefix) = (subject.user().cloned(), self.bannable_prefix(subject));
-        let prefix = match (&user, prefix) {
-            (None, Some(Err(trusted))) => return Sentence::refused(BanRefusal::Protected(trusted)),
-            (_, prefix) => prefix.and_then(Result::ok),
+        let scope = match self.scope(case, now) {
+            Ok(scope) => scope,
+            Err(refusal) => return Sentence::refused(refusal),
         };
-        // Long lists that fill the kernel must not keep users from being banned.
-        let prefix_fits = self.has_room(prefix);
-        let prefix = prefix.filter(|_| prefix_fits);
-        if !prefix_fits && (user.is_none() || !self.has_room(None)) {
-            return Sentence::refused(BanRefusal::Full);
-        }
         let call = Change::BanCall(now.boot_ms);
         if self.is_runaway(now) {
-            return Sentence { changes: vec![call], ..Sentence::refused(BanRefusal::Runaway) };
+            // One that is due still has been called for before: those who wait
+            // must not keep the circuit open.
+            let is_news = case.scored.is_news || !case.scored.crosses;
+            let changes = is_news.then_some(call).into_iter().collect();
+            return Sentence { changes, ..Sentence::refused(BanRefusal::Runaway) };
         }
-        let ban = Arc::new(Ban {
+        let mut sentence = self.bans(case, &scope, expires_at_unix_ms, review, now);
+        sentence.changes.insert(0, call);
+        sentence.changes.extend(self.offence_after(&case.violation.bearer, now));
+        sentence
+    }
+
+    /// The rows of a ban: one, or one for the user and a shorter one for the
+    /// address, which is lifted with it.
+    fn bans(
+        &self,
+        case: &Case<'_>,
+        scope: &Scope,
+        expires_at_unix_ms: Option<u64>,
+        review: bool,
+        now: Moment,
+    ) -> Sentence {
+        let violation = case.violation;
+        let shorter = self.engine.rules.ban.shared.filter(|_| scope.apart).map(|shared| {
+            let ends = now.unix_ms.saturating_add(shared.duration_ms);
+            Some(expires_at_unix_ms.map_or(ends, |longer| longer.min(ends)))
+        });
+        let is_one = scope.user.is_none() || !scope.apart;
+        let main = Arc::new(Ban {
             id: self.next_ban,
-            user,
-            prefix,
-            blocks: self.blocks(violation, prefix),
+            user: scope.user.clone(),
+            prefix: scope.prefix.filter(|_| is_one),
+            blocks: self.blocks(violation, scope.prefix),
             reason: format!("{} score reached {}", violation.kind, violation.total),
             violation: Some(violation.kind),
             score: Some(violation.total),
             created_at_unix_ms: now.unix_ms,
-            expires_at_unix_ms,
+            expires_at_unix_ms: shorter.filter(|_| is_one).unwrap_or(expires_at_unix_ms),
             by: Author::Rule,
             with: None,
             severity: violation.severity,
-            review: false,
+            review,
         });
         let mut sentence = Sentence {
-            ban: Some(Arc::clone(&ban)),
-            refusal: (!prefix_fits).then_some(BanRefusal::Full),
-            logout: false,
-            changes: vec![call, Change::Ban(Arc::clone(&ban))],
+            ban: Some(Arc::clone(&main)),
+            refusal: scope.is_cut.then_some(BanRefusal::Full),
+            is_final: true,
+            changes: vec![Change::Ban(Arc::clone(&main))],
+            ..Sentence::default()
         };
-        self.escalate(&ban, now, &mut sentence);
+        let mut last = main;
+        if !is_one && scope.prefix.is_some() {
+            last = Arc::new(Ban {
+                id: last.id + 1,
+                user: None,
+                prefix: scope.prefix,
+                expires_at_unix_ms: shorter.unwrap_or(expires_at_unix_ms),
+                with: Some(last.id),
+                ..last.as_ref().clone()
+            });
+            sentence.changes.push(Change::Ban(Arc::clone(&last)));
+        }
+        self.escalate(&last, now, &mut sentence);
         sentence
+    }
+
+    /// Whom a ban would be on, or why there can be none.
+    fn scope(&self, case: &Case<'_>, now: Moment) -> Result<Scope, BanRefusal> {
+        let user = case.subject.user().cloned();
+        let prefix = match (&user, self.bannable_prefix(case.subject)) {
+            (None, Some(Err(trusted))) => return Err(BanRefusal::Protected(trusted)),
+            (_, prefix) => prefix.and_then(Result::ok),
+        };
+        let place = self.place(case.subject, now);
+        // Those who share an address and did nothing keep it.
+        let prefix = prefix.filter(|_| place != Place::Innocent);
+        let apart = place == Place::Guilty;
+        // Long lists that fill the kernel must not keep users from being banned.
+        let rows = 1 + usize::from(apart && user.is_some());
+        let has_rows = self.ban_count() + rows <= self.engine.rules.bounds.bans;
+        let fits = self.has_room(prefix) && has_rows;
+        if !fits && (user.is_none() || !self.has_room(None)) {
+            return Err(BanRefusal::Full);
+        }
+        Ok(Scope { user, prefix: prefix.filter(|_| fits), apart, is_cut: !fits })
+    }
+
+    /// One ban more of somebody, where that makes the next one longer.
+    fn offence_after(&self, bearer: &Bearer, now: Moment) -> Option<Change> {
+        let growth = self.engine.rules.ban.growth?;
+        let before = self.memory().offence(bearer).unwrap_or_default();
+        let offence = before.now(growth, now.unix_ms).add(1.0);
+        Some(Change::Offence(bearer.clone(), offence))
     }
 
     /// What the subject's address is banned as, or what protects it.
@@ -139,6 +344,7 @@ impl Overlay<'_> {
                 prefix: Some(wide),
                 reason: format!("{count} of its /64s are banned"),
                 score: None,
+                with: None,
                 ..ban.as_ref().clone()
             })));
         }

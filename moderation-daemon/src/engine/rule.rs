@@ -253,7 +253,8 @@ pub struct Repeats {
     /// How soon after a violation that counted another one of its type is a
     /// repeat.
     pub window_ms: u64,
-    /// How many of them in that time count for nothing.
+    /// How many of them in that time count for nothing. If there are more, it
+    /// is no tab but hammering: then these count, too, and all that follow.
     pub free: u32,
 }
 
@@ -424,6 +425,16 @@ pub struct Bounds {
     pub request_ids: usize,
     /// How long a request id is remembered.
     pub request_id_ms: u64,
+    /// Users and addresses of which offences are remembered, and as many each
+    /// with penalties, traits, factors and repeats. Beyond, the oldest is
+    /// forgotten.
+    pub people: usize,
+    /// Addresses of which is remembered who was seen there. Beyond, an address
+    /// is taken for a shared one, which punishes less.
+    pub addresses: usize,
+    /// Accounts and addresses that belong together. Beyond, the oldest is
+    /// forgotten.
+    pub pairs: usize,
 }
 
 impl Default for Bounds {
@@ -436,6 +447,9 @@ impl Default for Bounds {
             leases: 100_000,
             request_ids: 100_000,
             request_id_ms: 10 * 60 * 1_000,
+            people: 100_000,
+            addresses: 200_000,
+            pairs: 100_000,
         }
     }
 }
@@ -459,6 +473,12 @@ impl Rules {
     /// The limiters of an event type, in the order in which they are asked.
     pub fn limiters(&self, kind: EventType) -> impl Iterator<Item = &LimiterRule> {
         let names = self.event(kind).into_iter().flat_map(|rule| &rule.limiters);
+        names.filter_map(|limiter| self.limiter(*limiter))
+    }
+
+    /// The limiters that an event type must not have used up.
+    pub fn peeks(&self, kind: EventType) -> impl Iterator<Item = &LimiterRule> {
+        let names = self.event(kind).into_iter().flat_map(|rule| &rule.peeks);
         names.filter_map(|limiter| self.limiter(*limiter))
     }
 

@@ -132,6 +132,10 @@ impl Windows {
         }
     }
 
+    pub(super) fn forget(&mut self, key: Key) {
+        self.by_key.remove(&key);
+    }
+
     pub(super) fn len(&self) -> usize {
         self.by_key.len()
     }

@@ -247,7 +247,10 @@ fn penalties_and_what_is_known_about_users_are_written_down() {
             Change::EndPenalty(EndPenalty { penalty: 12, at_unix_ms: 5, by: "root".to_owned() }),
             Change::Offence(bearer.clone(), Offence::default()),
             Change::Offence(bearer.clone(), offence),
-            Change::Factor(anna.clone(), Factor { permille: 700, at_unix_ms: 4, flagged: 2 }),
+            Change::Factor(
+                anna.clone(),
+                Factor { permille: 700, at_unix_ms: 4, flagged: 2, flagged_since_unix_ms: 0 },
+            ),
             Change::Traits(anna, traits, 6),
             Change::Pardon(bearer),
         ])

@@ -1,9 +1,17 @@
 //! The engine by its public face, against what is specified.
 
+mod account;
 mod bounds;
+mod factor;
+mod ladder;
+mod lift;
 mod penalty;
 mod property;
+mod protect;
+mod repeat;
+mod score;
 mod shape;
+mod shared;
 mod switch;
 
 use super::*;
@@ -94,6 +102,47 @@ fn judge(engine: &mut Engine, requests: &[Request], batch: usize, now: Moment) -
 
 fn judge_one(engine: &mut Engine, request: Request, now: Moment) -> Outcome {
     judge(engine, &[request], 1, now).remove(0)
+}
+
+/// A person's word, and what it changed.
+fn pardon(engine: &mut Engine, target: &LiftTarget, now: Moment) -> Lifted {
+    let mut overlay = engine.overlay();
+    let lifted = overlay.pardon(target, "root", now);
+    let changes = overlay.into_changes();
+    engine.apply(changes);
+    lifted
+}
+
+fn user(id: &str) -> UserId {
+    id.parse().expect("an id")
+}
+
+/// All that an engine remembers, but for windows, numbers and what bans were
+/// called for, in an order that does not depend on hashes.
+fn fingerprint(engine: &Engine) -> Vec<String> {
+    fn lines<'a, K: std::fmt::Debug + 'a, V: std::fmt::Debug + 'a>(
+        name: &str,
+        of: impl IntoIterator<Item = (K, V)>,
+    ) -> Vec<String> {
+        of.into_iter().map(|(key, value)| format!("{name} {key:?}: {value:?}")).collect()
+    }
+    let memory = &engine.memory;
+    let mut all = [
+        lines("score", engine.scores.keys().map(|key| (key, engine.scores.get(key)))),
+        lines("ban", engine.bans.iter().map(|ban| (ban.id, ban))),
+        lines("answer", engine.answers.by_id.iter()),
+        lines("run", memory.runs.iter()),
+        lines("offence", memory.offences.iter()),
+        lines("traits", memory.traits.iter()),
+        lines("factor", memory.factors.iter()),
+        lines("violated", memory.violated.iter()),
+        lines("crowd", memory.crowds.iter()),
+        lines("known", memory.known.iter()),
+        lines("penalty", memory.penalties.iter()),
+    ]
+    .concat();
+    all.sort();
+    all
 }
 
 fn allowed(outcomes: &[Outcome]) -> usize {

@@ -39,7 +39,105 @@ fn strict_rules() -> Rules {
     rules
 }
 
+/// The hardened rules, strict enough that every one of them is met.
+fn strict_hardened() -> Rules {
+    let mut rules = Rules::hardened();
+    set(&mut rules, Limiter::LOGIN, 3, 5 * 60_000);
+    set(&mut rules, Limiter::MESSAGE_IP, 5, 1_000);
+    set(&mut rules, Limiter::MESSAGE_USER, 4, 2_000);
+    rules.ban = BanRule { interval: 6.0, length: BanLength::For(1_500), ..rules.ban };
+    let steps =
+        vec![Step::Reduce { factor_permille: 500, for_ms: 5_000 }, Step::Ban { for_ms: 1_000 }];
+    let ladder = Ladder { steps, forget_after_ms: 10_000, severity: Severity::Medium };
+    rules.ladders.set(ViolationType::CONCURRENT, Some(ladder));
+    rules.adaptive = Some(Adaptive {
+        account_age: Since { ms: 1_000, permille: 1_200 },
+        verified_email_permille: 1_100,
+        paying_permille: 1_500,
+        clean_history: Since { ms: 5_000, permille: 1_200 },
+        recent_violations: Since { ms: 1_000, permille: 500 },
+        flagged_over: 1,
+        flagged_within_ms: 3_000,
+        flagged_permille: 700,
+        min_permille: 250,
+        max_permille: 3_000,
+        rise_permille_per_hour: 100_000,
+    });
+    rules
+}
+
+/// A request as somebody makes it of whom something is known, or a person's act.
+#[derive(Clone, Debug)]
+enum Deed {
+    Ask(Request),
+    Lift(LiftTarget),
+}
+
+fn any_deed() -> impl Strategy<Value = Deed> {
+    let traits = prop::option::weighted(0.2, any::<bool>());
+    let ask = (any_request(), traits).prop_map(|(request, paying)| {
+        let traits = paying.map(|paying| Traits { paying: Some(paying), ..Traits::default() });
+        Deed::Ask(Request { traits, account: Some(Account::of("anna")), ..request })
+    });
+    let targets = vec![
+        LiftTarget::User(user("anna")),
+        LiftTarget::Address([192, 0, 2, 7].into()),
+        LiftTarget::Ban(1),
+        LiftTarget::Penalty(1),
+    ];
+    prop_oneof![9 => ask, 1 => prop::sample::select(targets).prop_map(Deed::Lift)]
+}
+
+/// Does some deeds on one overlay, and returns what that changes.
+fn perform(engine: &Engine, deeds: &[Deed], now: Moment) -> Vec<Change> {
+    let mut overlay = engine.overlay();
+    for deed in deeds {
+        match deed {
+            Deed::Ask(request) => {
+                let decision = overlay.decide(request, &overlay.counts(request, now), now);
+                overlay.push(&decision);
+            }
+            Deed::Lift(target) => drop(overlay.lift(target, "root", now)),
+        }
+    }
+    overlay.into_changes()
+}
+
 proptest! {
+    /// The overlay is the engine also where more is remembered; deciding changes
+    /// nothing; and what was recorded leads to the same state again.
+    #[test]
+    fn deciding_changes_nothing_and_replaying_what_was_decided_gives_the_same_state(
+        batches in prop::collection::vec(
+            (prop::collection::vec(any_deed(), 1..12), 0_u64..3_000), 1..20),
+    ) {
+        let mut engine = engine_with(strict_hardened());
+        let (mut replayed, mut one_by_one) = (engine_with(strict_hardened()), engine_with(strict_hardened()));
+        let mut now = NOW;
+        for (deeds, wait_ms) in batches {
+            now = Moment { boot_ms: now.boot_ms + wait_ms, unix_ms: now.unix_ms + wait_ms };
+            for engine in [&mut engine, &mut replayed, &mut one_by_one] {
+                engine.expire(now);
+            }
+            let before = fingerprint(&engine);
+            let changes = perform(&engine, &deeds, now);
+            prop_assert_eq!(&fingerprint(&engine), &before);
+            engine.apply(changes.clone());
+            replayed.apply(changes);
+            for deed in &deeds {
+                let changes = perform(&one_by_one, std::slice::from_ref(deed), now);
+                one_by_one.apply(changes);
+            }
+        }
+        prop_assert_eq!(fingerprint(&engine), fingerprint(&replayed));
+        prop_assert_eq!(fingerprint(&engine), fingerprint(&one_by_one));
+        prop_assert_eq!(engine.size(), replayed.size());
+        let request = message("anna", "192.0.2.7");
+        let counts = |engine: &Engine| engine.overlay().counts(&request, now);
+        prop_assert_eq!(counts(&engine), counts(&one_by_one));
+        prop_assert_eq!(counts(&engine), counts(&replayed));
+    }
+
     /// The overlay is the engine: it makes no difference where batches end.
     #[test]
     fn decisions_do_not_depend_on_how_requests_are_batched(
@@ -102,19 +200,30 @@ proptest! {
         }
     }
 
-    /// No interleaving of acquiring, renewing, releasing and time gives a user
-    /// more places than there are.
+    /// No interleaving of acquiring, renewing, releasing, crashes and time gives
+    /// a user more places than there are.
     #[test]
-    fn leases_never_exceed_the_cap(steps in prop::collection::vec((0_u8..4, 0_u64..40_000), 1..200)) {
+    fn leases_never_exceed_the_cap(steps in prop::collection::vec((0_u8..6, 0_u64..40_000), 1..200)) {
         let mut rules = rules();
         rules.ban.enabled = false;
-        let mut engine = engine_with(rules);
+        let mut engine = engine_with(rules.clone());
         let mut now = NOW;
         let mut held: Vec<Lease> = Vec::new();
         for (step, wait_ms) in steps {
             now.boot_ms += wait_ms;
+            now.unix_ms += wait_ms;
             held.retain(|lease| now.boot_ms < lease.ends_at_boot_ms);
             match step {
+                // The daemon crashes, and knows from the store who held what;
+                // leases that have run out may be among it.
+                4 => {
+                    let leases = held.iter().map(|it| (it.id, it.bearer.clone(), None)).collect();
+                    let restored = Restored { leases, ..Restored::default() };
+                    engine = Engine::new(rules.clone(), PrefixSet::default(), restored, SEED, now);
+                    for lease in &mut held {
+                        lease.ends_at_boot_ms = now.boot_ms + 60_000;
+                    }
+                }
                 0 | 1 => {
                     let request = request(Act::Acquire, subject("anna", "192.0.2.7"));
                     let lease = judge_one(&mut engine, request, now).lease;

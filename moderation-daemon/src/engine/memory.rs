@@ -1,0 +1,406 @@
+//! What the engine remembers about people besides windows, scores and bans:
+//! runs of repeats, offences, traits, factors, who shares an address, known
+//! log-ins, penalties. An overlay has one of its own, laid over the engine's.
+//! What follows from any of it is decided elsewhere.
+
+use std::{
+    collections::{BTreeSet, HashMap},
+    hash::Hash,
+    sync::Arc,
+};
+
+use super::{
+    Account, Address, Bearer, Bounds, Change, Factor, Offence, Penalty, PenaltyId, Prefix, Rules,
+    ScoreKey, Traits, UserId, Violation, ViolationType,
+    neighbour::{self, Crowd},
+    repeat::Run,
+};
+
+/// Entries by key, each as of a moment in milliseconds since 1970.
+#[derive(Debug)]
+pub(super) struct Layer<K, V> {
+    /// In an overlay `None` is what the engine has and should no longer have.
+    by_key: HashMap<K, (u64, Option<V>)>,
+    by_age: BTreeSet<(u64, K)>,
+    is_laid_over: bool,
+}
+
+impl<K: Clone + Eq + Hash + Ord, V> Layer<K, V> {
+    fn new(is_laid_over: bool) -> Self {
+        Self { by_key: HashMap::new(), by_age: BTreeSet::new(), is_laid_over }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.by_key.len()
+    }
+
+    /// Every entry, in no order.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&K, &V)> {
+        self.by_key.iter().filter_map(|(key, (_, value))| Some((key, value.as_ref()?)))
+    }
+
+    fn own(&self, key: &K) -> Option<&V> {
+        self.by_key.get(key).and_then(|(_, value)| value.as_ref())
+    }
+
+    fn put(&mut self, key: K, at_unix_ms: u64, value: Option<V>) {
+        if let Some((old, _)) = self.by_key.get(&key) {
+            self.by_age.remove(&(*old, key.clone()));
+        }
+        if value.is_none() && !self.is_laid_over {
+            self.by_key.remove(&key);
+            return;
+        }
+        self.by_age.insert((at_unix_ms, key.clone()));
+        self.by_key.insert(key, (at_unix_ms, value));
+    }
+
+    fn forget_oldest(&mut self) {
+        if let Some((_, key)) = self.by_age.pop_first() {
+            self.by_key.remove(&key);
+        }
+    }
+
+    fn forget_before(&mut self, unix_ms: u64) {
+        while self.by_age.first().is_some_and(|(at, _)| *at < unix_ms) {
+            self.forget_oldest();
+        }
+    }
+
+    /// Forgets the oldest beyond so many, and says how many that were.
+    fn trim(&mut self, most: usize) -> u64 {
+        let mut forgotten = 0;
+        while self.len() > most {
+            self.forget_oldest();
+            forgotten += 1;
+        }
+        forgotten
+    }
+}
+
+/// Whose a penalty is.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(super) enum Holder {
+    User(UserId),
+    Prefix(Prefix),
+}
+
+impl Holder {
+    fn of(penalty: &Penalty) -> Option<Self> {
+        let user = penalty.user.clone().map(Self::User);
+        user.or_else(|| penalty.prefix.map(Self::Prefix))
+    }
+
+    /// An account has no penalties: it may be anybody's.
+    pub(super) fn from_bearer(bearer: &Bearer) -> Option<Self> {
+        match bearer {
+            Bearer::User(user) => Some(Self::User(user.clone())),
+            Bearer::Address(address) => {
+                let net = address.prefix();
+                Some(Self::Prefix(Prefix::around(net.addr(), net.prefix_len())))
+            }
+            Bearer::Account(_) => None,
+        }
+    }
+}
+
+/// Of one holder so many penalties are remembered, the last ones.
+const MOST_PENALTIES: usize = 32;
+/// How long a log-in makes an address one that its account uses.
+const KNOWN_FOR_MS: u64 = 30 * 24 * 3_600_000;
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Memory {
+    pub(super) runs: Layer<ScoreKey, Run>,
+    pub(super) offences: Layer<Bearer, Offence>,
+    pub(super) traits: Layer<UserId, Traits>,
+    pub(super) factors: Layer<UserId, Factor>,
+    /// When a user last broke a rule.
+    pub(super) violated: Layer<UserId, u64>,
+    pub(super) crowds: Layer<Address, Crowd>,
+    /// When an account was last logged into from an address.
+    pub(super) known: Layer<(Account, Address), u64>,
+    pub(super) penalties: Layer<Holder, Vec<Arc<Penalty>>>,
+    holders: Layer<PenaltyId, Holder>,
+    pub(super) next_penalty: PenaltyId,
+}
+
+/// A memory, and what is laid over it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct View<'a> {
+    fresh: Option<&'a Memory>,
+    base: &'a Memory,
+}
+
+impl Memory {
+    fn new(is_laid_over: bool, next_penalty: PenaltyId) -> Self {
+        Self {
+            runs: Layer::new(is_laid_over),
+            offences: Layer::new(is_laid_over),
+            traits: Layer::new(is_laid_over),
+            factors: Layer::new(is_laid_over),
+            violated: Layer::new(is_laid_over),
+            crowds: Layer::new(is_laid_over),
+            known: Layer::new(is_laid_over),
+            penalties: Layer::new(is_laid_over),
+            holders: Layer::new(is_laid_over),
+            next_penalty,
+        }
+    }
+
+    /// An engine's.
+    pub(super) fn alone(last_penalty: PenaltyId) -> Self {
+        Self::new(false, last_penalty + 1)
+    }
+
+    /// One in which only the differences to the engine's are.
+    pub(super) fn over(base: &Self) -> Self {
+        Self::new(true, base.next_penalty)
+    }
+
+    /// It alone, or over another one.
+    pub(super) fn view<'a>(&'a self, base: Option<&'a Self>) -> View<'a> {
+        match base {
+            Some(base) => View { fresh: Some(self), base },
+            None => View { fresh: None, base: self },
+        }
+    }
+
+    /// Makes a change; `base` is what this one is laid over.
+    pub(super) fn note(&mut self, base: Option<&Self>, change: &Change, rules: &Rules) {
+        match change {
+            Change::Run(key, run) => self.runs.put(key.clone(), run.from_unix_ms, Some(*run)),
+            Change::Offence(bearer, offence) => {
+                let kept = (!offence.is_nothing()).then_some(*offence);
+                self.offences.put(bearer.clone(), offence.at_unix_ms, kept);
+            }
+            Change::Traits(user, traits, at) => {
+                self.traits.put(user.clone(), *at, Some(traits.clone()));
+            }
+            Change::Factor(user, factor) => {
+                self.factors.put(user.clone(), factor.at_unix_ms, Some(*factor));
+            }
+            Change::Known(account, address, at) => {
+                self.known.put((*account, *address), *at, Some(*at));
+            }
+            Change::Seen(address, user, at) => {
+                self.change_crowd(base, *address, *at, rules, |crowd| crowd.see(*user, *at));
+            }
+            Change::Violation(violation) => self.note_violation(base, violation, rules),
+            Change::Penalty(penalty) => self.note_penalty(base, penalty),
+            Change::EndPenalty(end) => self.end_penalty(base, end.penalty, end.at_unix_ms),
+            Change::Pardon(bearer) => self.pardon(base, bearer),
+            _ => {}
+        }
+    }
+
+    /// Remembers from now on what an address saw; not of more addresses than
+    /// there may be.
+    fn change_crowd(
+        &mut self,
+        base: Option<&Self>,
+        address: Address,
+        at_unix_ms: u64,
+        rules: &Rules,
+        change: impl FnOnce(&mut Crowd),
+    ) {
+        let view = self.view(base);
+        let known = view.crowd(&address).cloned();
+        if known.is_none() && view.crowds() >= rules.bounds.addresses {
+            return;
+        }
+        let mut crowd = known.unwrap_or_default();
+        change(&mut crowd);
+        self.crowds.put(address, at_unix_ms, Some(crowd));
+    }
+
+    fn note_violation(&mut self, base: Option<&Self>, violation: &Violation, rules: &Rules) {
+        let at = violation.at_unix_ms;
+        if rules.adaptive.is_some()
+            && let Bearer::User(user) = &violation.bearer
+        {
+            self.violated.put(user.clone(), at, Some(at));
+        }
+        let (Some(_), Some(ip)) = (rules.ban.shared, violation.ip) else { return };
+        let address = Address::new(ip, rules.counting.v6_bits);
+        let user = violation.user.as_ref().map(neighbour::digest);
+        // Strangers alone do not make an address one that people share.
+        if user.is_some() || self.view(base).crowd(&address).is_some() {
+            self.change_crowd(base, address, at, rules, |crowd| crowd.blame(user, at));
+        }
+    }
+
+    /// Takes over from a score of an earlier life when a rule was last broken.
+    pub(super) fn recall_violation(&mut self, key: &ScoreKey, at_unix_ms: u64, rules: &Rules) {
+        if rules.adaptive.is_some()
+            && let Bearer::User(user) = &key.bearer
+            && self.violated.own(user).is_none_or(|last| *last < at_unix_ms)
+        {
+            self.violated.put(user.clone(), at_unix_ms, Some(at_unix_ms));
+        }
+    }
+
+    fn note_penalty(&mut self, base: Option<&Self>, penalty: &Arc<Penalty>) {
+        self.next_penalty = self.next_penalty.max(penalty.id + 1);
+        let Some(holder) = Holder::of(penalty) else { return };
+        let mut all = self.view(base).penalties(&holder).to_vec();
+        all.push(Arc::clone(penalty));
+        let surplus = all.len().saturating_sub(MOST_PENALTIES);
+        let at = penalty.starts_at_unix_ms;
+        for gone in all.drain(..surplus) {
+            self.holders.put(gone.id, at, None);
+        }
+        self.holders.put(penalty.id, at, Some(holder.clone()));
+        self.penalties.put(holder, at, Some(all));
+    }
+
+    fn end_penalty(&mut self, base: Option<&Self>, id: PenaltyId, at_unix_ms: u64) {
+        let Some(holder) = self.view(base).holder(id).cloned() else { return };
+        let mut rest = self.view(base).penalties(&holder).to_vec();
+        rest.retain(|penalty| penalty.id != id);
+        let rest = (!rest.is_empty()).then_some(rest);
+        self.holders.put(id, at_unix_ms, None);
+        self.penalties.put(holder, at_unix_ms, rest);
+    }
+
+    fn pardon(&mut self, base: Option<&Self>, bearer: &Bearer) {
+        for kind in ViolationType::all() {
+            let key = ScoreKey { bearer: bearer.clone(), kind };
+            if self.view(base).run(&key).is_some() {
+                self.runs.put(key, 0, None);
+            }
+        }
+        match bearer {
+            Bearer::User(user) => {
+                if self.view(base).violated(user).is_some() {
+                    self.violated.put(user.clone(), 0, None);
+                }
+                let digest = neighbour::digest(user);
+                for (address, crowd) in self.view(base).blaming(digest) {
+                    let at = crowd.last_seen_unix_ms();
+                    let crowd = (!crowd.is_nothing()).then_some(crowd);
+                    self.crowds.put(address, at, crowd);
+                }
+            }
+            Bearer::Address(address) => {
+                if self.view(base).crowd(address).is_some() {
+                    self.crowds.put(*address, 0, None);
+                }
+            }
+            Bearer::Account(_) => {}
+        }
+    }
+
+    /// Forgets the oldest of what is too much, and says how much that was.
+    pub(super) fn trim(&mut self, bounds: &Bounds) -> u64 {
+        self.runs.trim(bounds.people)
+            + self.offences.trim(bounds.people)
+            + self.traits.trim(bounds.people)
+            + self.factors.trim(bounds.people)
+            + self.violated.trim(bounds.people)
+            + self.known.trim(bounds.pairs)
+            + self.trim_penalties(bounds.people)
+    }
+
+    fn trim_penalties(&mut self, most: usize) -> u64 {
+        let forgotten = self.penalties.trim(most);
+        if forgotten > 0 {
+            let penalties = &self.penalties;
+            let lost = self.holders.iter().filter(|(_, of)| penalties.own(of).is_none());
+            let lost: Vec<_> = lost.map(|(id, _)| *id).collect();
+            lost.into_iter().for_each(|id| self.holders.put(id, 0, None));
+        }
+        forgotten
+    }
+
+    /// Forgets what no longer says anything.
+    pub(super) fn expire(&mut self, rules: &Rules, unix_ms: u64) {
+        if let Some(repeats) = rules.scoring.repeats {
+            self.runs.forget_before(unix_ms.saturating_sub(2 * repeats.window_ms));
+        }
+        self.crowds.forget_before(unix_ms.saturating_sub(neighbour::SEEN_FOR_MS));
+        self.known.forget_before(unix_ms.saturating_sub(KNOWN_FOR_MS));
+        if let Some(adaptive) = &rules.adaptive {
+            self.violated.forget_before(unix_ms.saturating_sub(adaptive.remembers_ms()));
+        }
+    }
+}
+
+impl<'a> View<'a> {
+    fn look<K: Clone + Eq + Hash + Ord + 'a, V: 'a>(
+        self,
+        of: impl Fn(&'a Memory) -> &'a Layer<K, V>,
+        key: &K,
+    ) -> Option<&'a V> {
+        match self.fresh.and_then(|fresh| of(fresh).by_key.get(key)) {
+            Some((_, value)) => value.as_ref(),
+            None => of(self.base).own(key),
+        }
+    }
+
+    pub(super) fn run(self, key: &ScoreKey) -> Option<Run> {
+        self.look(|memory| &memory.runs, key).copied()
+    }
+
+    pub(super) fn offence(self, bearer: &Bearer) -> Option<Offence> {
+        self.look(|memory| &memory.offences, bearer).copied()
+    }
+
+    pub(super) fn traits(self, user: &UserId) -> Option<&'a Traits> {
+        self.look(|memory| &memory.traits, user)
+    }
+
+    pub(super) fn factor(self, user: &UserId) -> Option<Factor> {
+        self.look(|memory| &memory.factors, user).copied()
+    }
+
+    pub(super) fn violated(self, user: &UserId) -> Option<u64> {
+        self.look(|memory| &memory.violated, user).copied()
+    }
+
+    pub(super) fn crowd(self, address: &Address) -> Option<&'a Crowd> {
+        self.look(|memory| &memory.crowds, address)
+    }
+
+    /// An upper bound: an address that is in both counts twice.
+    pub(super) fn crowds(self) -> usize {
+        self.base.crowds.len() + self.fresh.map_or(0, |fresh| fresh.crowds.len())
+    }
+
+    /// Whether an account is used from an address.
+    pub(super) fn is_known(self, account: Account, address: Address, unix_ms: u64) -> bool {
+        let at = self.look(|memory| &memory.known, &(account, address));
+        at.is_some_and(|at| unix_ms < at.saturating_add(KNOWN_FOR_MS))
+    }
+
+    /// Those that nobody took back, the oldest first.
+    pub(super) fn penalties(self, holder: &Holder) -> &'a [Arc<Penalty>] {
+        self.look(|memory| &memory.penalties, holder).map_or(&[], Vec::as_slice)
+    }
+
+    /// Whether anybody has any.
+    pub(super) fn has_penalties(self) -> bool {
+        self.base.penalties.len() + self.fresh.map_or(0, |fresh| fresh.penalties.len()) > 0
+    }
+
+    fn holder(self, id: PenaltyId) -> Option<&'a Holder> {
+        self.look(|memory| &memory.holders, &id)
+    }
+
+    pub(super) fn penalty(self, id: PenaltyId) -> Option<&'a Arc<Penalty>> {
+        let all = self.penalties(self.holder(id)?);
+        all.iter().find(|penalty| penalty.id == id)
+    }
+
+    /// The addresses at which a user is blamed, as they are without that. Looks
+    /// at every address: for operators only.
+    fn blaming(self, user: u64) -> Vec<(Address, Crowd)> {
+        let fresh = self.fresh.into_iter().flat_map(|fresh| fresh.crowds.iter());
+        let standing = self.base.crowds.iter().filter(|(address, _)| {
+            self.fresh.is_none_or(|fresh| !fresh.crowds.by_key.contains_key(*address))
+        });
+        let all = fresh.chain(standing);
+        all.filter_map(|(address, crowd)| Some((*address, crowd.without(user)?))).collect()
+    }
+}

@@ -1,0 +1,194 @@
+//! Lifting, as one act: the bans that are named, those that fell with them and
+//! the wide ones that came of them; the penalties that they were; and of
+//! everybody concerned the scores, the windows, the repeats, the remembered
+//! answers and one offence each. What they do next is spared once.
+
+use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
+
+use super::{
+    Address, Author, Ban, Bearer, Change, EndPenalty, Lift, LiftTarget, Mapped, Moment, Offence,
+    Outcome, Overlay, Penalty, PenaltyId, Prefix, memory::Holder,
+};
+
+/// What was lifted.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Lifted {
+    /// The bans, oldest first.
+    pub bans: Vec<Arc<Ban>>,
+    /// The penalties.
+    pub penalties: Vec<PenaltyId>,
+    /// Whose scores and windows were forgotten.
+    pub bearers: Vec<Bearer>,
+}
+
+impl Overlay<'_> {
+    /// Lifts every active ban that `target` names; returns them with those that
+    /// were lifted because of them, oldest first.
+    pub fn lift(&mut self, target: &LiftTarget, by: &str, now: Moment) -> Vec<Arc<Ban>> {
+        self.pardon(target, by, now).bans
+    }
+
+    /// The same, and tells all that it did. Nothing is forgotten of anybody if
+    /// there is nothing to lift.
+    pub fn pardon(&mut self, target: &LiftTarget, by: &str, now: Moment) -> Lifted {
+        let penalties = self.penalties_named(target, now);
+        let bans = self.with_relatives(self.bans_named(target, &penalties), now);
+        let ended = self.penalties_to_end(penalties, &bans);
+        for ban in bans.values() {
+            let (ban, by) = (Arc::clone(ban), by.to_owned());
+            self.record(Change::Lift(Lift { ban, at_unix_ms: now.unix_ms, by }));
+        }
+        for penalty in &ended {
+            let (penalty, by) = (penalty.id, by.to_owned());
+            self.record(Change::EndPenalty(EndPenalty { penalty, at_unix_ms: now.unix_ms, by }));
+        }
+        let concerned = self.concerned(bans.values());
+        let bearers = concerned.keys().cloned().collect();
+        for (bearer, count) in concerned {
+            self.forgive_all(bearer, count, now);
+        }
+        let penalties = ended.iter().map(|penalty| penalty.id).collect();
+        Lifted { bans: bans.into_values().collect(), penalties, bearers }
+    }
+
+    fn bans_named(&self, target: &LiftTarget, penalties: &[Arc<Penalty>]) -> Vec<Arc<Ban>> {
+        let mut bans = match target {
+            LiftTarget::Ban(id) => self.ban_by_id(*id).into_iter().collect(),
+            LiftTarget::User(user) => self.bans_of_user(user).cloned().collect(),
+            LiftTarget::Address(ip) => self.bans_of_address(*ip),
+            LiftTarget::Prefix(prefix) => self.bans_of_prefix(*prefix).cloned().collect(),
+            LiftTarget::Penalty(_) => Vec::new(),
+        };
+        let ids = penalties.iter().filter_map(|penalty| penalty.ban());
+        bans.extend(ids.filter_map(|id| self.ban_by_id(id)));
+        bans
+    }
+
+    /// The penalties in force that a target names.
+    fn penalties_named(&self, target: &LiftTarget, now: Moment) -> Vec<Arc<Penalty>> {
+        let holder = match target {
+            LiftTarget::Penalty(id) => {
+                return self.memory().penalty(*id).cloned().into_iter().collect();
+            }
+            LiftTarget::Ban(_) => return Vec::new(),
+            LiftTarget::User(user) => Holder::User(user.clone()),
+            LiftTarget::Address(ip) => {
+                Holder::Prefix(Prefix::around(*ip, self.engine.rules.counting.v6_bits))
+            }
+            LiftTarget::Prefix(prefix) => Holder::Prefix(*prefix),
+        };
+        let all = self.memory().penalties(&holder).iter();
+        all.filter(|penalty| penalty.holds_at(now.unix_ms)).cloned().collect()
+    }
+
+    /// Bans with all that fell together with them, and the automatic blocks
+    /// around them: whoever is let in again must not be kept out by those.
+    fn with_relatives(&self, named: Vec<Arc<Ban>>, now: Moment) -> BTreeMap<u64, Arc<Ban>> {
+        let mut all = BTreeMap::new();
+        for ban in named {
+            // What falls together has numbers in a row.
+            let after = self.ban_by_id(ban.id + 1).filter(|next| next.with == Some(ban.id));
+            let before = ban.with.and_then(|id| self.ban_by_id(id));
+            for ban in [Some(ban), after, before].into_iter().flatten() {
+                for block in self.blocks_around(&ban, now) {
+                    all.insert(block.id, block);
+                }
+                all.insert(ban.id, ban);
+            }
+        }
+        all
+    }
+
+    fn blocks_around(&self, ban: &Ban, now: Moment) -> Vec<Arc<Ban>> {
+        let Some(narrow) = ban.prefix else { return Vec::new() };
+        let blocks = [56, 48].into_iter().filter_map(|bits| narrow.block_of_64(bits));
+        let bans = blocks.flat_map(|block| self.bans_of_prefix(block));
+        let is_escalated = |ban: &&Arc<Ban>| {
+            ban.by == Author::Rule && ban.score.is_none() && ban.holds_at(now.unix_ms)
+        };
+        bans.filter(is_escalated).cloned().collect()
+    }
+
+    /// The penalties that are named, and those that the lifted bans were.
+    fn penalties_to_end(
+        &self,
+        mut named: Vec<Arc<Penalty>>,
+        bans: &BTreeMap<u64, Arc<Ban>>,
+    ) -> Vec<Arc<Penalty>> {
+        for ban in bans.values() {
+            let prefix = ban.prefix.map(Holder::Prefix);
+            let holders = ban.user.clone().map(Holder::User).into_iter().chain(prefix);
+            let of_them = holders.flat_map(|holder| self.memory().penalties(&holder));
+            named.extend(of_them.filter(|penalty| penalty.ban() == Some(ban.id)).cloned());
+        }
+        named.sort_by_key(|penalty| penalty.id);
+        named.dedup_by_key(|penalty| penalty.id);
+        named
+    }
+
+    /// Whom the bans are about, and how many each.
+    fn concerned<'b>(&self, bans: impl Iterator<Item = &'b Arc<Ban>>) -> BTreeMap<Bearer, u32> {
+        let mut concerned = BTreeMap::new();
+        for ban in bans {
+            let addresses = ban.prefix.map_or_else(Vec::new, |prefix| self.addresses_of(prefix));
+            let user = ban.user.clone().map(Bearer::User);
+            for bearer in user.into_iter().chain(addresses) {
+                *concerned.entry(bearer).or_insert(0) += 1;
+            }
+        }
+        concerned
+    }
+
+    /// The addresses, as they are counted, that one banned prefix is about; a
+    /// wider block is about nobody in particular.
+    fn addresses_of(&self, prefix: Prefix) -> Vec<Bearer> {
+        let counting = &self.engine.rules.counting;
+        let (ip, bits) = (prefix.net().addr(), prefix.net().prefix_len());
+        if !prefix.is_exact() {
+            return Vec::new();
+        }
+        let mut all = match ip {
+            IpAddr::V4(v4) if counting.mapped == Mapped::Apart => {
+                vec![Address::new(v4.to_ipv6_mapped().into(), counting.v6_bits)]
+            }
+            IpAddr::V6(_) if bits < counting.v6_bits => return self.scored_within(prefix),
+            _ => Vec::new(),
+        };
+        all.push(Address::new(ip, counting.v6_bits));
+        all.into_iter().map(Bearer::Address).collect()
+    }
+
+    fn forgive_all(&mut self, bearer: Bearer, bans: u32, now: Moment) {
+        let offence = self.memory().offence(&bearer).unwrap_or_default();
+        let offence = match self.engine.rules.ban.growth {
+            Some(growth) => offence.now(growth, now.unix_ms).add(-f64::from(bans)),
+            None => offence,
+        };
+        self.record(Change::Pardon(bearer.clone()));
+        if let Bearer::User(user) = &bearer
+            && let Some(factor) = self.factor_forgiven(user, now)
+        {
+            self.record(factor);
+        }
+        let offence = Offence { has_grace: true, at_unix_ms: now.unix_ms, ..offence };
+        self.record(Change::Offence(bearer, offence));
+    }
+}
+
+impl Outcome {
+    /// Whether it is about something that this bearer is pardoned for.
+    pub(super) fn is_held_against(&self, bearer: &Bearer) -> bool {
+        let broke = self.violation.as_ref().is_some_and(|it| it.bearer == *bearer);
+        broke || self.ban.as_ref().is_some_and(|ban| is_about(ban, bearer))
+    }
+}
+
+fn is_about(ban: &Ban, bearer: &Bearer) -> bool {
+    match bearer {
+        Bearer::User(user) => ban.user.as_ref() == Some(user),
+        Bearer::Address(address) => {
+            ban.prefix.is_some_and(|prefix| prefix.contains(address.prefix().addr()))
+        }
+        Bearer::Account(_) => false,
+    }
+}

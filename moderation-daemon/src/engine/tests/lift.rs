@@ -1,0 +1,238 @@
+//! Lifting is one act, and leaves no trace.
+
+use proptest::prelude::*;
+
+use super::*;
+
+const HOUR: u64 = 3_600_000;
+
+fn target(id: &str) -> LiftTarget {
+    LiftTarget::User(user(id))
+}
+
+fn used(engine: &Engine, request: &Request) -> Vec<u64> {
+    engine.overlay().counts(request, NOW).iter().map(|count| count.usage.used).collect()
+}
+
+#[test]
+fn the_user_every_address_the_scores_the_windows_and_the_answers_are_let_go_in_one_act() {
+    let mut engine = engine_with(Rules::hardened());
+    let named = Request {
+        id: Some("one".into()),
+        ..violation(ViolationType::NON_BROWSER, None, "anna", "192.0.2.8")
+    };
+    judge(&mut engine, &vec![message("anna", "192.0.2.7"); 5], 2, NOW);
+    let kinds = [ViolationType::LOGINS, ViolationType::NON_BROWSER];
+    for kind in kinds {
+        judge_one(&mut engine, violation(kind, Some(20.0), "anna", "192.0.2.7"), NOW);
+    }
+    assert!(judge_one(&mut engine, named.clone(), NOW).ban.is_some());
+    let lifted = pardon(&mut engine, &target("anna"), NOW);
+    assert_eq!(lifted.bans.len(), 3);
+    let address = |text: &str| Bearer::Address(text.parse().expect("an address"));
+    let bearers = [Bearer::User(user("anna")), address("192.0.2.7"), address("192.0.2.8")];
+    assert_eq!(lifted.bearers, bearers);
+    assert!(engine.bans().is_empty());
+    assert_eq!(engine.size().scores, 0);
+    assert_eq!(used(&engine, &message("anna", "192.0.2.7")), [0]);
+    assert!(engine.answers.by_id.is_empty() && engine.answers.by_age.is_empty());
+    let retry = judge_one(&mut engine, named, NOW);
+    assert_eq!(retry.ban, None, "it is not told of a ban that is no more");
+    assert_eq!(judge_one(&mut engine, message("anna", "192.0.2.7"), NOW).verdict, Verdict::Allow);
+}
+
+#[test]
+fn the_next_single_violation_does_not_ban_again_whatever_it_is() {
+    let worst = |severity| {
+        let (kind, points, details) = (ViolationType::NON_BROWSER, Some(1e6), None);
+        request(Act::Violation { kind, points, severity, details }, subject("anna", "192.0.2.7"))
+    };
+    for rules in [Rules::librechat(), Rules::hardened()] {
+        for severity in [None, Some(Severity::Critical)] {
+            for batch in [1, 2] {
+                let mut engine = engine_with(rules.clone());
+                judge_one(&mut engine, worst(None), NOW);
+                pardon(&mut engine, &target("anna"), NOW);
+                let outcomes = judge(&mut engine, &[worst(severity), worst(severity)], batch, NOW);
+                assert_eq!(outcomes[0].ban, None);
+                let record = outcomes[0].violation.as_ref().expect("it is recorded");
+                assert_eq!((record.points, record.total), (10.0, 10.0), "and scored");
+                assert!(outcomes[1].ban.is_some(), "only the first one is spared");
+            }
+        }
+    }
+}
+
+#[test]
+fn grace_is_the_user_s_and_the_address_s() {
+    let mut engine = engine_with(Rules::hardened());
+    let bad = |user| violation(ViolationType::NON_BROWSER, None, user, "192.0.2.7");
+    judge_one(&mut engine, bad("anna"), NOW);
+    pardon(&mut engine, &target("anna"), NOW);
+    assert_eq!(judge_one(&mut engine, bad(""), NOW).ban, None);
+    assert_eq!(judge_one(&mut engine, bad("anna"), NOW).ban, None);
+    assert!(judge_one(&mut engine, bad(""), NOW).ban.is_some());
+}
+
+#[test]
+fn one_offence_less_for_each_ban_that_is_lifted() {
+    let mut engine = engine_with(Rules::hardened());
+    let bad = || violation(ViolationType::NON_BROWSER, None, "anna", "");
+    let level = |engine: &Engine| {
+        engine.offence(&Bearer::User(user("anna"))).map_or(0.0, |offence| offence.level)
+    };
+    judge_one(&mut engine, bad(), NOW);
+    engine.expire(later(2 * HOUR));
+    judge_one(&mut engine, bad(), later(2 * HOUR));
+    assert!((level(&engine) - 2.0).abs() < 0.01);
+    pardon(&mut engine, &target("anna"), later(2 * HOUR));
+    assert!((level(&engine) - 1.0).abs() < 0.01, "one had run out, it was earned");
+    pardon(&mut engine, &target("anna"), later(2 * HOUR));
+    assert!((level(&engine) - 1.0).abs() < 0.01, "nothing to lift, nothing to forgive");
+}
+
+#[test]
+fn nothing_to_lift_is_nothing_to_forget() {
+    let mut engine = engine_with(Rules::hardened());
+    judge_one(&mut engine, violation(ViolationType::LOGINS, None, "anna", "192.0.2.7"), NOW);
+    let before = fingerprint(&engine);
+    for target in [
+        target("anna"),
+        LiftTarget::Ban(1),
+        LiftTarget::Penalty(1),
+        LiftTarget::Address("192.0.2.7".parse().expect("one")),
+        LiftTarget::Prefix("192.0.2.7".parse().expect("one")),
+    ] {
+        assert_eq!(pardon(&mut engine, &target, NOW), Lifted::default());
+    }
+    assert_eq!(fingerprint(&engine), before);
+}
+
+#[test]
+fn the_automatic_block_around_a_lifted_address_goes_too_and_its_neighbours_stay_banned() {
+    let mut rules = Rules::hardened();
+    rules.ban.escalation = Escalation { v6_56: Some(3), v6_48: None };
+    let mut engine = engine_with(rules);
+    for i in 1..=3 {
+        let ip = format!("2001:db8:1:{i}::1");
+        judge_one(&mut engine, violation(ViolationType::NON_BROWSER, None, "", &ip), NOW);
+    }
+    assert_eq!(engine.bans().len(), 4);
+    let first = LiftTarget::Address("2001:db8:1:1::1".parse().expect("one"));
+    let lifted = pardon(&mut engine, &first, NOW);
+    let prefixes: Vec<_> =
+        lifted.bans.iter().filter_map(|ban| Some(ban.prefix?.to_string())).collect();
+    assert_eq!(prefixes, ["2001:db8:1:1::/64", "2001:db8:1::/56"]);
+    for (ip, banned) in
+        [("2001:db8:1:1::1", false), ("2001:db8:1:2::1", true), ("2001:db8:1:9::1", false)]
+    {
+        let outcome = judge_one(&mut engine, message("", ip), NOW);
+        assert_eq!(outcome.cause == Some(Cause::Banned), banned, "{ip}");
+    }
+}
+
+#[test]
+fn a_block_that_a_person_banned_stays() {
+    let mut engine = engine_with(Rules::hardened());
+    let new = NewBan {
+        user: None,
+        prefix: "2001:db8:1::/56".parse().ok(),
+        blocks: true,
+        reason: "test".to_owned(),
+        duration_ms: None,
+        by: "root".into(),
+    };
+    let mut overlay = engine.overlay();
+    overlay.ban(new, NOW).expect("there is room");
+    let changes = overlay.into_changes();
+    engine.apply(changes);
+    let bad = violation(ViolationType::NON_BROWSER, None, "", "2001:db8:1:1::1");
+    judge_one(&mut engine, bad, NOW);
+    let narrow = LiftTarget::Address("2001:db8:1:1::1".parse().expect("one"));
+    assert_eq!(pardon(&mut engine, &narrow, NOW).bans.len(), 1);
+    assert_eq!(engine.bans().len(), 1);
+}
+
+#[test]
+fn where_addresses_are_counted_narrower_than_they_are_banned_all_of_them_are_pardoned() {
+    let mut rules = Rules::hardened();
+    rules.counting.v6_bits = 128;
+    let mut engine = engine_with(rules);
+    let bad = |points, ip| violation(ViolationType::LOGINS, Some(points), "", ip);
+    judge_one(&mut engine, bad(5.0, "2001:db8::1"), NOW);
+    judge_one(&mut engine, bad(5.0, "2001:db8:0:1::1"), NOW);
+    judge_one(&mut engine, bad(20.0, "2001:db8::2"), NOW);
+    let lifted =
+        pardon(&mut engine, &LiftTarget::Prefix("2001:db8::/64".parse().expect("one")), NOW);
+    assert_eq!(lifted.bearers.len(), 2);
+    assert_eq!(engine.size().scores, 1, "that of another /64");
+}
+
+#[test]
+fn a_mapped_address_that_is_counted_apart_is_pardoned_with_its_ipv4_address() {
+    let mut rules = Rules::librechat();
+    rules.scoring.anonymous = Anonymous::Address;
+    let mut engine = engine_with(rules);
+    let mapped = "::ffff:192.0.2.7";
+    judge_one(&mut engine, violation(ViolationType::LOGINS, Some(20.0), "", mapped), NOW);
+    pardon(&mut engine, &LiftTarget::Address("192.0.2.7".parse().expect("one")), NOW);
+    assert_eq!((engine.size().scores, engine.bans().len()), (0, 0));
+}
+
+/// What a user did at an address, and what others did elsewhere.
+fn any_story() -> impl Strategy<Value = Vec<(bool, u8, u64)>> {
+    prop::collection::vec((any::<bool>(), 0_u8..6, 0_u64..30_000), 1..60)
+}
+
+fn act(kind: u8) -> Act {
+    match kind {
+        0 => Act::event(EventType::LOGIN),
+        1 => by_agent(EventType::MESSAGE, Some("curl/8.5.0")),
+        2 => Act::violation(ViolationType::ILLEGAL_MODEL_REQUEST),
+        3 => Act::violation(ViolationType::CONCURRENT),
+        _ => Act::event(EventType::MESSAGE),
+    }
+}
+
+proptest! {
+    /// As if anna had never been there, but for the grace that a lift gives.
+    #[test]
+    fn lifting_leaves_no_trace(story in any_story(), batch in 1_usize..8, hardened in any::<bool>()) {
+        let mut rules = if hardened { Rules::hardened() } else { Rules::librechat() };
+        set(&mut rules, Limiter::MESSAGE_IP, 3, 10_000);
+        rules.ban.max_per_minute = 10_000;
+        let (mut seen, mut never) = (engine_with(rules.clone()), engine_with(rules));
+        let mut now = NOW;
+        let anna = |kind| Request {
+            id: Some("hers".into()),
+            ..request(act(kind), subject("anna", "192.0.2.7"))
+        };
+        for (is_anna, kind, wait_ms) in story {
+            now = Moment { boot_ms: now.boot_ms + wait_ms, unix_ms: now.unix_ms + wait_ms };
+            if is_anna {
+                judge(&mut seen, &vec![Request { id: None, ..anna(kind) }; 3], batch, now);
+            } else {
+                let bert = request(act(kind), subject("bert", "198.51.100.7"));
+                judge(&mut seen, &vec![bert.clone(); 2], batch, now);
+                judge(&mut never, &vec![bert; 2], batch, now);
+            }
+        }
+        judge_one(&mut seen, violation(ViolationType::LOGINS, Some(1e3), "anna", "192.0.2.7"), now);
+        prop_assert!(!pardon(&mut seen, &target("anna"), now).bans.is_empty());
+        let is_about_numbers = |line: &String| {
+            line.starts_with("offence") && (line.contains("anna") || line.contains("192.0.2.7"))
+        };
+        let bans = |engine: &Engine| engine.bans().iter().map(|ban| {
+            (ban.user.clone(), ban.prefix, ban.ends())
+        }).collect::<Vec<_>>();
+        prop_assert_eq!(bans(&seen), bans(&never));
+        let rest = |engine: &Engine| {
+            let mut lines = fingerprint(engine);
+            lines.retain(|line| !is_about_numbers(line) && !line.starts_with("ban "));
+            lines
+        };
+        prop_assert_eq!(rest(&seen), rest(&never));
+        let request = message("anna", "192.0.2.7");
+        prop_assert_eq!(used(&seen, &request), used(&never, &request));
+    }
+}

@@ -1,0 +1,124 @@
+//! Users and roles that no rule ever bans.
+
+use proptest::prelude::*;
+
+use super::*;
+
+fn protecting() -> Rules {
+    let mut rules = Rules::hardened();
+    rules.ban.max_per_minute = 100_000;
+    rules.ban.protected.users.insert(user("anna"));
+    rules.ban.protected.roles.insert("admin".into());
+    let ladder = Ladder {
+        steps: vec![Step::Ban { for_ms: 1_000 }, Step::Permanent],
+        forget_after_ms: 1_000_000,
+        severity: Severity::Medium,
+    };
+    rules.ladders.set(ViolationType::LOGINS, Some(ladder));
+    rules
+}
+
+fn as_role(role: Option<&str>, request: Request) -> Request {
+    let role = role.map(Into::into);
+    Request { traits: Some(Traits { role, ..Traits::default() }), ..request }
+}
+
+fn bad(user: &str) -> Request {
+    violation(ViolationType::NON_BROWSER, None, user, "192.0.2.7")
+}
+
+#[test]
+fn neither_a_protected_user_nor_the_address_is_banned_and_the_score_grows_all_the_same() {
+    let mut engine = engine_with(protecting());
+    let outcomes = judge(&mut engine, &vec![bad("anna"); 3], 2, NOW);
+    for outcome in &outcomes {
+        assert_eq!((&outcome.ban, outcome.refusal), (&None, Some(BanRefusal::ProtectedUser)));
+    }
+    assert_eq!(outcomes[2].violation.as_ref().map(|it| it.total), Some(60.0));
+    assert!(engine.bans().is_empty() && !engine.is_runaway(NOW));
+    assert!(judge_one(&mut engine, bad("bert"), NOW).ban.is_some());
+}
+
+#[test]
+fn a_role_protects_as_it_is_said_and_as_it_is_known() {
+    let mut engine = engine_with(protecting());
+    let said = judge_one(&mut engine, as_role(Some("admin"), bad("bert")), NOW);
+    assert_eq!(said.refusal, Some(BanRefusal::ProtectedUser));
+    let known = judge_one(&mut engine, bad("bert"), NOW);
+    assert_eq!(known.refusal, Some(BanRefusal::ProtectedUser));
+    let unsaid = judge_one(&mut engine, as_role(None, bad("bert")), NOW);
+    assert_eq!(unsaid.refusal, Some(BanRefusal::ProtectedUser));
+    let no_longer = judge_one(&mut engine, as_role(Some("user"), bad("bert")), NOW);
+    assert!(no_longer.ban.is_some());
+}
+
+#[test]
+fn nothing_critical_suspends_a_protected_user_and_no_ladder_bans_one() {
+    let mut engine = engine_with(protecting());
+    let (kind, severity) = (ViolationType::FLAGGED_CONTENT, Some(Severity::Critical));
+    let critical = Act::Violation { kind, points: None, severity, details: None };
+    let ladder = violation(ViolationType::LOGINS, Some(20.0), "anna", "192.0.2.7");
+    for request in [request(critical, subject("anna", "192.0.2.7")), ladder] {
+        let outcome = judge_one(&mut engine, request, NOW);
+        assert_eq!((outcome.ban, outcome.penalty), (None, None));
+        assert_eq!(outcome.refusal, Some(BanRefusal::ProtectedUser));
+    }
+}
+
+#[test]
+fn a_person_can_ban_whom_no_rule_can() {
+    let engine = engine_with(protecting());
+    let new = NewBan {
+        user: Some(user("anna")),
+        prefix: None,
+        blocks: true,
+        reason: "test".to_owned(),
+        duration_ms: None,
+        by: "root".into(),
+    };
+    assert!(engine.overlay().ban(new, NOW).is_ok());
+}
+
+proptest! {
+    /// Anna by name, bert by role, and the addresses that only they use; carl
+    /// is banned, so that the test can fail.
+    #[test]
+    fn no_sequence_of_events_bans_a_protected_user_role_or_address(
+        steps in prop::collection::vec((0_u8..3, 0_u8..7, 0_u64..60_000), 1..80),
+        batch in 1_usize..5,
+    ) {
+        let mut engine = engine_with(protecting());
+        engine.set_trust(trust("198.51.100.0/24", Trust::Allowlist));
+        let mut now = NOW;
+        for (who, what, wait_ms) in steps {
+            now = Moment { boot_ms: now.boot_ms + wait_ms, unix_ms: now.unix_ms + wait_ms };
+            engine.expire(now);
+            let severity = (what == 4).then_some(Severity::Critical);
+            let act = match what {
+                0 => Act::event(EventType::LOGIN),
+                1 => by_agent(EventType::MESSAGE, Some("curl/8.5.0")),
+                2 => Act::Acquire,
+                3 => Act::violation(ViolationType::NON_BROWSER),
+                4 => Act::Violation {
+                    kind: ViolationType::FLAGGED_CONTENT, points: None, severity, details: None,
+                },
+                5 => Act::Violation {
+                    kind: ViolationType::LOGINS, points: Some(25.0), severity, details: None,
+                },
+                _ => Act::event(EventType::MESSAGE),
+            };
+            let request = match who {
+                0 => request(act, subject("anna", "192.0.2.7")),
+                1 => as_role(Some("admin"), request(act, subject("bert", "192.0.2.8"))),
+                _ => request(act, subject("carl", "198.51.100.9")),
+            };
+            judge(&mut engine, &vec![request; 5], batch, now);
+            for ban in engine.bans().iter() {
+                prop_assert_eq!(ban.user.as_ref().map(UserId::as_str), Some("carl"));
+                prop_assert_eq!(ban.prefix, None);
+            }
+        }
+        let last = judge_one(&mut engine, violation(ViolationType::NON_BROWSER, None, "carl", ""), now);
+        prop_assert!(last.ban.is_some());
+    }
+}
