@@ -51,7 +51,7 @@ impl Overlay<'_> {
         let is_full = self.windows_at_most() >= self.engine.rules.bounds.windows;
         let is_shared = is_full && !self.knows(key);
         let key = if is_shared { self.engine.keys.overflow(limiter) } else { key };
-        let usage = self.usage(limiter, key, now);
+        let usage = self.usage(key, now);
         Some(Count { limiter, key, max: rule.limit.max, cost, usage, is_shared })
     }
 

@@ -2,64 +2,148 @@
 //! It is keyed, so that nobody can choose whom to share a window with, and it
 //! says nothing about anybody to those who do not have the key.
 
-use std::{hash::Hasher as _, net::IpAddr};
+use std::{
+    hash::{Hash, Hasher},
+    net::IpAddr,
+};
 
-use siphasher::sip128::{Hasher128 as _, SipHasher13};
+use siphasher::sip128::{Hash128, SipHasher13};
 
 use super::{Bearer, Limiter};
 
-/// One limiter's count of one bearer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Key(u128);
+/// One limiter's count of one bearer: a digest, and the limiter's number in this
+/// process in the last byte.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Key([u64; 2]);
+
+impl Hash for Key {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write_u64(self.0[0]);
+    }
+}
+
+impl Key {
+    const LIMITER: u64 = 0xff;
+
+    fn new(digest: Hash128, limiter: u8) -> Self {
+        Self([digest.h1, digest.h2 & !Self::LIMITER]).of_limiter(limiter)
+    }
+
+    /// The limiter's number.
+    #[expect(clippy::cast_possible_truncation, reason = "a byte of it is meant")]
+    pub(super) const fn limiter(self) -> u8 {
+        self.0[1] as u8
+    }
+
+    /// The same digest with another number: a limiter may have had another one in
+    /// the process that wrote it down.
+    pub(super) const fn of_limiter(self, limiter: u8) -> Self {
+        Self([self.0[0], self.0[1] & !Self::LIMITER | limiter as u64])
+    }
+
+    /// What a table finds it by.
+    pub(super) const fn hash(self) -> u64 {
+        self.0[0]
+    }
+
+    /// Which of so many parts of a table it is in; of other bits than the hash,
+    /// which would else say the same twice.
+    pub(super) const fn shard(self, shards: usize) -> usize {
+        ((self.0[1] >> 8) % shards as u64) as usize
+    }
+
+    pub(super) const fn to_words(self) -> [u64; 2] {
+        self.0
+    }
+
+    pub(super) const fn from_words(words: [u64; 2]) -> Self {
+        Self(words)
+    }
+}
 
 /// Makes keys.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Keys {
     seed: [u64; 2],
+    /// By the limiter's number and by what is counted, so that a key is one digest
+    /// of nothing but that.
+    seeds: Vec<[[u64; 2]; Kind::COUNT]>,
+}
+
+/// What is counted.
+#[derive(Clone, Copy, Debug)]
+enum Kind {
+    Everybody,
+    User,
+    Account,
+    V4,
+    V6,
+}
+
+impl Kind {
+    const COUNT: usize = Self::V6 as usize + 1;
 }
 
 impl Keys {
     /// The same seed makes the same keys.
-    pub const fn new(seed: [u64; 2]) -> Self {
-        Self { seed }
+    pub fn new(seed: [u64; 2]) -> Self {
+        let seeds = Limiter::all().map(|limiter| seeds_of(seed, limiter)).collect();
+        Self { seed, seeds }
+    }
+
+    /// What they are made with; a secret.
+    pub(super) const fn seed(&self) -> [u64; 2] {
+        self.seed
     }
 
     /// The key of one bearer.
     pub fn of(&self, limiter: Limiter, bearer: &Bearer) -> Key {
-        let mut hasher = self.begin(limiter);
         match bearer {
-            Bearer::User(user) => {
-                hasher.write_u8(1);
-                hasher.write(user.as_str().as_bytes());
-            }
+            Bearer::User(user) => self.digest(limiter, Kind::User, user.as_str().as_bytes()),
+            Bearer::Account(account) => self.digest(limiter, Kind::Account, account.as_bytes()),
             Bearer::Address(address) => {
                 let prefix = address.prefix();
-                hasher.write(&[2, prefix.prefix_len()]);
                 match prefix.addr() {
-                    IpAddr::V4(ip) => hasher.write(&ip.octets()),
-                    IpAddr::V6(ip) => hasher.write(&ip.octets()),
+                    IpAddr::V4(ip) => self.digest(limiter, Kind::V4, &ip.octets()),
+                    IpAddr::V6(ip) => {
+                        let mut bytes = [prefix.prefix_len(); 17];
+                        bytes[..16].copy_from_slice(&ip.octets());
+                        self.digest(limiter, Kind::V6, &bytes)
+                    }
                 }
             }
-            Bearer::Account(account) => {
-                hasher.write_u8(3);
-                hasher.write(account.as_bytes());
-            }
         }
-        Key(hasher.finish128().as_u128())
+    }
+
+    /// The keys of one bearer with all limiters.
+    pub fn all_of(&self, bearer: &Bearer) -> impl Iterator<Item = Key> {
+        Limiter::all().map(|limiter| self.of(limiter, bearer))
     }
 
     /// The key of all those who came when the table was full.
     pub fn overflow(&self, limiter: Limiter) -> Key {
-        Key(self.begin(limiter).finish128().as_u128())
+        self.digest(limiter, Kind::Everybody, &[])
     }
 
-    /// A custom limiter's number differs from start to start; its name does not.
-    fn begin(&self, limiter: Limiter) -> SipHasher13 {
-        let mut hasher = SipHasher13::new_with_keys(self.seed[0], self.seed[1]);
-        hasher.write(limiter.name().as_bytes());
-        hasher.write_u8(0xff);
-        hasher
+    #[inline]
+    fn digest(&self, limiter: Limiter, kind: Kind, bytes: &[u8]) -> Key {
+        let index = limiter.index();
+        let seeds = self.seeds.get(usize::from(index)).copied();
+        // One that was named after the engine was made.
+        let seeds = seeds.unwrap_or_else(|| seeds_of(self.seed, limiter));
+        let [first, second] = seeds[kind as usize];
+        Key::new(SipHasher13::new_with_keys(first, second).hash(bytes), index)
     }
+}
+
+/// A custom limiter's number differs from start to start; its name does not.
+fn seeds_of(seed: [u64; 2], limiter: Limiter) -> [[u64; 2]; Kind::COUNT] {
+    let hasher = SipHasher13::new_with_keys(seed[0], seed[1]);
+    std::array::from_fn(|kind| {
+        let kind = u8::try_from(kind).expect("there are few");
+        let digest = hasher.hash(&[limiter.name().as_bytes(), &[0xff, kind]].concat());
+        [digest.h1, digest.h2]
+    })
 }
 
 #[cfg(test)]

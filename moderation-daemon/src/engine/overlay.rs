@@ -10,8 +10,8 @@ use std::{
 
 use super::{
     Author, Ban, BanId, BanIndex, BanRefusal, Bearer, Change, Charge, Decision, Engine, Key, Lease,
-    LeaseId, Lift, Limiter, Moment, Prefix, Remembered, RequestId, Score, ScoreKey, Subject, Usage,
-    UserId, ViolationType, ban::longest,
+    LeaseId, Lift, Moment, Prefix, Remembered, RequestId, Score, ScoreKey, Subject, Usage, UserId,
+    ViolationType, ban::longest, window::Fresh,
 };
 
 /// See the module.
@@ -19,8 +19,8 @@ use super::{
 pub struct Overlay<'e> {
     pub(super) engine: &'e Engine,
     changes: Vec<Change>,
-    /// What the batch counted, less what it took back.
-    charges: HashMap<Key, i64>,
+    /// What the batch counted.
+    counted: Fresh,
     scores: HashMap<ScoreKey, Score>,
     /// Keys in `scores` that the engine does not have.
     fresh_scores: usize,
@@ -59,7 +59,7 @@ impl<'e> Overlay<'e> {
         Self {
             engine,
             changes: Vec::new(),
-            charges: HashMap::new(),
+            counted: Fresh::default(),
             scores: HashMap::new(),
             fresh_scores: 0,
             forgotten: HashSet::new(),
@@ -84,8 +84,8 @@ impl<'e> Overlay<'e> {
 
     fn lay(&mut self, change: &Change) {
         match change {
-            Change::Charge(charge) => self.add_to(charge.key, signed(charge.cost)),
-            Change::Refund(charge) => self.add_to(charge.key, -signed(charge.cost)),
+            Change::Charge(charge) => self.counted.charge(&self.engine.windows, charge),
+            Change::Refund(charge) => self.counted.refund(&self.engine.windows, charge),
             Change::Refunded(id) => {
                 if let Some(answer) = self.answer(id) {
                     let answer = Remembered { charged_at_boot_ms: None, ..answer.clone() };
@@ -106,6 +106,9 @@ impl<'e> Overlay<'e> {
                 }
             }
             Change::Pardon(bearer) => {
+                for key in self.engine.keys.all_of(bearer) {
+                    self.counted.forget(&self.engine.windows, key);
+                }
                 for kind in ViolationType::all() {
                     let key = ScoreKey { bearer: bearer.clone(), kind };
                     if self.score(&key).is_some() {
@@ -155,33 +158,24 @@ impl<'e> Overlay<'e> {
         self.changes
     }
 
-    /// What is used up of a limit. All of a batch happens at one moment, so what
-    /// it counted is a sum.
-    pub(super) fn usage(&self, limiter: Limiter, key: Key, now: Moment) -> Usage {
-        let usage = self.engine.windows.usage(limiter, key, now.boot_ms);
-        let fresh = self.charges.get(&key).copied().unwrap_or(0);
-        Usage { used: usage.used.saturating_add_signed(fresh), ..usage }
+    /// What is used up of a limit.
+    pub(super) fn usage(&self, key: Key, now: Moment) -> Usage {
+        self.counted.usage(&self.engine.windows, key, now.boot_ms)
     }
 
     /// Whether a window has its place.
     pub(super) fn knows(&self, key: Key) -> bool {
-        self.charges.contains_key(&key) || self.engine.windows.knows(key)
+        self.counted.knows(key) || self.engine.windows.knows(key)
     }
 
     /// An upper bound: a key that is in both counts twice.
     pub(super) fn windows_at_most(&self) -> usize {
-        self.engine.windows.len() + self.charges.len()
-    }
-
-    fn add_to(&mut self, key: Key, cost: i64) {
-        let sum = self.charges.entry(key).or_default();
-        *sum = sum.saturating_add(cost);
+        self.engine.windows.len() + self.counted.len()
     }
 
     /// Whether what was charged counts still, so that it can be taken back.
     pub(super) fn counts_still(&self, charge: &Charge, now: Moment) -> bool {
-        let is_fresh = charge.at_boot_ms == now.boot_ms && self.charges.contains_key(&charge.key);
-        is_fresh || self.engine.windows.counts(charge, now.boot_ms)
+        self.counted.counts(&self.engine.windows, charge, now.boot_ms)
     }
 
     pub(super) fn score(&self, key: &ScoreKey) -> Option<Score> {
@@ -398,10 +392,6 @@ impl<'e> Overlay<'e> {
         self.lay(&change);
         self.changes.push(change);
     }
-}
-
-fn signed(cost: u64) -> i64 {
-    i64::try_from(cost).unwrap_or(i64::MAX)
 }
 
 /// Which bans to lift.

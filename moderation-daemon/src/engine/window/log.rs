@@ -1,0 +1,207 @@
+//! An exact log of the window, for small limits: one stamp an event. The newest
+//! is kept in full, the older ones as their low bits, in a ring.
+//!
+//! A stamp is a tick, which is a millisecond, or a 65,535th of the window where
+//! there are only 16 bits for it. No stamp is ever further from the newest than
+//! a window, so low bits say it all, however long a key was quiet. An event's
+//! tick is rounded up and now is rounded down: an event may count for two ticks
+//! too long, never too short.
+
+use super::cell::{Head, LONG_AGO, Tenure, greatest, read, write};
+
+/// How a limiter's logs are measured, with stamps of so many bytes. A head's time
+/// is the newest tick, its count is that of the older ones.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Log<const WIDTH: usize> {
+    /// Milliseconds.
+    tick: u64,
+    /// Ticks of a window.
+    span: u64,
+    /// Events that are kept; one beyond that takes the oldest one's place, which
+    /// changes no decision.
+    most: u8,
+}
+
+impl<const WIDTH: usize> Log<WIDTH> {
+    /// For limits up to `max`, in rings of so many bytes; `None` if they do not
+    /// fit.
+    pub(super) fn new(window_ms: u64, max: u64, bytes: usize) -> Option<Self> {
+        let tick = window_ms.div_ceil(greatest::<WIDTH>()).max(1);
+        let fits = max <= 1 + (bytes / WIDTH) as u64;
+        let most = u8::try_from(max.max(1)).ok().filter(|_| fits)?;
+        Some(Self { tick, span: window_ms.div_ceil(tick), most })
+    }
+
+    const fn most(self) -> u64 {
+        self.most as u64
+    }
+
+    /// What an event takes up.
+    pub(super) const fn weight(self, cost: u64) -> u64 {
+        cost
+    }
+
+    /// The tick of an event.
+    const fn tick_of(self, at: u64) -> u64 {
+        if self.tick == 1 { at } else { at.div_ceil(self.tick) }
+    }
+
+    const fn leaves(self, tick: u64) -> u64 {
+        tick.saturating_add(self.span).saturating_mul(self.tick)
+    }
+
+    /// When an event of now no longer counts.
+    pub(super) const fn end(self, now: u64) -> u64 {
+        self.leaves(self.tick_of(now))
+    }
+
+    /// Ages below this count now; 0 if not even the newest event does.
+    const fn horizon(self, head: Head, now: u64) -> u64 {
+        let now = if self.tick == 1 { now } else { now / self.tick };
+        self.span.saturating_add(head.time).saturating_sub(now)
+    }
+
+    /// Whether the newest event has left the window.
+    pub(super) const fn is_over(self, head: Head, now: u64) -> bool {
+        self.horizon(head, now) == 0
+    }
+
+    fn place(ring: &[u8], head: Head, index: usize) -> usize {
+        let (place, places) = (usize::from(head.first) + index, ring.len() / WIDTH);
+        if place < places { place } else { place - places }
+    }
+
+    /// How many ticks one of the older events was before the newest.
+    fn age(head: Head, ring: &[u8], index: usize) -> u64 {
+        let stamp = read::<WIDTH>(ring, Self::place(ring, head, index));
+        head.time.wrapping_sub(stamp) & greatest::<WIDTH>()
+    }
+
+    /// How many of the older ones have left the window.
+    fn gone(head: Head, ring: &[u8], horizon: u64) -> usize {
+        let counts = |index: &usize| Self::age(head, ring, *index) < horizon;
+        (0..head.count()).find(counts).unwrap_or(head.count())
+    }
+
+    pub(super) fn tenure(self, head: Head, ring: &[u8], fresh: u64, now: u64) -> Tenure {
+        let horizon = self.horizon(head, now);
+        let counting = if horizon == 0 { 0 } else { 1 + head.count() };
+        let gone = Self::gone(head, ring, horizon).min(counting);
+        let used = (counting - gone) as u64 + fresh.min(self.most());
+        // Those in whose places fresh ones are.
+        let replaced = usize::try_from(used.saturating_sub(self.most())).unwrap_or(counting);
+        let oldest = gone + replaced;
+        let frees_at = if oldest >= counting {
+            self.end(now)
+        } else if oldest == head.count() {
+            self.leaves(head.time)
+        } else {
+            self.leaves(head.time - Self::age(head, ring, oldest))
+        };
+        Tenure { used: used.min(self.most()), frees_at }
+    }
+
+    /// So many more events, not 0.
+    pub(super) fn charge(self, head: &mut Head, ring: &mut [u8], at: u64, events: u64) {
+        let horizon = self.horizon(*head, at);
+        let mut events = events.min(self.most());
+        if horizon == 0 {
+            *head = Head { time: self.tick_of(at), count: 0, ..*head };
+            events -= 1;
+        } else {
+            Self::forget(head, ring, Self::gone(*head, ring, horizon));
+        }
+        for _ in 0..events {
+            let surplus = (head.count() + 2).saturating_sub(usize::from(self.most));
+            Self::forget(head, ring, surplus.min(head.count()));
+            if self.most > 1 {
+                let place = Self::place(ring, *head, head.count());
+                write::<WIDTH>(ring, place, head.time);
+                head.count += 1;
+            }
+            head.time = self.tick_of(at).max(head.time);
+        }
+    }
+
+    /// Drops so many of the oldest.
+    fn forget(head: &mut Head, ring: &[u8], events: usize) {
+        if events > 0 {
+            head.first = Head::small(Self::place(ring, *head, events));
+            head.count -= Head::small(events);
+        }
+    }
+
+    /// Which of the older ones has the tick of that time, the newest of several;
+    /// their number for the newest event.
+    fn find(self, head: Head, ring: &[u8], at: u64) -> Option<usize> {
+        let age = head.time.checked_sub(self.tick_of(at))?;
+        let has_age = |index: &usize| Self::age(head, ring, *index) == age;
+        if age == 0 { Some(head.count()) } else { (0..head.count()).rfind(has_age) }
+    }
+
+    /// Whether there is an event of that time that counts now.
+    pub(super) fn counts(self, head: Head, ring: &[u8], at: u64, now: u64) -> bool {
+        let age = head.time.saturating_sub(self.tick_of(at));
+        age < self.horizon(head, now) && self.find(head, ring, at).is_some()
+    }
+
+    /// Takes so many events of that time out, as far as they are there. Whether that
+    /// changed anything.
+    pub(super) fn refund(self, head: &mut Head, ring: &mut [u8], at: u64, events: u64) -> bool {
+        let before = *head;
+        for _ in 0..events.min(self.most()) {
+            let Some(index) = self.find(*head, ring, at) else { break };
+            let Some(last) = head.count().checked_sub(1) else {
+                head.time = LONG_AGO;
+                break;
+            };
+            let newest = head.time - Self::age(*head, ring, last);
+            // Those behind it move up by one, and the newest takes the last place.
+            for index in index..last {
+                let next = read::<WIDTH>(ring, Self::place(ring, *head, index + 1));
+                write::<WIDTH>(ring, Self::place(ring, *head, index), next);
+            }
+            if index > last {
+                head.time = newest;
+            }
+            head.count -= 1;
+        }
+        (before.time, before.count) != (head.time, head.count)
+    }
+
+    /// The same stamps mean the same times.
+    pub(super) const fn reads(self, other: Self) -> bool {
+        self.tick == other.tick && self.span == other.span
+    }
+
+    pub(super) const fn step(self) -> u64 {
+        self.tick
+    }
+
+    /// The time of a cell that begins now.
+    pub(super) const fn latest(self, now: u64) -> u64 {
+        self.tick_of(now)
+    }
+
+    pub(super) const fn saved(self, count: u8) -> usize {
+        count as usize * WIDTH
+    }
+
+    /// How long before the newest event each older one was, oldest first.
+    pub(super) fn save(self, head: Head, ring: &[u8], into: &mut Vec<u8>) {
+        for index in 0..head.count() {
+            let age = Self::age(head, ring, index);
+            into.extend_from_slice(&age.to_le_bytes()[..WIDTH]);
+        }
+    }
+
+    pub(super) fn load(self, head: &mut Head, ring: &mut [u8], saved: &[u8]) {
+        let room = usize::from(self.most) - 1;
+        let surplus = head.count().saturating_sub(room);
+        head.count = Head::small(head.count() - surplus);
+        for index in 0..head.count() {
+            let age = read::<WIDTH>(saved, surplus + index);
+            write::<WIDTH>(ring, index, head.time.wrapping_sub(age));
+        }
+    }
+}
