@@ -32,7 +32,7 @@ impl Overlay<'_> {
     /// limiter by limiter.
     pub fn counts(&self, request: &Request, now: Moment) -> Counts {
         let Act::Event { kind, cost, .. } = request.act else { return Counts::new() };
-        let rules = self.engine.rules.limiters(kind);
+        let rules = self.engine.directory.limiters(&self.engine.rules, kind);
         rules.filter_map(|rule| self.count(rule, request, cost.of(rule.unit), now)).collect()
     }
 
@@ -46,8 +46,7 @@ impl Overlay<'_> {
         now: Moment,
     ) -> Option<Count> {
         let limiter = rule.limiter;
-        let bearer = self.engine.rules.counted(rule.by, request)?;
-        let key = self.engine.keys.of(limiter, &bearer);
+        let key = self.engine.keys.counted(rule, &self.engine.rules, request)?;
         let is_full = self.windows_at_most() >= self.engine.rules.bounds.windows;
         let is_shared = is_full && !self.knows(key);
         let key = if is_shared { self.engine.keys.overflow(limiter) } else { key };
@@ -95,6 +94,14 @@ impl Overlay<'_> {
         decision
     }
 
+    /// Whether a request is an event of which nothing need be known but its counts.
+    pub(super) fn is_plain(&self, request: &Request, now: Moment) -> bool {
+        matches!(request.act, Act::Event { .. })
+            && request.id.is_none()
+            && self.ban_of(&request.subject, now).is_none()
+            && !self.is_script(&request.act)
+    }
+
     /// Whoever is trusted may open connections as they like; a proxy's are those
     /// of many.
     fn is_trusted(&self, subject: &Subject) -> bool {
@@ -108,11 +115,11 @@ impl Overlay<'_> {
             return self.violate(request, &Broken::new(ViolationType::NON_BROWSER), now);
         }
         let Some(index) = counts.iter().position(Count::exceeds) else {
-            let outcome = Outcome { counts: counts.to_vec(), ..Outcome::allow() };
+            let outcome = Outcome { counts: counts.into(), ..Outcome::allow() };
             return Decision { outcome, changes: charges(counts, now).collect() };
         };
         let (passed, exceeded) = (&counts[..index], &counts[index]);
-        let rule = self.engine.rules.limiter(exceeded.limiter);
+        let rule = self.engine.directory.limiter(&self.engine.rules, exceeded.limiter);
         let mut decision = self.exceed(request, exceeded, rule, now);
         let used_up = match self.engine.rules.counting.commit {
             Commit::InOrder => passed,
@@ -123,7 +130,7 @@ impl Overlay<'_> {
         decision
             .changes
             .extend(counts_itself.then(|| Change::Charge(exceeded.charge(now.boot_ms))));
-        decision.outcome.counts = counts[..=index].to_vec();
+        decision.outcome.counts = counts[..=index].into();
         decision
     }
 

@@ -2,6 +2,8 @@
 
 use std::{net::IpAddr, sync::Arc};
 
+use smallvec::SmallVec;
+
 use super::{
     Address, Ban, BanId, Bearer, Charge, Count, Factor, Lease, LeaseId, Limit, Limiter, Offence,
     Penalty, PenaltyId, RequestId, Score, ScoreKey, Severity, Traits, Trusted, UserId,
@@ -46,7 +48,8 @@ pub enum Cause {
 }
 
 /// The limiters' answers to one event, in the order in which they were asked.
-pub type Counts = Vec<Count>;
+/// There are rarely more than two.
+pub type Counts = SmallVec<[Count; 2]>;
 
 /// What the caller is told.
 #[derive(Clone, Debug, PartialEq)]
@@ -70,11 +73,11 @@ pub struct Outcome {
 }
 
 impl Outcome {
-    pub(super) const fn allow() -> Self {
+    pub(super) fn allow() -> Self {
         Self {
             verdict: Verdict::Allow,
             cause: None,
-            counts: Vec::new(),
+            counts: Counts::new(),
             violation: None,
             ban: None,
             refusal: None,

@@ -9,7 +9,7 @@ use std::{
 
 use siphasher::sip128::{Hash128, SipHasher13};
 
-use super::{Bearer, Limiter};
+use super::{Account, Address, Bearer, Limiter, LimiterRule, Request, Rules, UserId};
 
 /// One limiter's count of one bearer: a digest, and the limiter's number in this
 /// process in the last byte.
@@ -99,18 +99,39 @@ impl Keys {
     /// The key of one bearer.
     pub fn of(&self, limiter: Limiter, bearer: &Bearer) -> Key {
         match bearer {
-            Bearer::User(user) => self.digest(limiter, Kind::User, user.as_str().as_bytes()),
-            Bearer::Account(account) => self.digest(limiter, Kind::Account, account.as_bytes()),
-            Bearer::Address(address) => {
-                let prefix = address.prefix();
-                match prefix.addr() {
-                    IpAddr::V4(ip) => self.digest(limiter, Kind::V4, &ip.octets()),
-                    IpAddr::V6(ip) => {
-                        let mut bytes = [prefix.prefix_len(); 17];
-                        bytes[..16].copy_from_slice(&ip.octets());
-                        self.digest(limiter, Kind::V6, &bytes)
-                    }
-                }
+            Bearer::User(user) => self.of_user(limiter, user),
+            Bearer::Account(account) => self.of_account(limiter, account),
+            Bearer::Address(address) => self.of_address(limiter, *address),
+        }
+    }
+
+    /// The key of whomever a limiter counts for a request; `None`: nobody.
+    #[inline]
+    pub(super) fn counted(&self, rule: &LimiterRule, rules: &Rules, request: &Request) -> Option<Key> {
+        let (limiter, subject) = (rule.limiter, &request.subject);
+        rule.by.one_of(
+            || subject.user().map(|user| self.of_user(limiter, user)),
+            || request.account.as_ref().map(|account| self.of_account(limiter, account)),
+            || Some(self.of_address(limiter, rules.counting.address(subject)?)),
+        )
+    }
+
+    fn of_user(&self, limiter: Limiter, user: &UserId) -> Key {
+        self.digest(limiter, Kind::User, user.as_str().as_bytes())
+    }
+
+    fn of_account(&self, limiter: Limiter, account: &Account) -> Key {
+        self.digest(limiter, Kind::Account, account.as_bytes())
+    }
+
+    fn of_address(&self, limiter: Limiter, address: Address) -> Key {
+        let prefix = address.prefix();
+        match prefix.addr() {
+            IpAddr::V4(ip) => self.digest(limiter, Kind::V4, &ip.octets()),
+            IpAddr::V6(ip) => {
+                let mut bytes = [prefix.prefix_len(); 17];
+                bytes[..16].copy_from_slice(&ip.octets());
+                self.digest(limiter, Kind::V6, &bytes)
             }
         }
     }

@@ -11,6 +11,7 @@ mod browser;
 mod circuit;
 mod decide;
 mod decision;
+mod directory;
 mod event;
 mod factor;
 mod key;
@@ -37,6 +38,7 @@ use std::{
 };
 
 use circuit::Circuit;
+use directory::Directory;
 use lease::Leases;
 use score::ScoreBook;
 use window::Windows;
@@ -83,6 +85,7 @@ pub struct Moment {
 #[derive(Debug)]
 pub struct Engine {
     rules: Rules,
+    directory: Directory,
     trust: PrefixSet,
     keys: Keys,
     windows: Windows,
@@ -164,6 +167,7 @@ impl Engine {
             taken: Taken::default(),
             keys: Keys::new(seed),
             windows: Windows::new(&rules),
+            directory: Directory::new(&rules),
             rules,
             trust,
             scores: ScoreBook::default(),

@@ -9,8 +9,8 @@ use std::{
 };
 
 use super::{
-    Author, Ban, BanId, BanIndex, BanRefusal, Bearer, Change, Charge, Decision, Engine, Key, Lease,
-    LeaseId, Lift, Moment, Prefix, Remembered, RequestId, Score, ScoreKey, Subject, Usage, UserId,
+    Author, Ban, BanId, BanIndex, BanRefusal, Bearer, Change, Charge, Count, Decision, Engine, Key, Lease,
+    LeaseId, Lift, Moment, Outcome, Prefix, Remembered, Request, RequestId, Score, ScoreKey, Subject, Usage, UserId,
     ViolationType, ban::longest, window::Fresh,
 };
 
@@ -73,19 +73,43 @@ impl<'e> Overlay<'e> {
         }
     }
 
+    /// Judges a request, and lays the decision over the engine. What most requests
+    /// are, an event that nothing stands in the way of, goes a shorter way to the
+    /// same end as [`Overlay::decide`] and [`Overlay::push`].
+    pub fn judge(&mut self, request: &Request, now: Moment) -> Outcome {
+        let counts = self.counts(request, now);
+        if !self.is_plain(request, now) || counts.iter().any(Count::exceeds) {
+            let decision = self.decide(request, &counts, now);
+            self.push(&decision);
+            return decision.outcome;
+        }
+        for count in &counts {
+            self.charge(&count.charge(now.boot_ms));
+        }
+        Outcome { counts, ..Outcome::allow() }
+    }
+
     /// Lays a decision's changes over the engine, so that the next one sees
     /// them.
     pub fn push(&mut self, decision: &Decision) {
         for change in &decision.changes {
-            self.lay(change);
+            self.record(change.clone());
         }
-        self.changes.extend(decision.changes.iter().cloned());
+    }
+
+    /// Counts; what is counted is told in the end, see [`Overlay::into_changes`].
+    fn charge(&mut self, charge: &Charge) {
+        let charge = self.counted.charge(&self.engine.windows, charge);
+        self.changes.extend(charge.map(Change::Charge));
     }
 
     fn lay(&mut self, change: &Change) {
         match change {
-            Change::Charge(charge) => self.counted.charge(&self.engine.windows, charge),
-            Change::Refund(charge) => self.counted.refund(&self.engine.windows, charge),
+            Change::Charge(charge) => self.charge(charge),
+            Change::Refund(charge) => {
+                let sum = self.counted.refund(&self.engine.windows, charge);
+                self.changes.extend(sum.map(Change::Charge));
+            }
             Change::Refunded(id) => {
                 if let Some(answer) = self.answer(id) {
                     let answer = Remembered { charged_at_boot_ms: None, ..answer.clone() };
@@ -107,7 +131,8 @@ impl<'e> Overlay<'e> {
             }
             Change::Pardon(bearer) => {
                 for key in self.engine.keys.all_of(bearer) {
-                    self.counted.forget(&self.engine.windows, key);
+                    let sum = self.counted.forget(&self.engine.windows, key);
+                    self.changes.extend(sum.map(Change::Charge));
                 }
                 for kind in ViolationType::all() {
                     let key = ScoreKey { bearer: bearer.clone(), kind };
@@ -153,9 +178,12 @@ impl<'e> Overlay<'e> {
         }
     }
 
-    /// Everything that was decided, for the store and for [`Engine::apply`].
+    /// Everything that was decided, for the store and for [`Engine::apply`]. What was
+    /// counted for one key is one change.
     pub fn into_changes(self) -> Vec<Change> {
-        self.changes
+        let Self { mut changes, counted, .. } = self;
+        changes.extend(counted.into_sums().into_iter().map(Change::Charge));
+        changes
     }
 
     /// What is used up of a limit.
@@ -281,6 +309,9 @@ impl<'e> Overlay<'e> {
     /// banned, whatever the index says.
     pub fn ban_of(&self, subject: &Subject, now: Moment) -> Option<&Arc<Ban>> {
         let (standing, fresh) = (&self.engine.bans, &self.bans);
+        if standing.is_empty() && fresh.is_empty() {
+            return None;
+        }
         let stands = |ban: &&Arc<Ban>| !self.lifted.contains(&ban.id);
         let user = subject.user();
         let ip = subject.ip().filter(|ip| !self.engine.trust.protects(*ip));
@@ -390,7 +421,9 @@ impl<'e> Overlay<'e> {
 
     fn record(&mut self, change: Change) {
         self.lay(&change);
-        self.changes.push(change);
+        if !matches!(change, Change::Charge(_)) {
+            self.changes.push(change);
+        }
     }
 }
 

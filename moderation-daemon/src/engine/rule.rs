@@ -156,6 +156,24 @@ pub enum By {
     Account,
 }
 
+impl By {
+    /// Of three whom a request may name the one that is counted.
+    pub(super) fn one_of<T>(
+        self,
+        user: impl FnOnce() -> Option<T>,
+        account: impl FnOnce() -> Option<T>,
+        address: impl FnOnce() -> Option<T>,
+    ) -> Option<T> {
+        match self {
+            Self::Address => address(),
+            Self::User => user(),
+            Self::UserElseAccountElseAddress => user().or_else(account).or_else(address),
+            Self::AccountElseUser => account().or_else(user),
+            Self::Account => account(),
+        }
+    }
+}
+
 /// What a limiter counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -467,13 +485,7 @@ impl Rules {
         let address = || self.counting.address(&request.subject).map(Bearer::Address);
         let user = || request.subject.user().cloned().map(Bearer::User);
         let account = || request.account.map(Bearer::Account);
-        match by {
-            By::Address => address(),
-            By::User => user(),
-            By::UserElseAccountElseAddress => user().or_else(account).or_else(address),
-            By::AccountElseUser => account().or_else(user),
-            By::Account => account(),
-        }
+        by.one_of(user, account, address)
     }
 
     /// Who a subject is: the user, or the address of a visitor without one.

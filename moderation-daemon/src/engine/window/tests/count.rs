@@ -229,27 +229,27 @@ proptest! {
                         let counts = fresh.counts(&batched, &charge, now);
                         prop_assert_eq!(counts, single.counts(&charge, now));
                         if counts {
-                            fresh.refund(&batched, &charge);
+                            changes.extend(fresh.refund(&batched, &charge).map(|sum| (2, sum)));
                             single.refund(&charge);
                             changes.push((0, charge));
                         }
                     }
                     1 => {
-                        fresh.forget(&batched, key);
+                        changes.extend(fresh.forget(&batched, key).map(|sum| (2, sum)));
                         single.forget(key);
                         charges.retain(|charge| charge.key != key);
                         changes.push((1, charge(key, 0, now)));
                     }
                     _ => {
                         let charge = charge(key, *cost, now);
-                        fresh.charge(&batched, &charge);
+                        changes.extend(fresh.charge(&batched, &charge).map(|charge| (2, charge)));
                         single.charge(&charge);
                         charges.push(charge);
-                        changes.push((2, charge));
                     }
                 }
             }
-            for (act, charge) in changes {
+            let sums = fresh.into_sums().into_iter().map(|sum| (2, sum));
+            for (act, charge) in changes.into_iter().chain(sums) {
                 match act {
                     0 => batched.refund(&charge),
                     1 => batched.forget(charge.key),
@@ -315,7 +315,7 @@ fn a_charge_of_nothing_takes_no_place() {
     windows.charge(&charge(key("anna"), 0, BOOT_MS));
     assert_eq!(windows.len(), 0);
     let mut fresh = Fresh::default();
-    fresh.charge(&windows, &charge(key("anna"), 0, BOOT_MS));
+    assert_eq!(fresh.charge(&windows, &charge(key("anna"), 0, BOOT_MS)), None);
     assert_eq!(fresh.len(), 0);
 }
 
