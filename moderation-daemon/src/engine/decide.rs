@@ -32,12 +32,16 @@ impl Overlay<'_> {
     /// limiter by limiter.
     pub fn counts(&self, request: &Request, now: Moment) -> Counts {
         let Act::Event { kind, cost, .. } = request.act else { return Counts::new() };
-        let rules = self.engine.directory.limiters(&self.engine.rules, kind);
-        rules.filter_map(|rule| self.count(rule, request, cost.of(rule.unit), now)).collect()
+        let mut counts = Counts::new();
+        for rule in self.engine.directory.limiters(&self.engine.rules, kind) {
+            counts.extend(self.count(rule, request, cost.of(rule.unit), now));
+        }
+        counts
     }
 
     /// One limiter's; `None` if the request has no user, address or account
     /// for it.
+    #[inline]
     fn count(
         &self,
         rule: &LimiterRule,

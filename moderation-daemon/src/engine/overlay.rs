@@ -79,14 +79,19 @@ impl<'e> Overlay<'e> {
     pub fn judge(&mut self, request: &Request, now: Moment) -> Outcome {
         let counts = self.counts(request, now);
         if !self.is_plain(request, now) || counts.iter().any(Count::exceeds) {
-            let decision = self.decide(request, &counts, now);
-            self.push(&decision);
-            return decision.outcome;
+            return self.judge_at_length(request, &counts, now);
         }
         for count in &counts {
             self.charge(&count.charge(now.boot_ms));
         }
         Outcome { counts, ..Outcome::allow() }
+    }
+
+    #[cold]
+    fn judge_at_length(&mut self, request: &Request, counts: &[Count], now: Moment) -> Outcome {
+        let decision = self.decide(request, counts, now);
+        self.push(&decision);
+        decision.outcome
     }
 
     /// Lays a decision's changes over the engine, so that the next one sees
@@ -98,6 +103,7 @@ impl<'e> Overlay<'e> {
     }
 
     /// Counts; what is counted is told in the end, see [`Overlay::into_changes`].
+    #[inline]
     fn charge(&mut self, charge: &Charge) {
         let charge = self.counted.charge(&self.engine.windows, charge);
         self.changes.extend(charge.map(Change::Charge));
@@ -187,6 +193,7 @@ impl<'e> Overlay<'e> {
     }
 
     /// What is used up of a limit.
+    #[inline]
     pub(super) fn usage(&self, key: Key, now: Moment) -> Usage {
         self.counted.usage(&self.engine.windows, key, now.boot_ms)
     }
