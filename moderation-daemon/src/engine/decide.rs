@@ -34,7 +34,9 @@ impl Overlay<'_> {
         let Act::Event { kind, cost, .. } = request.act else { return Counts::new() };
         let mut counts = Counts::new();
         for rule in self.engine.directory.limiters(&self.engine.rules, kind) {
-            counts.extend(self.count(rule, request, cost.of(rule.unit), now));
+            if let Some(count) = self.count(rule, request, cost.of(rule.unit), now) {
+                counts.push(count);
+            }
         }
         counts
     }
@@ -51,6 +53,7 @@ impl Overlay<'_> {
     ) -> Option<Count> {
         let limiter = rule.limiter;
         let key = self.engine.keys.counted(rule, &self.engine.rules, request)?;
+        let key = self.engine.windows.locate(key);
         let is_full = self.windows_at_most() >= self.engine.rules.bounds.windows;
         let is_shared = is_full && !self.knows(key);
         let key = if is_shared { self.engine.keys.overflow(limiter) } else { key };

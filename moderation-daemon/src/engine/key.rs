@@ -7,57 +7,64 @@ use std::{
     net::IpAddr,
 };
 
-use siphasher::sip128::{Hash128, SipHasher13};
+use siphasher::sip::SipHasher13;
 
-use super::{Account, Address, Bearer, Limiter, LimiterRule, Request, Rules, UserId};
+use super::{Account, Bearer, Counting, Limiter, LimiterRule, Request, Rules, UserId};
 
-/// One limiter's count of one bearer: a digest, and the limiter's number in this
-/// process in the last byte.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Key([u64; 2]);
+/// One limiter's count of one bearer: a digest and the limiter's number in this
+/// process. Of a million keys two have the same digest with a chance of one in
+/// thirty million, and then share a window.
+#[derive(Clone, Copy, Debug)]
+pub struct Key {
+    digest: u64,
+    limiter: u8,
+    /// Where a table had it last, so that it need not look again.
+    place: u32,
+}
+
+/// No table has been asked yet.
+const NOWHERE: u32 = u32::MAX;
+
+impl PartialEq for Key {
+    #[inline]
+    fn eq(&self, other: &Self) -> bool {
+        (self.digest, self.limiter) == (other.digest, other.limiter)
+    }
+}
+
+impl Eq for Key {}
 
 impl Hash for Key {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        state.write_u64(self.0[0]);
+        state.write_u64(self.digest);
     }
 }
 
 impl Key {
-    const LIMITER: u64 = 0xff;
-
-    fn new(digest: Hash128, limiter: u8) -> Self {
-        Self([digest.h1, digest.h2 & !Self::LIMITER]).of_limiter(limiter)
+    pub(super) const fn new(digest: u64, limiter: u8) -> Self {
+        Self { digest, limiter, place: NOWHERE }
     }
 
     /// The limiter's number.
-    #[expect(clippy::cast_possible_truncation, reason = "a byte of it is meant")]
     pub(super) const fn limiter(self) -> u8 {
-        self.0[1] as u8
+        self.limiter
     }
 
-    /// The same digest with another number: a limiter may have had another one in
-    /// the process that wrote it down.
-    pub(super) const fn of_limiter(self, limiter: u8) -> Self {
-        Self([self.0[0], self.0[1] & !Self::LIMITER | limiter as u64])
+    pub(super) const fn digest(self) -> u64 {
+        self.digest
     }
 
-    /// What a table finds it by.
-    pub(super) const fn hash(self) -> u64 {
-        self.0[0]
+    pub(super) const fn place(self) -> u32 {
+        self.place
     }
 
-    /// Which of so many parts of a table it is in; of other bits than the hash,
-    /// which would else say the same twice.
-    pub(super) const fn shard(self, shards: usize) -> usize {
-        ((self.0[1] >> 8) % shards as u64) as usize
+    pub(super) const fn at(self, place: u32) -> Self {
+        Self { place, ..self }
     }
 
-    pub(super) const fn to_words(self) -> [u64; 2] {
-        self.0
-    }
-
-    pub(super) const fn from_words(words: [u64; 2]) -> Self {
-        Self(words)
+    /// As it is kept.
+    pub(super) const fn bare(self) -> Self {
+        self.at(NOWHERE)
     }
 }
 
@@ -101,7 +108,10 @@ impl Keys {
         match bearer {
             Bearer::User(user) => self.of_user(limiter, user),
             Bearer::Account(account) => self.of_account(limiter, account),
-            Bearer::Address(address) => self.of_address(limiter, *address),
+            Bearer::Address(address) => {
+                let prefix = address.prefix();
+                self.of_ip(limiter, prefix.addr(), prefix.prefix_len())
+            }
         }
     }
 
@@ -112,7 +122,10 @@ impl Keys {
         rule.by.one_of(
             || subject.user().map(|user| self.of_user(limiter, user)),
             || request.account.as_ref().map(|account| self.of_account(limiter, account)),
-            || Some(self.of_address(limiter, rules.counting.address(subject)?)),
+            || {
+                let Counting { v6_bits, .. } = rules.counting;
+                Some(self.of_ip(limiter, rules.counting.ip(subject)?, v6_bits.min(128)))
+            },
         )
     }
 
@@ -124,13 +137,15 @@ impl Keys {
         self.digest(limiter, Kind::Account, account.as_bytes())
     }
 
-    fn of_address(&self, limiter: Limiter, address: Address) -> Key {
-        let prefix = address.prefix();
-        match prefix.addr() {
+    /// Of an IPv6 address, its first so many bits.
+    #[inline]
+    fn of_ip(&self, limiter: Limiter, ip: IpAddr, v6_bits: u8) -> Key {
+        match ip {
             IpAddr::V4(ip) => self.digest(limiter, Kind::V4, &ip.octets()),
             IpAddr::V6(ip) => {
-                let mut bytes = [prefix.prefix_len(); 17];
-                bytes[..16].copy_from_slice(&ip.octets());
+                let mut bytes = [v6_bits; 17];
+                let beyond = u128::MAX.checked_shr(v6_bits.into()).unwrap_or(0);
+                bytes[..16].copy_from_slice(&(ip.to_bits() & !beyond).to_be_bytes());
                 self.digest(limiter, Kind::V6, &bytes)
             }
         }
@@ -162,8 +177,7 @@ fn seeds_of(seed: [u64; 2], limiter: Limiter) -> [[u64; 2]; Kind::COUNT] {
     let hasher = SipHasher13::new_with_keys(seed[0], seed[1]);
     std::array::from_fn(|kind| {
         let kind = u8::try_from(kind).expect("there are few");
-        let digest = hasher.hash(&[limiter.name().as_bytes(), &[0xff, kind]].concat());
-        [digest.h1, digest.h2]
+        [0, 1].map(|half| hasher.hash(&[limiter.name().as_bytes(), &[0xff, kind, half]].concat()))
     })
 }
 
@@ -199,7 +213,7 @@ mod tests {
             }
         }
         let count = keys.len();
-        keys.sort_unstable();
+        keys.sort_unstable_by_key(|key| (key.digest, key.limiter));
         keys.dedup();
         assert_eq!(keys.len(), count);
     }

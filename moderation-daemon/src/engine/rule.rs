@@ -4,6 +4,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
     sync::Arc,
 };
 
@@ -91,11 +92,16 @@ pub enum Mapped {
 impl Counting {
     /// The address of a subject at the width of limits and scores.
     pub fn address(&self, subject: &Subject) -> Option<Address> {
-        let ip = match self.mapped {
+        self.ip(subject).map(|ip| Address::new(ip, self.v6_bits))
+    }
+
+    /// The address of a subject as it is counted, at its full width.
+    #[inline]
+    pub(super) fn ip(&self, subject: &Subject) -> Option<IpAddr> {
+        match self.mapped {
             Mapped::Apart => subject.ip_as_given(),
             Mapped::AsIpv4 => subject.ip(),
-        };
-        ip.map(|ip| Address::new(ip, self.v6_bits))
+        }
     }
 }
 
@@ -158,6 +164,7 @@ pub enum By {
 
 impl By {
     /// Of three whom a request may name the one that is counted.
+    #[inline]
     pub(super) fn one_of<T>(
         self,
         user: impl FnOnce() -> Option<T>,

@@ -43,8 +43,8 @@ impl Fresh {
     }
 
     const fn bit(key: Key) -> (usize, u64) {
-        let hash = key.hash();
-        ((hash >> 32) as usize % WORDS, 1 << (hash >> 48 & 63))
+        let hash = key.digest();
+        ((hash >> 40) as usize % WORDS, 1 << (hash >> 50 & 63))
     }
 
     #[inline]
@@ -62,12 +62,14 @@ impl Fresh {
     }
 
     /// For how many keys it has, at most.
+    #[inline]
     pub(in crate::engine) fn len(&self) -> usize {
         self.sums.len() + self.own.as_ref().map_or(0, |own| own.len())
     }
 
     /// Counts. What is a sum is told by [`Fresh::into_sums`]; returns what is not.
     #[must_use]
+    #[inline]
     pub(in crate::engine) fn charge(&mut self, windows: &Windows, charge: &Charge) -> Option<Charge> {
         if let Some(own) = self.own.as_mut().filter(|own| own.knows(charge.key)) {
             own.charge(charge);

@@ -56,6 +56,7 @@ impl<const WIDTH: usize> Log<WIDTH> {
     }
 
     /// Ages below this count now; 0 if not even the newest event does.
+    #[inline]
     const fn horizon(self, head: Head, now: u64) -> u64 {
         let now = if self.tick == 1 { now } else { now / self.tick };
         self.span.saturating_add(head.time).saturating_sub(now)
@@ -66,56 +67,99 @@ impl<const WIDTH: usize> Log<WIDTH> {
         self.horizon(head, now) == 0
     }
 
-    fn place(ring: &[u8], head: Head, index: usize) -> usize {
-        let (place, places) = (usize::from(head.first) + index, ring.len() / WIDTH);
+    #[inline]
+    const fn place<const BYTES: usize>(head: Head, index: usize) -> usize {
+        let (place, places) = (head.first as usize + index, BYTES / WIDTH);
         if place < places { place } else { place - places }
     }
 
     /// How many ticks one of the older events was before the newest.
-    fn age(head: Head, ring: &[u8], index: usize) -> u64 {
-        let stamp = read::<WIDTH>(ring, Self::place(ring, head, index));
+    #[inline]
+    fn age<const BYTES: usize>(head: Head, ring: &[u8; BYTES], index: usize) -> u64 {
+        let stamp = read::<WIDTH>(ring, Self::place::<BYTES>(head, index));
         head.time.wrapping_sub(stamp) & greatest::<WIDTH>()
     }
 
-    /// How many of the older ones have left the window.
-    fn gone(head: Head, ring: &[u8], horizon: u64) -> usize {
-        let counts = |index: &usize| Self::age(head, ring, *index) < horizon;
-        (0..head.count()).find(counts).unwrap_or(head.count())
+    /// How many of the older ones have left the window, and the age of the oldest
+    /// event that has not.
+    #[inline]
+    fn gone<const BYTES: usize>(head: Head, ring: &[u8; BYTES], horizon: u64) -> (usize, u64) {
+        for index in 0..head.count() {
+            let age = Self::age(head, ring, index);
+            if age < horizon {
+                return (index, age);
+            }
+        }
+        (head.count(), 0)
     }
 
-    pub(super) fn tenure(self, head: Head, ring: &[u8], fresh: u64, now: u64) -> Tenure {
+    #[inline]
+    pub(super) fn tenure<const BYTES: usize>(
+        self,
+        head: Head,
+        ring: &[u8; BYTES],
+        fresh: u64,
+        now: u64,
+    ) -> Tenure {
         let horizon = self.horizon(head, now);
-        let counting = if horizon == 0 { 0 } else { 1 + head.count() };
-        let gone = Self::gone(head, ring, horizon).min(counting);
-        let used = (counting - gone) as u64 + fresh.min(self.most());
-        // Those in whose places fresh ones are.
-        let replaced = usize::try_from(used.saturating_sub(self.most())).unwrap_or(counting);
-        let oldest = gone + replaced;
-        let frees_at = if oldest >= counting {
+        if horizon == 0 {
+            return Tenure { used: fresh.min(self.most()), frees_at: self.end(now) };
+        }
+        let (gone, age) = Self::gone(head, ring, horizon);
+        let used = 1 + (head.count() - gone) as u64;
+        if fresh > 0 {
+            return self.tenure_with((head, gone, used), ring, fresh, now);
+        }
+        Tenure { used, frees_at: self.leaves(head.time - age) }
+    }
+
+    /// With more events, which may have taken the places of some.
+    #[cold]
+    fn tenure_with<const BYTES: usize>(
+        self,
+        (head, gone, used): (Head, usize, u64),
+        ring: &[u8; BYTES],
+        fresh: u64,
+        now: u64,
+    ) -> Tenure {
+        let all = used + fresh.min(self.most());
+        let replaced = all.saturating_sub(self.most());
+        let oldest = gone + usize::try_from(replaced).unwrap_or(usize::MAX / 2);
+        let frees_at = if replaced >= used {
             self.end(now)
-        } else if oldest == head.count() {
+        } else if oldest >= head.count() {
             self.leaves(head.time)
         } else {
             self.leaves(head.time - Self::age(head, ring, oldest))
         };
-        Tenure { used: used.min(self.most()), frees_at }
+        Tenure { used: all.min(self.most()), frees_at }
     }
 
     /// So many more events, not 0.
-    pub(super) fn charge(self, head: &mut Head, ring: &mut [u8], at: u64, events: u64) {
+    #[inline]
+    pub(super) fn charge<const BYTES: usize>(
+        self,
+        head: &mut Head,
+        ring: &mut [u8; BYTES],
+        at: u64,
+        events: u64,
+    ) {
         let horizon = self.horizon(*head, at);
         let mut events = events.min(self.most());
         if horizon == 0 {
             *head = Head { time: self.tick_of(at), count: 0, ..*head };
             events -= 1;
         } else {
-            Self::forget(head, ring, Self::gone(*head, ring, horizon));
+            let (gone, _) = Self::gone(*head, ring, horizon);
+            Self::forget::<BYTES>(head, gone);
         }
         for _ in 0..events {
-            let surplus = (head.count() + 2).saturating_sub(usize::from(self.most));
-            Self::forget(head, ring, surplus.min(head.count()));
+            if head.count() + 1 >= usize::from(self.most) {
+                // As many as there may be: the oldest goes.
+                Self::forget::<BYTES>(head, usize::from(head.count > 0));
+            }
             if self.most > 1 {
-                let place = Self::place(ring, *head, head.count());
+                let place = Self::place::<BYTES>(*head, head.count());
                 write::<WIDTH>(ring, place, head.time);
                 head.count += 1;
             }
@@ -124,30 +168,41 @@ impl<const WIDTH: usize> Log<WIDTH> {
     }
 
     /// Drops so many of the oldest.
-    fn forget(head: &mut Head, ring: &[u8], events: usize) {
-        if events > 0 {
-            head.first = Head::small(Self::place(ring, *head, events));
-            head.count -= Head::small(events);
-        }
+    #[inline]
+    const fn forget<const BYTES: usize>(head: &mut Head, events: usize) {
+        head.first = Head::small(Self::place::<BYTES>(*head, events));
+        head.count -= Head::small(events);
     }
 
     /// Which of the older ones has the tick of that time, the newest of several;
     /// their number for the newest event.
-    fn find(self, head: Head, ring: &[u8], at: u64) -> Option<usize> {
+    fn find<const BYTES: usize>(self, head: Head, ring: &[u8; BYTES], at: u64) -> Option<usize> {
         let age = head.time.checked_sub(self.tick_of(at))?;
         let has_age = |index: &usize| Self::age(head, ring, *index) == age;
         if age == 0 { Some(head.count()) } else { (0..head.count()).rfind(has_age) }
     }
 
     /// Whether there is an event of that time that counts now.
-    pub(super) fn counts(self, head: Head, ring: &[u8], at: u64, now: u64) -> bool {
+    pub(super) fn counts<const BYTES: usize>(
+        self,
+        head: Head,
+        ring: &[u8; BYTES],
+        at: u64,
+        now: u64,
+    ) -> bool {
         let age = head.time.saturating_sub(self.tick_of(at));
         age < self.horizon(head, now) && self.find(head, ring, at).is_some()
     }
 
     /// Takes so many events of that time out, as far as they are there. Whether that
     /// changed anything.
-    pub(super) fn refund(self, head: &mut Head, ring: &mut [u8], at: u64, events: u64) -> bool {
+    pub(super) fn refund<const BYTES: usize>(
+        self,
+        head: &mut Head,
+        ring: &mut [u8; BYTES],
+        at: u64,
+        events: u64,
+    ) -> bool {
         let before = *head;
         for _ in 0..events.min(self.most()) {
             let Some(index) = self.find(*head, ring, at) else { break };
@@ -158,8 +213,8 @@ impl<const WIDTH: usize> Log<WIDTH> {
             let newest = head.time - Self::age(*head, ring, last);
             // Those behind it move up by one, and the newest takes the last place.
             for index in index..last {
-                let next = read::<WIDTH>(ring, Self::place(ring, *head, index + 1));
-                write::<WIDTH>(ring, Self::place(ring, *head, index), next);
+                let next = read::<WIDTH>(ring, Self::place::<BYTES>(*head, index + 1));
+                write::<WIDTH>(ring, Self::place::<BYTES>(*head, index), next);
             }
             if index > last {
                 head.time = newest;
@@ -188,14 +243,24 @@ impl<const WIDTH: usize> Log<WIDTH> {
     }
 
     /// How long before the newest event each older one was, oldest first.
-    pub(super) fn save(self, head: Head, ring: &[u8], into: &mut Vec<u8>) {
+    pub(super) fn save<const BYTES: usize>(
+        self,
+        head: Head,
+        ring: &[u8; BYTES],
+        into: &mut Vec<u8>,
+    ) {
         for index in 0..head.count() {
             let age = Self::age(head, ring, index);
             into.extend_from_slice(&age.to_le_bytes()[..WIDTH]);
         }
     }
 
-    pub(super) fn load(self, head: &mut Head, ring: &mut [u8], saved: &[u8]) {
+    pub(super) fn load<const BYTES: usize>(
+        self,
+        head: &mut Head,
+        ring: &mut [u8; BYTES],
+        saved: &[u8],
+    ) {
         let room = usize::from(self.most) - 1;
         let surplus = head.count().saturating_sub(room);
         head.count = Head::small(head.count() - surplus);

@@ -192,6 +192,14 @@ impl Windows {
         self.limits.plans[usize::from(key.limiter())]
     }
 
+    /// The key, from now on found sooner if it has its place.
+    #[inline]
+    pub(super) fn locate(&self, key: Key) -> Key {
+        let Some(plan) = self.plan(key) else { return key };
+        let number = sized!(plan.size, &self.small, &self.large, table => table.number(key));
+        number.map_or(key, |number| key.at(number))
+    }
+
     /// Whether the key has its place.
     pub(super) fn knows(&self, key: Key) -> bool {
         self.plan(key).is_some_and(
@@ -199,6 +207,7 @@ impl Windows {
         )
     }
 
+    #[inline]
     pub(super) fn len(&self) -> usize {
         self.small.len() + self.large.len()
     }

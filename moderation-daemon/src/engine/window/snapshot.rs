@@ -191,15 +191,15 @@ impl Windows {
         let then = Moment { boot_ms: reader.u64()?, unix_ms: reader.u64()? };
         let by = if is_same_boot { 0 } else { shift(then, now) };
         while !reader.is_at_end() {
-            let key = Key::from_words([reader.u64()?, reader.u64()?]);
+            let (digest, number) = (reader.u64()?, reader.u8()?);
             let (time, count) = (reader.u64()?, reader.u8()?);
-            let known = known[usize::from(key.limiter())].as_ref()?;
+            let known = known[usize::from(number)].as_ref()?;
             let saved = reader.take(known.written.measure.saved(count))?;
             let Some((limiter, Plan { measure, size })) = known.now else {
                 result.obsolete += 1;
                 continue;
             };
-            let key = key.of_limiter(limiter.index());
+            let key = Key::new(digest, limiter.index());
             let time = measure.shift(time, by, inner(now.boot_ms));
             if measure.is_over(Head { time, count, first: 0, is_changed: true }, inner(now.boot_ms))
             {
@@ -248,9 +248,8 @@ fn write_cells<const BYTES: usize>(
 }
 
 fn write_cell<const BYTES: usize>(cell: &Cell<BYTES>, plan: Plan, piece: &mut Vec<u8>) {
-    for word in cell.key.to_words() {
-        piece.extend_from_slice(&word.to_le_bytes());
-    }
+    piece.extend_from_slice(&cell.key.digest().to_le_bytes());
+    piece.push(cell.key.limiter());
     piece.extend_from_slice(&cell.head.time.to_le_bytes());
     piece.push(cell.head.count);
     cell.save(plan.measure, piece);

@@ -13,6 +13,12 @@ const SHARDS: usize = 256;
 /// Cells that are allocated together.
 const CHUNK: usize = 256;
 
+/// The part of the index that a key is in; of other bits than the index goes by.
+#[expect(clippy::cast_possible_truncation, reason = "a few bits of it are meant")]
+const fn shard(key: Key) -> usize {
+    (key.digest() >> 32) as usize % SHARDS
+}
+
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Table<const BYTES: usize> {
@@ -29,6 +35,7 @@ pub(super) struct Table<const BYTES: usize> {
 struct Cells<const BYTES: usize>(Vec<Vec<Cell<BYTES>>>);
 
 impl<const BYTES: usize> Cells<BYTES> {
+    #[inline]
     fn len(&self) -> usize {
         self.0.last().map_or(0, |last| (self.0.len() - 1) * CHUNK + last.len())
     }
@@ -41,6 +48,14 @@ impl<const BYTES: usize> Cells<BYTES> {
     #[inline]
     fn get_mut(&mut self, number: u32) -> &mut Cell<BYTES> {
         &mut self.0[number as usize / CHUNK][number as usize % CHUNK]
+    }
+
+    /// Whether the key knows its place.
+    #[inline]
+    fn is_at(&self, key: Key) -> bool {
+        let place = key.place() as usize;
+        let cell = self.0.get(place / CHUNK).and_then(|chunk| chunk.get(place % CHUNK));
+        cell.is_some_and(|cell| cell.key == key)
     }
 
     fn push(&mut self, cell: Cell<BYTES>) {
@@ -69,14 +84,19 @@ impl<const BYTES: usize> Table<BYTES> {
         Self { index: vec![HashTable::new(); SHARDS], cells: Cells(Vec::new()), unswept: (0, 0) }
     }
 
+    #[inline]
     pub(super) fn len(&self) -> usize {
         self.cells.len()
     }
 
+    /// Which cell is the key's.
     #[inline]
-    fn number(&self, key: Key) -> Option<u32> {
+    pub(super) fn number(&self, key: Key) -> Option<u32> {
+        if self.cells.is_at(key) {
+            return Some(key.place());
+        }
         let is_it = |number: &u32| self.cells.get(*number).key == key;
-        self.index[key.shard(SHARDS)].find(key.hash(), is_it).copied()
+        self.index[shard(key)].find(key.digest(), is_it).copied()
     }
 
     #[inline]
@@ -92,25 +112,30 @@ impl<const BYTES: usize> Table<BYTES> {
     /// The cell of a key, a new one if there was none.
     #[inline]
     pub(super) fn put(&mut self, key: Key) -> &mut Cell<BYTES> {
+        let number = if self.cells.is_at(key) { key.place() } else { self.place(key) };
+        self.cells.get_mut(number)
+    }
+
+    /// The number of a key's cell, a new one if it had none.
+    fn place(&mut self, key: Key) -> u32 {
         let cells = &self.cells;
         let is_it = |number: &u32| cells.get(*number).key == key;
-        let hash = |number: &u32| cells.get(*number).key.hash();
-        let number = match self.index[key.shard(SHARDS)].entry(key.hash(), is_it, hash) {
+        let hash = |number: &u32| cells.get(*number).key.digest();
+        match self.index[shard(key)].entry(key.digest(), is_it, hash) {
             Entry::Occupied(place) => *place.get(),
             Entry::Vacant(place) => {
                 let number = u32::try_from(cells.len()).expect("memory ends before that");
                 place.insert(number);
-                self.cells.push(Cell::new(key));
+                self.cells.push(Cell::new(key.bare()));
                 number
             }
-        };
-        self.cells.get_mut(number)
+        }
     }
 
     /// Takes over what another one has of a key.
     pub(super) fn adopt(&mut self, other: &Self, key: Key) {
         if let Some(cell) = other.get(key) {
-            self.put(key).clone_from(cell);
+            self.put(key.bare()).clone_from(cell);
         }
     }
 
@@ -124,13 +149,13 @@ impl<const BYTES: usize> Table<BYTES> {
     fn remove_at(&mut self, number: u32) {
         let Self { index, cells, .. } = self;
         let key = cells.get(number).key;
-        let shard = &mut index[key.shard(SHARDS)];
-        if let Ok(place) = shard.find_entry(key.hash(), |known| *known == number) {
+        let part = &mut index[shard(key)];
+        if let Ok(place) = part.find_entry(key.digest(), |known| *known == number) {
             place.remove();
         }
         // What an attack made grow need not stay grown.
-        if shard.capacity() > 4 * shard.len().max(16) {
-            shard.shrink_to(2 * shard.len(), |number| cells.get(*number).key.hash());
+        if part.capacity() > 4 * part.len().max(16) {
+            part.shrink_to(2 * part.len(), |number| cells.get(*number).key.digest());
         }
         let Some(mut last) = cells.pop() else { return };
         let Ok(moved) = u32::try_from(cells.len()) else { return };
@@ -138,7 +163,7 @@ impl<const BYTES: usize> Table<BYTES> {
             return;
         }
         let place =
-            index[last.key.shard(SHARDS)].find_mut(last.key.hash(), |known| *known == moved);
+            index[shard(last.key)].find_mut(last.key.digest(), |known| *known == moved);
         place.into_iter().for_each(|place| *place = number);
         // Whoever goes through them by number may have been past it.
         last.head.is_changed = true;
