@@ -16,14 +16,20 @@ impl Overlay<'_> {
     /// limiter by limiter.
     pub fn counts(&self, request: &Request, now: Moment) -> Counts {
         let Act::Event { kind, cost, .. } = request.act else { return Counts::new() };
-        let rules = &self.engine.rules;
-        let counted = rules.limiters(kind);
+        let engine = self.engine;
+        let counted = engine.directory.limiters(&engine.rules, kind);
         // An account's own addresses are not shut out by what others try.
-        let peeked = rules
-            .peeks(kind)
+        let peeked = engine
+            .directory
+            .peeks(&engine.rules, kind)
             .filter(|rule| rule.by != By::Account || !self.is_used_from(request, now));
-        let count = |rule: &LimiterRule| self.count(rule, request, cost.of(rule.unit), now);
-        counted.chain(peeked).filter_map(count).collect()
+        let mut counts = Counts::new();
+        for rule in counted.chain(peeked) {
+            if let Some(count) = self.count(rule, request, cost.of(rule.unit), now) {
+                counts.push(count);
+            }
+        }
+        counts
     }
 
     /// Whether the account has lately been logged into from this address.
@@ -35,6 +41,7 @@ impl Overlay<'_> {
 
     /// One limiter's; `None` if the request has no user, address or account
     /// for it.
+    #[inline]
     fn count(
         &self,
         rule: &LimiterRule,
@@ -43,13 +50,13 @@ impl Overlay<'_> {
         now: Moment,
     ) -> Option<Count> {
         let limiter = rule.limiter;
-        let bearer = self.engine.rules.counted(rule.by, request)?;
-        let key = self.engine.keys.of(limiter, &bearer);
+        let key = self.engine.keys.counted(rule, &self.engine.rules, request)?;
+        let key = self.engine.windows.locate(key);
         let is_full = self.windows_at_most() >= self.engine.rules.bounds.windows;
         let is_shared = is_full && !self.knows(key);
         let key = if is_shared { self.engine.keys.overflow(limiter) } else { key };
-        let usage = self.usage(limiter, key, now);
-        let max = self.allowance(rule, request, &bearer, now);
+        let usage = self.usage(key, now);
+        let max = self.allowance(rule, request, now);
         Some(Count { limiter, key, max, cost, usage, is_shared })
     }
 
@@ -96,6 +103,21 @@ impl Overlay<'_> {
         decision
     }
 
+    /// Whether a request is an event of which nothing need be known but its counts.
+    pub(super) fn is_plain(&self, request: &Request, now: Moment) -> bool {
+        let Act::Event { kind, .. } = &request.act else { return false };
+        request.id.is_none()
+            && request.traits.is_none()
+            && self
+                .engine
+                .directory
+                .event(&self.engine.rules, *kind)
+                .is_none_or(EventRule::only_counts)
+            && self.ban_of(&request.subject, now).is_none()
+            && self.sighting(&request.subject, now).is_none()
+            && !self.is_script(&request.act)
+    }
+
     /// Whoever is trusted may open connections as they like; a proxy's are those
     /// of many.
     fn is_trusted(&self, subject: &Subject) -> bool {
@@ -108,12 +130,12 @@ impl Overlay<'_> {
         if self.is_script(&request.act) {
             return self.violate(request, &Broken::new(ViolationType::NON_BROWSER), now);
         }
-        let rule = self.engine.rules.event(kind);
+        let rule = self.engine.directory.event(&self.engine.rules, kind);
         let Some(index) = counts.iter().position(Count::exceeds) else {
             return self.pass(rule, request, counts, now);
         };
         let (passed, exceeded) = (&counts[..index], &counts[index]);
-        let limiter = self.engine.rules.limiter(exceeded.limiter);
+        let limiter = self.engine.directory.limiter(&self.engine.rules, exceeded.limiter);
         let mut decision = self.exceed(request, exceeded, limiter, now);
         let used_up = match self.engine.rules.counting.commit {
             Commit::InOrder => passed,
@@ -124,7 +146,7 @@ impl Overlay<'_> {
         let counted = used_up.iter().chain(itself).filter(|count| !is_peek(rule, count));
         decision.changes.extend(counted.map(|count| Change::Charge(count.charge(now.boot_ms))));
         decision.changes.extend(self.see(&request.subject, now));
-        decision.outcome.counts = counts[..=index].to_vec();
+        decision.outcome.counts = counts[..=index].into();
         decision
     }
 
@@ -136,7 +158,7 @@ impl Overlay<'_> {
         counts: &[Count],
         now: Moment,
     ) -> Decision {
-        let mut counts = counts.to_vec();
+        let mut counts = Counts::from(counts);
         for count in counts.iter_mut().filter(|count| is_peek(rule, count)) {
             // Asked, not counted: there is nothing to take back either.
             count.cost = 0;
@@ -163,8 +185,8 @@ impl Overlay<'_> {
         for limiter in rule.refunds.iter().filter_map(|limiter| rules.limiter(*limiter)) {
             let Some(bearer) = rules.counted(limiter.by, request) else { continue };
             let key = self.engine.keys.of(limiter.limiter, &bearer);
-            if self.usage(limiter.limiter, key, now).used > 0 {
-                changes.push(Change::ForgetWindow(limiter.limiter, key));
+            if self.usage(key, now).used > 0 {
+                changes.push(Change::ForgetWindow(key));
             }
         }
         let address = rules.counting.address(&request.subject);
@@ -180,7 +202,8 @@ impl Overlay<'_> {
 
     fn is_script(&self, act: &Act) -> bool {
         let Act::Event { kind, user_agent: Some(user_agent), .. } = act else { return false };
-        let asks = self.engine.rules.event(*kind).is_some_and(|rule| rule.browser);
+        let rule = self.engine.directory.event(&self.engine.rules, *kind);
+        let asks = rule.is_some_and(|rule| rule.browser);
         asks && !is_browser(user_agent)
     }
 

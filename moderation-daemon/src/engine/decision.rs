@@ -2,6 +2,8 @@
 
 use std::{net::IpAddr, sync::Arc};
 
+use smallvec::SmallVec;
+
 use super::{
     Account, Address, Ban, BanId, Bearer, Charge, Count, Factor, Key, Lease, LeaseId, Limit,
     Limiter, Offence, Penalty, PenaltyId, RequestId, Run, Score, ScoreKey, Severity, Traits,
@@ -46,7 +48,8 @@ pub enum Cause {
 }
 
 /// The limiters' answers to one event, in the order in which they were asked.
-pub type Counts = Vec<Count>;
+/// There are rarely more than two.
+pub type Counts = SmallVec<[Count; 2]>;
 
 /// What the caller is told.
 #[derive(Clone, Debug, PartialEq)]
@@ -75,11 +78,11 @@ pub struct Outcome {
 }
 
 impl Outcome {
-    pub(super) const fn allow() -> Self {
+    pub(super) fn allow() -> Self {
         Self {
             verdict: Verdict::Allow,
             cause: None,
-            counts: Vec::new(),
+            counts: Counts::new(),
             violation: None,
             ban: None,
             refusal: None,
@@ -221,7 +224,7 @@ pub enum Change {
     /// that say banned.
     Pardon(Bearer),
     /// All that a window counted was taken back.
-    ForgetWindow(Limiter, Key),
+    ForgetWindow(Key),
     /// A lease was given, for a request of that name.
     Lease(Lease, Option<RequestId>),
     /// A lease was renewed until a moment of the boot clock.

@@ -2,64 +2,188 @@
 //! It is keyed, so that nobody can choose whom to share a window with, and it
 //! says nothing about anybody to those who do not have the key.
 
-use std::{hash::Hasher as _, net::IpAddr};
+use std::{
+    hash::{Hash, Hasher},
+    net::IpAddr,
+};
 
-use siphasher::sip128::{Hasher128 as _, SipHasher13};
+use siphasher::sip::SipHasher13;
 
-use super::{Bearer, Limiter};
+use super::{Account, Bearer, Counting, Limiter, LimiterRule, Request, Rules, UserId};
 
-/// One limiter's count of one bearer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Key(u128);
+/// One limiter's count of one bearer: a digest and the limiter's number in this
+/// process. Of a million keys two have the same digest with a chance of one in
+/// thirty million, and then share a window.
+#[derive(Clone, Copy, Debug)]
+pub struct Key {
+    digest: u64,
+    limiter: u8,
+    /// Where a table had it last, so that it need not look again.
+    place: u32,
+}
+
+/// No table has been asked yet.
+const NOWHERE: u32 = u32::MAX;
+
+impl PartialEq for Key {
+    #[inline]
+    fn eq(&self, other: &Self) -> bool {
+        (self.digest, self.limiter) == (other.digest, other.limiter)
+    }
+}
+
+impl Eq for Key {}
+
+impl Hash for Key {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write_u64(self.digest);
+    }
+}
+
+impl Key {
+    pub(super) const fn new(digest: u64, limiter: u8) -> Self {
+        Self { digest, limiter, place: NOWHERE }
+    }
+
+    /// The limiter's number.
+    pub(super) const fn limiter(self) -> u8 {
+        self.limiter
+    }
+
+    pub(super) const fn digest(self) -> u64 {
+        self.digest
+    }
+
+    pub(super) const fn place(self) -> u32 {
+        self.place
+    }
+
+    pub(super) const fn at(self, place: u32) -> Self {
+        Self { place, ..self }
+    }
+
+    /// As it is kept.
+    pub(super) const fn bare(self) -> Self {
+        self.at(NOWHERE)
+    }
+}
 
 /// Makes keys.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Keys {
     seed: [u64; 2],
+    /// By the limiter's number and by what is counted, so that a key is one digest
+    /// of nothing but that.
+    seeds: Vec<[[u64; 2]; Kind::COUNT]>,
+}
+
+/// What is counted.
+#[derive(Clone, Copy, Debug)]
+enum Kind {
+    Everybody,
+    User,
+    Account,
+    V4,
+    V6,
+}
+
+impl Kind {
+    const COUNT: usize = Self::V6 as usize + 1;
 }
 
 impl Keys {
     /// The same seed makes the same keys.
-    pub const fn new(seed: [u64; 2]) -> Self {
-        Self { seed }
+    pub fn new(seed: [u64; 2]) -> Self {
+        let seeds = Limiter::all().map(|limiter| seeds_of(seed, limiter)).collect();
+        Self { seed, seeds }
+    }
+
+    /// What they are made with; a secret.
+    pub(super) const fn seed(&self) -> [u64; 2] {
+        self.seed
     }
 
     /// The key of one bearer.
     pub fn of(&self, limiter: Limiter, bearer: &Bearer) -> Key {
-        let mut hasher = self.begin(limiter);
         match bearer {
-            Bearer::User(user) => {
-                hasher.write_u8(1);
-                hasher.write(user.as_str().as_bytes());
-            }
+            Bearer::User(user) => self.of_user(limiter, user),
+            Bearer::Account(account) => self.of_account(limiter, account),
             Bearer::Address(address) => {
                 let prefix = address.prefix();
-                hasher.write(&[2, prefix.prefix_len()]);
-                match prefix.addr() {
-                    IpAddr::V4(ip) => hasher.write(&ip.octets()),
-                    IpAddr::V6(ip) => hasher.write(&ip.octets()),
-                }
-            }
-            Bearer::Account(account) => {
-                hasher.write_u8(3);
-                hasher.write(account.as_bytes());
+                self.of_ip(limiter, prefix.addr(), prefix.prefix_len())
             }
         }
-        Key(hasher.finish128().as_u128())
+    }
+
+    /// The key of whomever a limiter counts for a request; `None`: nobody.
+    #[inline]
+    pub(super) fn counted(
+        &self,
+        rule: &LimiterRule,
+        rules: &Rules,
+        request: &Request,
+    ) -> Option<Key> {
+        let (limiter, subject) = (rule.limiter, &request.subject);
+        rule.by.one_of(
+            || subject.user().map(|user| self.of_user(limiter, user)),
+            || request.account.as_ref().map(|account| self.of_account(limiter, account)),
+            || {
+                let Counting { v6_bits, .. } = rules.counting;
+                Some(self.of_ip(limiter, rules.counting.ip(subject)?, v6_bits.min(128)))
+            },
+        )
+    }
+
+    fn of_user(&self, limiter: Limiter, user: &UserId) -> Key {
+        self.digest(limiter, Kind::User, user.as_str().as_bytes())
+    }
+
+    fn of_account(&self, limiter: Limiter, account: &Account) -> Key {
+        self.digest(limiter, Kind::Account, account.as_bytes())
+    }
+
+    /// Of an IPv6 address, its first so many bits.
+    #[inline]
+    fn of_ip(&self, limiter: Limiter, ip: IpAddr, v6_bits: u8) -> Key {
+        match ip {
+            IpAddr::V4(ip) => self.digest(limiter, Kind::V4, &ip.octets()),
+            IpAddr::V6(ip) => {
+                let mut bytes = [v6_bits; 17];
+                let beyond = u128::MAX.checked_shr(v6_bits.into()).unwrap_or(0);
+                bytes[..16].copy_from_slice(&(ip.to_bits() & !beyond).to_be_bytes());
+                self.digest(limiter, Kind::V6, &bytes)
+            }
+        }
+    }
+
+    /// The keys of one bearer with all limiters.
+    pub fn all_of(&self, bearer: &Bearer) -> impl Iterator<Item = Key> {
+        Limiter::all().map(|limiter| self.of(limiter, bearer))
     }
 
     /// The key of all those who came when the table was full.
     pub fn overflow(&self, limiter: Limiter) -> Key {
-        Key(self.begin(limiter).finish128().as_u128())
+        self.digest(limiter, Kind::Everybody, &[])
     }
 
-    /// A custom limiter's number differs from start to start; its name does not.
-    fn begin(&self, limiter: Limiter) -> SipHasher13 {
-        let mut hasher = SipHasher13::new_with_keys(self.seed[0], self.seed[1]);
-        hasher.write(limiter.name().as_bytes());
-        hasher.write_u8(0xff);
-        hasher
+    #[inline]
+    fn digest(&self, limiter: Limiter, kind: Kind, bytes: &[u8]) -> Key {
+        let index = limiter.index();
+        let seeds = self.seeds.get(usize::from(index)).copied();
+        // One that was named after the engine was made.
+        let seeds = seeds.unwrap_or_else(|| seeds_of(self.seed, limiter));
+        let [first, second] = seeds[kind as usize];
+        Key::new(SipHasher13::new_with_keys(first, second).hash(bytes), index)
     }
+}
+
+/// A custom limiter's number differs from start to start; its name does not.
+fn seeds_of(seed: [u64; 2], limiter: Limiter) -> [[u64; 2]; Kind::COUNT] {
+    let hasher = SipHasher13::new_with_keys(seed[0], seed[1]);
+    std::array::from_fn(|kind| {
+        let kind = u8::try_from(kind).expect("there are few");
+        [0, 1].map(|half| hasher.hash(&[limiter.name().as_bytes(), &[0xff, kind, half]].concat()))
+    })
 }
 
 #[cfg(test)]
@@ -94,7 +218,7 @@ mod tests {
             }
         }
         let count = keys.len();
-        keys.sort_unstable();
+        keys.sort_unstable_by_key(|key| (key.digest, key.limiter));
         keys.dedup();
         assert_eq!(keys.len(), count);
     }

@@ -11,6 +11,7 @@ mod browser;
 mod circuit;
 mod decide;
 mod decision;
+mod directory;
 mod event;
 mod factor;
 mod key;
@@ -43,6 +44,7 @@ use std::{
 };
 
 use circuit::Circuit;
+use directory::Directory;
 use lease::Leases;
 use memory::Memory;
 use score::ScoreBook;
@@ -76,7 +78,7 @@ pub use subject::{
     Account, Address, Bearer, InvalidAddress, InvalidUserId, NoSubject, Subject, UserId,
 };
 pub use trust::{PrefixSet, Trust, Trusted};
-pub use window::{Charge, Count, Usage};
+pub use window::{BadSnapshot, Charge, Count, Pass, RestoredWindows, Shape, Usage, snapshot_seed};
 
 /// Now, by both clocks that matter: limits and leases must not jump when the
 /// wall clock is set, bans end at a time of day.
@@ -92,6 +94,7 @@ pub struct Moment {
 #[derive(Debug)]
 pub struct Engine {
     rules: Rules,
+    directory: Directory,
     trust: PrefixSet,
     keys: Keys,
     windows: Windows,
@@ -175,7 +178,8 @@ impl Engine {
             circuit: Circuit::new(rules.ban.max_per_minute),
             taken: Taken::default(),
             keys: Keys::new(seed),
-            windows: Windows::new(&rules.limiters),
+            windows: Windows::new(&rules),
+            directory: Directory::new(&rules),
             rules,
             trust,
             scores: ScoreBook::default(),
@@ -259,7 +263,7 @@ impl Engine {
             Change::Refunded(id) => self.answers.refunded(&id),
             Change::Score(key, score) => self.scores.put(key, score),
             Change::ForgetScore(key) => self.scores.remove(&key),
-            Change::ForgetWindow(_, key) => self.windows.forget(key),
+            Change::ForgetWindow(key) => self.windows.forget(key),
             Change::Pardon(bearer) => self.pardon(&bearer),
             // A violation is a record, of which the engine keeps the score; the
             // memory has noted the others.
@@ -311,11 +315,38 @@ impl Engine {
 
     /// Forgets what is over, and returns the bans that have run out.
     pub fn expire(&mut self, now: Moment) -> Vec<Arc<Ban>> {
-        self.windows.expire(now.boot_ms);
+        self.windows.sweep(now.boot_ms);
         self.leases.expire(now.boot_ms);
         self.answers.expire(now.boot_ms);
         self.memory.expire(&self.rules, now.unix_ms);
         self.bans.expire(now.unix_ms)
+    }
+
+    /// The head of a file of windows. `boot` tells this boot of the host from
+    /// others. From now on what is forgotten early is written down as such.
+    pub fn windows_head(&mut self, boot: &str) -> Vec<u8> {
+        self.windows.file_head(self.keys.seed(), boot)
+    }
+
+    /// Appends the next windows of a pass to a file of windows, after looking at up
+    /// to `most` of them.
+    pub fn write_windows(&mut self, pass: &mut Pass, most: usize, now: Moment, into: &mut Vec<u8>) {
+        self.windows.write(pass, most, now, into);
+    }
+
+    /// Takes over what an earlier life wrote down, for an engine with that life's
+    /// seed.
+    ///
+    /// # Errors
+    ///
+    /// If nothing of it can be read, or the seed is another.
+    pub fn restore_windows(
+        &mut self,
+        bytes: &[u8],
+        boot: &str,
+        now: Moment,
+    ) -> Result<RestoredWindows, BadSnapshot> {
+        self.windows.restore(bytes, (self.keys.seed(), boot), now)
     }
 
     /// Replaces the set of prefixes that are never banned.

@@ -9,11 +9,12 @@ use std::{
 };
 
 use super::{
-    Author, Ban, BanId, BanIndex, BanRefusal, Bearer, Change, Charge, Decision, Engine, Key, Lease,
-    LeaseId, Limiter, Moment, PenaltyId, Prefix, Remembered, RequestId, Score, ScoreKey, Subject,
-    Usage, UserId, ViolationType,
+    Author, Ban, BanId, BanIndex, BanRefusal, Bearer, Change, Charge, Count, Decision, Engine, Key,
+    Lease, LeaseId, Moment, Outcome, PenaltyId, Prefix, Remembered, Request, RequestId, Score,
+    ScoreKey, Subject, Usage, UserId, ViolationType,
     ban::longest,
     memory::{Memory, View},
+    window::Fresh,
 };
 
 /// See the module.
@@ -21,10 +22,8 @@ use super::{
 pub struct Overlay<'e> {
     pub(super) engine: &'e Engine,
     changes: Vec<Change>,
-    /// What the batch counted, less what it took back.
-    charges: HashMap<Key, i64>,
-    /// Windows of which only what is in `charges` counts.
-    emptied: HashSet<Key>,
+    /// What the batch counted.
+    counted: Fresh,
     memory: Memory,
     /// Whose answers of before are no longer remembered.
     pardoned: HashSet<Bearer>,
@@ -66,8 +65,7 @@ impl<'e> Overlay<'e> {
         Self {
             engine,
             changes: Vec::new(),
-            charges: HashMap::new(),
-            emptied: HashSet::new(),
+            counted: Fresh::default(),
             memory: Memory::over(&engine.memory),
             pardoned: HashSet::new(),
             scores: HashMap::new(),
@@ -83,20 +81,50 @@ impl<'e> Overlay<'e> {
         }
     }
 
+    /// Judges a request, and lays the decision over the engine. What most requests
+    /// are, an event that nothing stands in the way of, goes a shorter way to the
+    /// same end as [`Overlay::decide`] and [`Overlay::push`].
+    pub fn judge(&mut self, request: &Request, now: Moment) -> Outcome {
+        let counts = self.counts(request, now);
+        if !self.is_plain(request, now) || counts.iter().any(Count::exceeds) {
+            return self.judge_at_length(request, &counts, now);
+        }
+        for count in &counts {
+            self.charge(&count.charge(now.boot_ms));
+        }
+        Outcome { counts, ..Outcome::allow() }
+    }
+
+    #[cold]
+    fn judge_at_length(&mut self, request: &Request, counts: &[Count], now: Moment) -> Outcome {
+        let decision = self.decide(request, counts, now);
+        self.push(&decision);
+        decision.outcome
+    }
+
     /// Lays a decision's changes over the engine, so that the next one sees
     /// them.
     pub fn push(&mut self, decision: &Decision) {
         for change in &decision.changes {
-            self.lay(change);
+            self.record(change.clone());
         }
-        self.changes.extend(decision.changes.iter().cloned());
+    }
+
+    /// Counts; what is counted is told in the end, see [`Overlay::into_changes`].
+    #[inline]
+    fn charge(&mut self, charge: &Charge) {
+        let charge = self.counted.charge(&self.engine.windows, charge);
+        self.changes.extend(charge.map(Change::Charge));
     }
 
     fn lay(&mut self, change: &Change) {
         self.memory.note(Some(&self.engine.memory), change, &self.engine.rules);
         match change {
-            Change::Charge(charge) => self.add_to(charge.key, signed(charge.cost)),
-            Change::Refund(charge) => self.add_to(charge.key, -signed(charge.cost)),
+            Change::Charge(charge) => self.charge(charge),
+            Change::Refund(charge) => {
+                let sum = self.counted.refund(&self.engine.windows, charge);
+                self.changes.extend(sum.map(Change::Charge));
+            }
             Change::Refunded(id) => {
                 if let Some(answer) = self.answer(id) {
                     let answer = Remembered { charged_at_boot_ms: None, ..answer.clone() };
@@ -116,7 +144,7 @@ impl<'e> Overlay<'e> {
                     self.fresh_scores -= usize::from(known);
                 }
             }
-            Change::ForgetWindow(_, key) => self.forget_window(*key),
+            Change::ForgetWindow(key) => self.forget_window(*key),
             Change::Pardon(bearer) => self.forgive(bearer),
             // A record, or for the memory.
             Change::Violation(_)
@@ -164,15 +192,15 @@ impl<'e> Overlay<'e> {
                 self.lay(&Change::ForgetScore(key));
             }
         }
-        let keys: Vec<_> = self.engine.keys_of(bearer).collect();
-        keys.into_iter().for_each(|key| self.forget_window(key));
+        let engine = self.engine;
+        engine.keys_of(bearer).for_each(|key| self.forget_window(key));
         self.answers.retain(|_, answer| !answer.outcome.is_held_against(bearer));
         self.pardoned.insert(bearer.clone());
     }
 
     fn forget_window(&mut self, key: Key) {
-        self.charges.remove(&key);
-        self.emptied.insert(key);
+        let sum = self.counted.forget(&self.engine.windows, key);
+        self.changes.extend(sum.map(Change::Charge));
     }
 
     /// What is remembered about people.
@@ -184,43 +212,33 @@ impl<'e> Overlay<'e> {
         self.memory.next_penalty
     }
 
-    /// Everything that was decided, for the store and for [`Engine::apply`].
+    /// Everything that was decided, for the store and for [`Engine::apply`]. What was
+    /// counted for one key is one change.
     pub fn into_changes(self) -> Vec<Change> {
-        self.changes
+        let Self { mut changes, counted, .. } = self;
+        changes.extend(counted.into_sums().into_iter().map(Change::Charge));
+        changes
     }
 
-    /// What is used up of a limit. All of a batch happens at one moment, so what
-    /// it counted is a sum.
-    pub(super) fn usage(&self, limiter: Limiter, key: Key, now: Moment) -> Usage {
-        let mut usage = self.engine.windows.usage(limiter, key, now.boot_ms);
-        if self.emptied.contains(&key) {
-            let window_ms = self.engine.rules.limiter(limiter).map_or(0, |it| it.limit.window_ms);
-            usage = Usage { used: 0, frees_at_boot_ms: now.boot_ms.saturating_add(window_ms) };
-        }
-        let fresh = self.charges.get(&key).copied().unwrap_or(0);
-        Usage { used: usage.used.saturating_add_signed(fresh), ..usage }
+    /// What is used up of a limit.
+    #[inline]
+    pub(super) fn usage(&self, key: Key, now: Moment) -> Usage {
+        self.counted.usage(&self.engine.windows, key, now.boot_ms)
     }
 
     /// Whether a window has its place.
     pub(super) fn knows(&self, key: Key) -> bool {
-        self.charges.contains_key(&key) || self.engine.windows.knows(key)
+        self.counted.knows(key) || self.engine.windows.knows(key)
     }
 
     /// An upper bound: a key that is in both counts twice.
     pub(super) fn windows_at_most(&self) -> usize {
-        self.engine.windows.len() + self.charges.len()
-    }
-
-    fn add_to(&mut self, key: Key, cost: i64) {
-        let sum = self.charges.entry(key).or_default();
-        *sum = sum.saturating_add(cost);
+        self.engine.windows.len() + self.counted.len()
     }
 
     /// Whether what was charged counts still, so that it can be taken back.
     pub(super) fn counts_still(&self, charge: &Charge, now: Moment) -> bool {
-        let is_fresh = charge.at_boot_ms == now.boot_ms && self.charges.contains_key(&charge.key);
-        let is_emptied = self.emptied.contains(&charge.key);
-        is_fresh || !is_emptied && self.engine.windows.counts(charge, now.boot_ms)
+        self.counted.counts(&self.engine.windows, charge, now.boot_ms)
     }
 
     pub(super) fn score(&self, key: &ScoreKey) -> Option<Score> {
@@ -349,6 +367,9 @@ impl<'e> Overlay<'e> {
     /// banned, whatever the index says.
     pub fn ban_of(&self, subject: &Subject, now: Moment) -> Option<&Arc<Ban>> {
         let (standing, fresh) = (&self.engine.bans, &self.bans);
+        if standing.is_empty() && fresh.is_empty() {
+            return None;
+        }
         let stands = |ban: &&Arc<Ban>| !self.lifted.contains(&ban.id);
         let user = subject.user();
         let ip = subject.ip().filter(|ip| !self.engine.trust.protects(*ip));
@@ -439,12 +460,10 @@ impl<'e> Overlay<'e> {
 
     pub(super) fn record(&mut self, change: Change) {
         self.lay(&change);
-        self.changes.push(change);
+        if !matches!(change, Change::Charge(_)) {
+            self.changes.push(change);
+        }
     }
-}
-
-fn signed(cost: u64) -> i64 {
-    i64::try_from(cost).unwrap_or(i64::MAX)
 }
 
 /// Which bans to lift.

@@ -4,6 +4,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
     sync::Arc,
 };
 
@@ -91,11 +92,16 @@ pub enum Mapped {
 impl Counting {
     /// The address of a subject at the width of limits and scores.
     pub fn address(&self, subject: &Subject) -> Option<Address> {
-        let ip = match self.mapped {
+        self.ip(subject).map(|ip| Address::new(ip, self.v6_bits))
+    }
+
+    /// The address of a subject as it is counted, at its full width.
+    #[inline]
+    pub(super) fn ip(&self, subject: &Subject) -> Option<IpAddr> {
+        match self.mapped {
             Mapped::Apart => subject.ip_as_given(),
             Mapped::AsIpv4 => subject.ip(),
-        };
-        ip.map(|ip| Address::new(ip, self.v6_bits))
+        }
     }
 }
 
@@ -113,6 +119,13 @@ pub struct EventRule {
     pub peeks: Vec<Limiter>,
     /// The limiters whose counts it takes back.
     pub refunds: Vec<Limiter>,
+}
+
+impl EventRule {
+    /// Whether it does nothing with limiters but count towards them.
+    pub(super) const fn only_counts(&self) -> bool {
+        self.peeks.is_empty() && self.refunds.is_empty()
+    }
 }
 
 /// One limiter.
@@ -154,6 +167,25 @@ pub enum By {
     AccountElseUser,
     /// The account.
     Account,
+}
+
+impl By {
+    /// Of three whom a request may name the one that is counted.
+    #[inline]
+    pub(super) fn one_of<T>(
+        self,
+        user: impl FnOnce() -> Option<T>,
+        account: impl FnOnce() -> Option<T>,
+        address: impl FnOnce() -> Option<T>,
+    ) -> Option<T> {
+        match self {
+            Self::Address => address(),
+            Self::User => user(),
+            Self::UserElseAccountElseAddress => user().or_else(account).or_else(address),
+            Self::AccountElseUser => account().or_else(user),
+            Self::Account => account(),
+        }
+    }
 }
 
 /// What a limiter counts.
@@ -487,13 +519,7 @@ impl Rules {
         let address = || self.counting.address(&request.subject).map(Bearer::Address);
         let user = || request.subject.user().cloned().map(Bearer::User);
         let account = || request.account.map(Bearer::Account);
-        match by {
-            By::Address => address(),
-            By::User => user(),
-            By::UserElseAccountElseAddress => user().or_else(account).or_else(address),
-            By::AccountElseUser => account().or_else(user),
-            By::Account => account(),
-        }
+        by.one_of(user, account, address)
     }
 
     /// Who a subject is: the user, or the address of a visitor without one.

@@ -33,25 +33,23 @@ fn scaled(max: u64, permille: u64) -> u64 {
 }
 
 impl Overlay<'_> {
-    /// What a limiter allows one bearer.
-    pub(super) fn allowance(
-        &self,
-        rule: &LimiterRule,
-        request: &Request,
-        bearer: &Bearer,
-        now: Moment,
-    ) -> u64 {
+    /// What a limiter allows whomever it counts for a request.
+    pub(super) fn allowance(&self, rule: &LimiterRule, request: &Request, now: Moment) -> u64 {
         let rules = &self.engine.rules;
         let tiered = rule.is_tiered.then(|| self.tier_max(request)).flatten();
         let mut max = tiered.unwrap_or(rule.limit.max);
+        if rules.adaptive.is_none() && !self.memory().has_penalties() {
+            return max;
+        }
+        let Some(bearer) = rules.counted(rule.by, request) else { return max };
         if rules.adaptive.is_some()
-            && let Bearer::User(user) = bearer
+            && let Bearer::User(user) = &bearer
         {
             let traits = self.traits(user, request.traits.as_ref());
             max = scaled(max, self.factor_with(user, &traits, now).map_or(ONE_PERMILLE, u64::from));
         }
         if self.memory().has_penalties() {
-            for permille in self.reductions(bearer, now) {
+            for permille in self.reductions(&bearer, now) {
                 max = scaled(max, u64::from(permille));
             }
         }

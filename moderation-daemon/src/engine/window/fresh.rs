@@ -1,0 +1,148 @@
+//! What a batch counted, laid over the windows of the engine, which it leaves as
+//! they are. All of a batch happens at one moment, so that what it counted for a
+//! key is a sum; only a key that something was taken back from has a window of
+//! its own here.
+
+use super::{Charge, Usage, Windows};
+use crate::engine::Key;
+
+/// Words of the filter in front of the sums.
+const WORDS: usize = 64;
+
+/// See the module.
+#[derive(Debug)]
+pub(in crate::engine) struct Fresh {
+    /// A bit for every key that has a sum, and for some others: most keys have none,
+    /// and that is seen here.
+    filter: [u64; WORDS],
+    /// What was counted for a key, at what it takes up.
+    sums: Vec<Charge>,
+    /// Keys that something was taken back from.
+    own: Option<Box<Windows>>,
+}
+
+impl Default for Fresh {
+    fn default() -> Self {
+        Self { filter: [0; WORDS], sums: Vec::new(), own: None }
+    }
+}
+
+impl Fresh {
+    #[inline]
+    pub(in crate::engine) fn usage(&self, windows: &Windows, key: Key, now_boot_ms: u64) -> Usage {
+        if let Some(own) = self.own_of(key) {
+            return own.usage(key, 0, now_boot_ms);
+        }
+        let fresh = self.place(key).map_or(0, |place| self.sums[place].cost);
+        windows.usage(key, fresh, now_boot_ms)
+    }
+
+    #[inline]
+    fn own_of(&self, key: Key) -> Option<&Windows> {
+        self.own.as_deref().filter(|own| own.knows(key))
+    }
+
+    const fn bit(key: Key) -> (usize, u64) {
+        let hash = key.digest();
+        ((hash >> 40) as usize % WORDS, 1 << (hash >> 50 & 63))
+    }
+
+    #[inline]
+    fn place(&self, key: Key) -> Option<usize> {
+        let (word, bit) = Self::bit(key);
+        if self.filter[word] & bit == 0 {
+            return None;
+        }
+        self.sums.iter().rposition(|sum| sum.key == key)
+    }
+
+    /// Whether the batch has counted for that key.
+    pub(in crate::engine) fn knows(&self, key: Key) -> bool {
+        self.place(key).is_some() || self.own_of(key).is_some()
+    }
+
+    /// For how many keys it has, at most.
+    #[inline]
+    pub(in crate::engine) fn len(&self) -> usize {
+        self.sums.len() + self.own.as_ref().map_or(0, |own| own.len())
+    }
+
+    /// Counts. What is a sum is told by [`Fresh::into_sums`]; returns what is not.
+    #[must_use]
+    #[inline]
+    pub(in crate::engine) fn charge(
+        &mut self,
+        windows: &Windows,
+        charge: &Charge,
+    ) -> Option<Charge> {
+        if let Some(own) = self.own.as_mut().filter(|own| own.knows(charge.key)) {
+            own.charge(charge);
+            return Some(*charge);
+        }
+        let cost = windows.weight(charge);
+        if let Some(place) = self.place(charge.key) {
+            let sum = &mut self.sums[place].cost;
+            *sum = sum.saturating_add(cost);
+        } else if cost > 0 {
+            let (word, bit) = Self::bit(charge.key);
+            self.filter[word] |= bit;
+            self.sums.push(Charge { cost, ..*charge });
+        }
+        None
+    }
+
+    /// The sums of all keys but those that something was taken back from.
+    pub(in crate::engine) fn into_sums(self) -> Vec<Charge> {
+        self.sums
+    }
+
+    /// Whether a charge counts still.
+    pub(in crate::engine) fn counts(
+        &self,
+        windows: &Windows,
+        charge: &Charge,
+        now_boot_ms: u64,
+    ) -> bool {
+        if let Some(own) = self.own_of(charge.key) {
+            return own.counts(charge, now_boot_ms);
+        }
+        let fresh = self.place(charge.key).map(|place| self.sums[place]);
+        fresh.is_some_and(|fresh| fresh.at_boot_ms == charge.at_boot_ms)
+            || windows.counts(charge, now_boot_ms)
+    }
+
+    /// Takes a charge back. Returns the key's sum, which is to be told before that
+    /// and is no longer a sum.
+    #[must_use]
+    pub(in crate::engine) fn refund(
+        &mut self,
+        windows: &Windows,
+        charge: &Charge,
+    ) -> Option<Charge> {
+        let (own, sum) = self.own(windows, charge.key);
+        own.refund(charge);
+        sum
+    }
+
+    /// Forgets all that was counted for a key. Returns its sum as
+    /// [`Fresh::refund`] does.
+    #[must_use]
+    pub(in crate::engine) fn forget(&mut self, windows: &Windows, key: Key) -> Option<Charge> {
+        let (own, sum) = self.own(windows, key);
+        own.forget(key);
+        sum
+    }
+
+    /// Windows in which the key's is its own, and its sum if it had one.
+    fn own(&mut self, windows: &Windows, key: Key) -> (&mut Windows, Option<Charge>) {
+        let sum = self.place(key).map(|place| self.sums.swap_remove(place));
+        let own = self.own.get_or_insert_with(|| Box::new(windows.like()));
+        if !own.knows(key) {
+            own.adopt(windows, key);
+        }
+        if let Some(sum) = &sum {
+            own.charge(sum);
+        }
+        (own, sum)
+    }
+}

@@ -1,0 +1,333 @@
+//! Counting beside a list of everything that ever happened.
+
+use proptest::prelude::*;
+
+use super::*;
+
+/// Everything that counted for one key, and when.
+#[derive(Clone, Debug, Default)]
+struct List(Vec<(u64, u64)>);
+
+impl List {
+    fn used(&self, window_ms: u64, now: u64) -> u64 {
+        let counts = |(at, _): &&(u64, u64)| at + window_ms > now;
+        self.0.iter().filter(counts).map(|(_, cost)| cost).sum()
+    }
+
+    fn frees_at(&self, window_ms: u64, now: u64) -> u64 {
+        let oldest = self.0.iter().map(|(at, _)| at + window_ms).filter(|end| *end > now).min();
+        oldest.unwrap_or(now + window_ms)
+    }
+}
+
+/// Time that passes before an event: where windows, ticks and pieces end, where
+/// numbers of 16 and of 32 bits begin anew, nothing, and much.
+fn any_wait(window_ms: u64) -> impl Strategy<Value = u64> {
+    let odd = vec![
+        0,
+        0,
+        0,
+        1,
+        window_ms - 1,
+        window_ms,
+        window_ms + 1,
+        window_ms / 95,
+        window_ms / 2,
+        2 * window_ms + 3,
+        1 << 16,
+        (1 << 16) - 1,
+        (1 << 32) - 1,
+        (1 << 32) - window_ms,
+        (1 << 32) + window_ms / 2,
+    ];
+    prop_oneof![prop::sample::select(odd), 0..window_ms / 8 + 1, 0..window_ms / 64 + 1]
+}
+
+fn any_shape() -> impl Strategy<Value = Shape> {
+    prop::sample::select(SHAPES.to_vec())
+}
+
+/// A shape, its limit, and a trace of waits and costs.
+fn any_trace() -> impl Strategy<Value = (Shape, u64, Vec<(u64, u64)>)> {
+    any_shape().prop_flat_map(|shape| {
+        let max = match shape {
+            Shape::Fixed { .. } => 9,
+            Shape::Log { max, .. } | Shape::Buckets { max, .. } => max,
+        };
+        let large = (max / 3).max(1);
+        let cost = prop_oneof![8 => Just(1_u64), 1 => 1..=3_u64, 2 => 1..=large, 1 => Just(max)];
+        let step = (any_wait(shape.window_ms()), cost);
+        (Just(shape), 1..=max, prop::collection::vec(step, 1..150))
+    })
+}
+
+proptest! {
+    /// What is let through never exceeds the limit, in whichever window.
+    #[test]
+    fn no_window_lets_more_through_than_the_limit((shape, max, trace) in any_trace()) {
+        let is_sliding = !matches!(shape, Shape::Fixed { .. });
+        let (mut windows, mut passed) = (windows(shape), List::default());
+        let mut now = BOOT_MS;
+        for (wait, cost) in trace {
+            now += wait;
+            let usage = windows.usage(key("anna"), 0, now);
+            if usage.used + cost <= max {
+                windows.charge(&charge(key("anna"), cost, now));
+                passed.0.push((now, cost));
+            }
+            if is_sliding {
+                let used = passed.used(shape.window_ms(), now);
+                prop_assert!(used <= max, "{used} of {max} in one window");
+                prop_assert!(windows.usage(key("anna"), 0, now).used >= used);
+            }
+        }
+    }
+
+    /// Nor is anybody held back for longer than a tick or a piece.
+    #[test]
+    fn what_has_left_the_window_by_more_than_a_step_does_not_count((shape, max, trace) in any_trace()) {
+        prop_assume!(!matches!(shape, Shape::Fixed { .. }));
+        let (mut windows, mut passed) = (windows(shape), List::default());
+        let (window_ms, slack_ms) = (shape.window_ms(), shape.slack_ms());
+        let mut now = BOOT_MS;
+        for (wait, cost) in trace {
+            now += wait;
+            let usage = windows.usage(key("anna"), 0, now);
+            let rounding = if shape.is_rounded() { 24 * 150 } else { 0 };
+            prop_assert!(usage.used <= passed.used(window_ms + slack_ms, now) + rounding);
+            if slack_ms == 0 && !shape.is_rounded() {
+                prop_assert_eq!(usage.used, passed.used(window_ms, now));
+                prop_assert_eq!(usage.frees_at_boot_ms, passed.frees_at(window_ms, now));
+            }
+            if usage.used + cost <= max {
+                windows.charge(&charge(key("anna"), cost, now));
+                passed.0.push((now, cost));
+            }
+        }
+    }
+
+    /// The moment at which something is free again is told to the millisecond.
+    #[test]
+    fn something_is_free_again_when_it_was_said_and_not_before((shape, max, trace) in any_trace()) {
+        let mut windows = windows(shape);
+        let mut now = BOOT_MS;
+        for (wait, cost) in trace {
+            now += wait;
+            let Usage { used, frees_at_boot_ms } = windows.usage(key("anna"), 0, now);
+            prop_assert!(frees_at_boot_ms > now);
+            prop_assert!(frees_at_boot_ms <= now + shape.window_ms() + shape.slack_ms());
+            if used > 0 {
+                prop_assert_eq!(windows.usage(key("anna"), 0, frees_at_boot_ms - 1).used, used);
+                prop_assert!(windows.usage(key("anna"), 0, frees_at_boot_ms).used < used);
+            }
+            if used + cost <= max {
+                windows.charge(&charge(key("anna"), cost, now));
+            }
+        }
+    }
+
+    /// Rejected events count too if somebody wants that: whoever goes on without a
+    /// pause is never let in again, whatever had to be forgotten of him.
+    #[test]
+    fn rejected_events_can_count_like_others((shape, max, trace) in any_trace()) {
+        prop_assume!(shape.slack_ms() == 0 && !shape.is_rounded());
+        prop_assume!(!matches!(shape, Shape::Fixed { .. }));
+        let (mut windows, mut all) = (windows(shape), List::default());
+        let mut now = BOOT_MS;
+        for (wait, cost) in trace {
+            now += wait;
+            let cost = cost.min(max);
+            let used = all.used(shape.window_ms(), now);
+            prop_assert_eq!(windows.usage(key("anna"), 0, now).used.min(max), used.min(max));
+            windows.charge(&charge(key("anna"), cost, now));
+            all.0.push((now, cost));
+        }
+    }
+
+    /// A charge that is taken back was never made, also when others came between.
+    #[test]
+    fn a_refund_undoes_a_charge((shape, max, trace) in any_trace(), index in any::<prop::sample::Index>()) {
+        let (mut with, mut without) = (windows(shape), windows(shape));
+        let index = index.index(trace.len());
+        let (mut now, mut refunded) = (BOOT_MS, None);
+        for (position, (wait, cost)) in trace.into_iter().enumerate() {
+            // A refund comes while the charge counts, from the same boot.
+            now += wait % shape.window_ms();
+            let (key, cost) = (key("anna"), cost.min(max));
+            let charge = charge(key, cost, now);
+            if with.usage(key, 0, now).used + cost > max {
+                continue;
+            }
+            with.charge(&charge);
+            if position == index {
+                refunded = Some(charge);
+            } else {
+                without.charge(&charge);
+            }
+        }
+        let Some(charge) = refunded else { return Ok(()) };
+        let counted = with.counts(&charge, now);
+        with.refund(&charge);
+        if let Shape::Fixed { .. } = shape {
+            // A window begins with its first event, also if that was taken back.
+            prop_assume!(with.usage(key("anna"), 0, now).used > 0);
+            prop_assume!(with.usage(key("anna"), 0, now).frees_at_boot_ms
+                == without.usage(key("anna"), 0, now).frees_at_boot_ms);
+        }
+        prop_assert_eq!(with.usage(key("anna"), 0, now), without.usage(key("anna"), 0, now));
+        prop_assert!(!with.counts(&charge, now) || !counted || with.usage(key("anna"), 0, now).used > 0);
+    }
+
+    /// A fixed window is that of express-rate-limit's memory store.
+    #[test]
+    fn a_fixed_window_is_that_of_express_rate_limit(
+        trace in prop::collection::vec((any_wait(60_000), 0_usize..3), 1..200),
+    ) {
+        let mut windows = windows(Shape::Fixed { window_ms: 60_000 });
+        let mut clients: [Option<(u64, u64)>; 3] = [None; 3];
+        let mut now = BOOT_MS;
+        for (wait, client) in trace {
+            now += wait;
+            let (total_hits, reset_time) = clients[client].get_or_insert((0, now + 60_000));
+            if *reset_time <= now {
+                (*total_hits, *reset_time) = (0, now + 60_000);
+            }
+            *total_hits += 1;
+            let key = key(["anna", "bert", "carl"][client]);
+            let before = windows.usage(key, 0, now);
+            windows.charge(&charge(key, 1, now));
+            prop_assert_eq!(before.used + 1, *total_hits);
+            prop_assert_eq!(before.frees_at_boot_ms, *reset_time);
+            let after = windows.usage(key, 0, now);
+            prop_assert_eq!((after.used, after.frees_at_boot_ms), (*total_hits, *reset_time));
+        }
+    }
+
+    /// It makes no difference where batches end, refunds and pardons included.
+    #[test]
+    fn a_batch_counts_as_one_by_one(
+        shape in any_shape(),
+        steps in prop::collection::vec((any_wait(1_000), 0_u8..12, 0_usize..3, 1_u64..4), 1..120),
+        batch in 2_usize..20,
+    ) {
+        let keys = ["anna", "bert", "carl"].map(key);
+        let (mut single, mut batched) = (windows(shape), windows(shape));
+        let (mut now, mut charges) = (BOOT_MS, Vec::<Charge>::new());
+        for steps in steps.chunks(batch) {
+            now += steps[0].0;
+            let mut fresh = Fresh::default();
+            let mut changes = Vec::new();
+            for (_, act, key, cost) in steps {
+                let key = keys[*key];
+                let usage = fresh.usage(&batched, key, now);
+                prop_assert_eq!(usage, single.usage(key, 0, now));
+                prop_assert_eq!(fresh.knows(key) || batched.knows(key), single.knows(key) || fresh.knows(key));
+                match act {
+                    0 => {
+                        let Some(index) = charges.iter().rposition(|charge| charge.key == key) else { continue };
+                        let charge = charges.remove(index);
+                        let counts = fresh.counts(&batched, &charge, now);
+                        prop_assert_eq!(counts, single.counts(&charge, now));
+                        if counts {
+                            changes.extend(fresh.refund(&batched, &charge).map(|sum| (2, sum)));
+                            single.refund(&charge);
+                            changes.push((0, charge));
+                        }
+                    }
+                    1 => {
+                        changes.extend(fresh.forget(&batched, key).map(|sum| (2, sum)));
+                        single.forget(key);
+                        charges.retain(|charge| charge.key != key);
+                        changes.push((1, charge(key, 0, now)));
+                    }
+                    _ => {
+                        let charge = charge(key, *cost, now);
+                        changes.extend(fresh.charge(&batched, &charge).map(|charge| (2, charge)));
+                        single.charge(&charge);
+                        charges.push(charge);
+                    }
+                }
+            }
+            let sums = fresh.into_sums().into_iter().map(|sum| (2, sum));
+            for (act, charge) in changes.into_iter().chain(sums) {
+                match act {
+                    0 => batched.refund(&charge),
+                    1 => batched.forget(charge.key),
+                    _ => batched.charge(&charge),
+                }
+            }
+        }
+        for key in keys {
+            prop_assert_eq!(single.usage(key, 0, now), batched.usage(key, 0, now));
+        }
+    }
+}
+
+#[test]
+fn a_clock_that_stands_still_or_goes_back_frees_nothing() {
+    for shape in SHAPES {
+        let mut windows = windows(shape);
+        let max = match shape {
+            Shape::Fixed { .. } => 9,
+            Shape::Log { max, .. } | Shape::Buckets { max, .. } => max,
+        };
+        windows.charge(&charge(key("anna"), max, BOOT_MS));
+        for now in [BOOT_MS, BOOT_MS, BOOT_MS - 1, BOOT_MS - shape.window_ms(), 0] {
+            assert!(windows.usage(key("anna"), 0, now).used >= max, "{shape:?} at {now}");
+        }
+        windows.charge(&charge(key("anna"), 1, BOOT_MS - 5));
+        assert!(windows.usage(key("anna"), 0, BOOT_MS).used >= max, "{shape:?}");
+    }
+}
+
+#[test]
+fn times_at_the_ends_of_the_clock_are_times_too() {
+    for shape in SHAPES {
+        let mut windows = windows(shape);
+        for now in [0, 1, u64::MAX - 1, u64::MAX] {
+            windows.charge(&charge(key("anna"), 1, now));
+            assert!(windows.usage(key("anna"), 0, now).used >= 1, "{shape:?} at {now}");
+        }
+    }
+}
+
+#[test]
+fn an_endless_window_and_an_endless_limit_are_counted() {
+    for (window_ms, max) in [(u64::MAX, 5), (u64::MAX, u64::MAX), (0, 5), (0, u64::MAX), (1, 300)] {
+        for shape in [
+            Shape::Fixed { window_ms },
+            Shape::Log { window_ms, max: max.min(49) },
+            Shape::Buckets { window_ms, max },
+        ] {
+            let mut windows = windows(shape);
+            windows.charge(&charge(key("anna"), 3, 1_000));
+            let used = windows.usage(key("anna"), 0, 1_000).used;
+            assert_eq!(used == 0, window_ms == 0, "{shape:?}: {used}");
+            windows.charge(&charge(key("anna"), u64::MAX, 1_000));
+            windows.refund(&charge(key("anna"), u64::MAX, 1_000));
+        }
+    }
+}
+
+#[test]
+fn a_charge_of_nothing_takes_no_place() {
+    let mut windows = windows(SHAPES[1]);
+    windows.charge(&charge(key("anna"), 0, BOOT_MS));
+    assert_eq!(windows.len(), 0);
+    let mut fresh = Fresh::default();
+    assert_eq!(fresh.charge(&windows, &charge(key("anna"), 0, BOOT_MS)), None);
+    assert_eq!(fresh.len(), 0);
+}
+
+#[test]
+fn a_limiter_that_is_off_counts_nothing() {
+    let mut windows = windows(SHAPES[1]);
+    let key = key_of(Limiter::MESSAGE_USER, "anna");
+    let charge = Charge { limiter: Limiter::MESSAGE_USER, key, cost: 1, at_boot_ms: BOOT_MS };
+    windows.charge(&charge);
+    windows.refund(&charge);
+    windows.forget(key);
+    assert_eq!((windows.len(), windows.knows(key)), (0, false));
+    assert_eq!(windows.usage(key, 0, BOOT_MS).used, 0);
+    assert!(!windows.counts(&charge, BOOT_MS));
+}

@@ -1,0 +1,110 @@
+//! Which keys have a place, and until when.
+
+use std::collections::HashMap;
+
+use proptest::prelude::*;
+
+use super::*;
+
+fn names(count: usize) -> Vec<Key> {
+    (0..count).map(|number| key(&format!("user {number}"))).collect()
+}
+
+proptest! {
+    /// Whatever comes and goes, each key has what it counted and nobody else's.
+    #[test]
+    fn every_key_keeps_its_own_count(
+        steps in prop::collection::vec((0_usize..600, 0_u8..10, 0_u64..900), 1..1_500),
+    ) {
+        let keys = names(600);
+        let mut windows = windows(Shape::Fixed { window_ms: 60_000 });
+        let mut model: HashMap<Key, (u64, u64)> = HashMap::new();
+        let mut now = BOOT_MS;
+        for (number, act, wait) in steps {
+            now += wait;
+            let key = keys[number];
+            match act {
+                0 => {
+                    windows.forget(key);
+                    model.remove(&key);
+                }
+                1 => windows.sweep(now),
+                _ => {
+                    windows.charge(&charge(key, 1, now));
+                    let (hits, ends) = model.entry(key).or_insert((0, 0));
+                    if *ends <= now {
+                        (*hits, *ends) = (0, now + 60_000);
+                    }
+                    *hits += 1;
+                }
+            }
+        }
+        for key in keys {
+            let want = model.get(&key).filter(|(_, ends)| *ends > now).map_or(0, |(hits, _)| *hits);
+            prop_assert_eq!(windows.usage(key, 0, now).used, want);
+        }
+        prop_assert!(windows.len() <= model.len());
+        windows.sweep(now + 60_000 + SWEEP_MS);
+        prop_assert_eq!(windows.len(), 0);
+    }
+}
+
+#[test]
+fn a_sweep_takes_what_is_over_within_a_minute_and_nothing_else() {
+    for shape in SHAPES {
+        let mut windows = Windows::of(vec![(LIMITER, shape)], 1_000_000);
+        let keys = names(5_000);
+        let (old, fresh) = keys.split_at(4_000);
+        let now = BOOT_MS + 10 * (shape.window_ms() + shape.slack_ms());
+        windows.sweep(BOOT_MS);
+        for key in old {
+            windows.charge(&charge(*key, 1, BOOT_MS));
+        }
+        for key in fresh {
+            windows.charge(&charge(*key, 1, now + SWEEP_MS));
+        }
+        windows.swept_at_boot_ms = Some(now);
+        for second in 1..=60 {
+            windows.sweep(now + second * 1_000);
+        }
+        assert_eq!(windows.len(), fresh.len(), "{shape:?}");
+        assert!(fresh.iter().all(|key| windows.usage(*key, 0, now + SWEEP_MS).used > 0));
+    }
+}
+
+#[test]
+fn a_sweep_looks_at_a_share_of_the_keys_only() {
+    let mut windows = Windows::of(vec![(LIMITER, SHAPES[0])], 1_000_000);
+    for key in names(6_000) {
+        windows.charge(&charge(key, 1, BOOT_MS));
+    }
+    windows.swept_at_boot_ms = Some(BOOT_MS + 60_000);
+    windows.sweep(BOOT_MS + 61_000);
+    assert_eq!(windows.len(), 5_900);
+    windows.bound = 6_000;
+    windows.sweep(BOOT_MS + 62_000);
+    assert!(windows.len() < 4_500, "it hurries when there is little room");
+}
+
+#[test]
+fn what_an_attack_made_grow_does_not_stay_grown() {
+    let mut windows = Windows::of(vec![(LIMITER, SHAPES[0])], 1_000_000);
+    for key in names(100_000) {
+        windows.charge(&charge(key, 1, BOOT_MS));
+    }
+    let grown = windows.small.capacity();
+    windows.sweep(BOOT_MS + 60_000 + SWEEP_MS);
+    assert_eq!(windows.len(), 0);
+    let left = windows.small.capacity();
+    assert!(left.0 <= grown.0 / 8 && left.1 == 0, "{grown:?} to {left:?}");
+}
+
+#[test]
+fn keys_are_spread_over_the_parts_of_the_index() {
+    let mut windows = Windows::of(vec![(LIMITER, SHAPES[0])], 1_000_000);
+    for key in names(25_600) {
+        windows.charge(&charge(key, 1, BOOT_MS));
+    }
+    let longest = windows.small.longest_shard();
+    assert!(longest < 160, "100 on average, {longest} in one");
+}
