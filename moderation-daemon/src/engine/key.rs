@@ -3,6 +3,7 @@
 //! says nothing about anybody to those who do not have the key.
 
 use std::{
+    fmt,
     hash::{Hash, Hasher},
     net::IpAddr,
 };
@@ -14,7 +15,7 @@ use super::{Account, Bearer, Counting, Limiter, LimiterRule, Request, Rules, Use
 /// One limiter's count of one bearer: a digest and the limiter's number in this
 /// process. Of a million keys two have the same digest with a chance of one in
 /// thirty million, and then share a window.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 pub struct Key {
     digest: u64,
     limiter: u8,
@@ -24,6 +25,12 @@ pub struct Key {
 
 /// No table has been asked yet.
 const NOWHERE: u32 = u32::MAX;
+
+impl fmt::Debug for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Key({} {:016x})", self.limiter, self.digest)
+    }
+}
 
 impl PartialEq for Key {
     #[inline]
