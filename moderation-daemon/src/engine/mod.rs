@@ -205,7 +205,7 @@ impl Engine {
 
     /// Takes over a lease of an earlier life; none if there is no limit now.
     fn take_lease(&mut self, id: LeaseId, bearer: Bearer, request: Option<RequestId>, now: Moment) {
-        let Some(rule) = self.rules.concurrency else { return };
+        let Some(rule) = self.rules.concurrency else { return self.leases.decline(id) };
         let ends_at_boot_ms = now.boot_ms.saturating_add(rule.lease_ms);
         let lease = Lease { id, bearer, ends_at_boot_ms };
         if let Some(request) = request {
@@ -281,6 +281,12 @@ impl Engine {
         self.leases.expire(now.boot_ms);
         self.answers.expire(now.boot_ms);
         self.bans.expire(now.unix_ms)
+    }
+
+    /// The leases that have ended by themselves since the last call: nobody
+    /// gave them back.
+    pub fn take_lapsed_leases(&mut self) -> Vec<LeaseId> {
+        self.leases.take_lapsed()
     }
 
     /// Replaces the set of prefixes that are never banned.

@@ -418,6 +418,7 @@ impl Task {
             touched.extend(ban.prefix);
         }
         self.enforcer.project(touched);
+        self.end_leases().await?;
         self.board.set_size(self.engine.size());
         self.watch_circuit(clock::now());
         if self.ticks.is_multiple_of(LOOK_FOR_LAPSED_EVERY_TICKS) {
@@ -487,6 +488,19 @@ impl Task {
         self.violations_since_prune = 0;
         if let Err(error) = pruned {
             self.store_failed(&error, "old records were not removed");
+        }
+        Ok(())
+    }
+
+    /// Rids the store of leases that nobody gave back. One whose row stays
+    /// nevertheless comes to life once more after a restart, for one lifetime.
+    async fn end_leases(&mut self) -> Result<(), StoreLost> {
+        let lapsed = self.engine.take_lapsed_leases();
+        if lapsed.is_empty() {
+            return Ok(());
+        }
+        if let Err(error) = self.with_store(move |store| store.end_leases(&lapsed)).await? {
+            self.store_failed(&error, "leases that are over were not removed");
         }
         Ok(())
     }

@@ -3,6 +3,7 @@
 //! it back after a start; it decides nothing.
 
 mod imports;
+mod leases;
 mod penalties;
 mod read;
 mod schema;

@@ -7,7 +7,7 @@ use std::{
 
 use rusqlite::{Connection, Row, params};
 
-use super::{Allowed, Store, StoreError, sql_ms};
+use super::{Allowed, Store, StoreError, leases, sql_ms};
 use crate::engine::{
     Author, Ban, BanId, Bearer, Cause, Outcome, Restored, Score, ScoreKey, Severity, ViolationType,
 };
@@ -35,7 +35,7 @@ impl Skipped {
 }
 
 impl Store {
-    /// What an engine goes on with: active bans, scores, and the ids of
+    /// What an engine goes on with: active bans, scores, leases, and the ids of
     /// requests that broke a rule within `request_id_ms`; and what could not be
     /// read because its violation type is not known. Bans hold all the same.
     ///
@@ -54,6 +54,7 @@ impl Store {
             scores: scores(connection, &mut skipped)?,
             answers: answers(connection, now_ms.saturating_sub(request_id_ms), &mut skipped)?,
             last_ban: last_ban(connection)?,
+            leases: leases::all(connection)?,
             ..Restored::default()
         };
         Ok((restored, skipped))
@@ -168,7 +169,10 @@ fn active_bans(connection: &Connection, now_ms: u64) -> Result<Vec<Ban>, StoreEr
     Ok(bans)
 }
 
-fn column<T: rusqlite::types::FromSql>(row: &Row<'_>, index: usize) -> Result<T, StoreError> {
+pub(super) fn column<T: rusqlite::types::FromSql>(
+    row: &Row<'_>,
+    index: usize,
+) -> Result<T, StoreError> {
     row.get(index).map_err(|error| StoreError::Read("a row", error))
 }
 
@@ -203,8 +207,18 @@ fn ban(row: &Row<'_>) -> Result<Ban, StoreError> {
     })
 }
 
+/// The inverse of the two columns that name a bearer; an account is none that
+/// is written down.
+pub(super) fn bearer(kind: &str, name: &str) -> Result<Bearer, &'static str> {
+    match kind {
+        "user" => name.parse().map(Bearer::User).map_err(|_| "no user id"),
+        "address" => name.parse().map(Bearer::Address).map_err(|_| "no address"),
+        _ => Err("neither a user nor an address"),
+    }
+}
+
 /// The inverse of [`sql_ms`].
-fn unix_ms(value: i64) -> u64 {
+pub(super) fn unix_ms(value: i64) -> u64 {
     u64::try_from(value).unwrap_or(0)
 }
 
@@ -232,11 +246,7 @@ fn score(row: &Row<'_>, skipped: &mut Skipped) -> Result<Option<(ScoreKey, Score
     let name: String = column(row, 1)?;
     let violation: String = column(row, 2)?;
     let bad = |problem: &str| corrupt("scores", &format!("of {kind} for {violation}"), problem);
-    let bearer = if kind == "user" {
-        Bearer::User(name.parse().map_err(|_| bad("no user id"))?)
-    } else {
-        Bearer::Address(name.parse().map_err(|_| bad("no address"))?)
-    };
+    let bearer = bearer(&kind, &name).map_err(bad)?;
     let Some(kind) = skipped.known(&violation) else { return Ok(None) };
     let score = Score {
         points: column(row, 3)?,
@@ -284,6 +294,6 @@ fn last_ban(connection: &Connection) -> Result<BanId, StoreError> {
         .map_err(|error| StoreError::Read("the last ban's number", error))
 }
 
-fn corrupt(table: &'static str, id: &str, problem: &str) -> StoreError {
+pub(super) fn corrupt(table: &'static str, id: &str, problem: &str) -> StoreError {
     StoreError::Corrupt { table, id: id.to_owned(), problem: problem.to_owned() }
 }

@@ -6,8 +6,8 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::engine::{
-    Author, Ban, BanId, Bearer, Cause, Change, EndPenalty, Factor, Lift, Limit, Limiter, Offence,
-    Outcome, Penalty, PenaltyKind, Score, ScoreKey, Severity, Traits, UserId, Violation,
+    Author, Ban, BanId, Bearer, Cause, Change, EndPenalty, Factor, Lease, Lift, Limit, Limiter,
+    Offence, Outcome, Penalty, PenaltyKind, Score, ScoreKey, Severity, Traits, UserId, Violation,
     ViolationType,
 };
 
@@ -265,6 +265,33 @@ fn penalties_and_what_is_known_about_users_are_written_down() {
                           seen_at_ms) FROM subjects";
     assert_eq!(one(subject), "anna pro 1 700 4 2 6");
     assert_eq!(one("SELECT group_concat(bearer) FROM scores"), "bert", "the other is pardoned");
+}
+
+#[test]
+fn leases_are_there_after_opening_again_unless_they_have_ended() {
+    let folder = folder();
+    let mut store = open(&folder);
+    let bearers = [
+        Bearer::User("anna".parse().expect("an id")),
+        Bearer::Address("2001:db8::/64".parse().expect("an address")),
+    ];
+    let lease = |id, bearer: &Bearer| Lease { id, bearer: bearer.clone(), ends_at_boot_ms: 7 };
+    let [anna, visitor] = &bearers;
+    store
+        .commit(&[
+            Change::Lease(lease(1, anna), Some("request 1".into())),
+            Change::Lease(lease(2, anna), None),
+            Change::Lease(lease(3, visitor), None),
+            Change::Lease(lease(4, visitor), None),
+            Change::Renew(1, 1_000),
+            Change::Release(2),
+        ])
+        .expect("a healthy disk");
+    store.end_leases(&[4, 99]).expect("a healthy disk");
+    drop(store);
+    let restored = open(&folder).restore(1_000, 600).expect("readable").0;
+    let want = [(1, anna.clone(), Some("request 1".into())), (3, visitor.clone(), None)];
+    assert_eq!(restored.leases, want);
 }
 
 #[test]

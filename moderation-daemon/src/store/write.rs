@@ -5,7 +5,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 use rusqlite::{Error, Transaction, params};
 
-use super::{Allowed, Store, StoreError, penalties, sql_ms, transaction};
+use super::{Allowed, Store, StoreError, leases, penalties, sql_ms, transaction};
 use crate::engine::{
     Ban, Bearer, Change, Lift, Score, ScoreKey, Severity, Violation, ViolationType,
 };
@@ -109,15 +109,16 @@ pub const fn is_durable(change: &Change) -> bool {
         | Change::EndPenalty(_)
         | Change::Offence(..)
         | Change::Traits(..)
-        | Change::Factor(..) => true,
-        Change::Charge(_)
+        | Change::Factor(..)
+        | Change::Lease(..)
+        | Change::Release(_) => true,
+        // A lease that is restored begins anew, whenever it was renewed.
+        Change::Renew(..)
+        | Change::Charge(_)
         | Change::Refund(_)
         | Change::Refunded(_)
         | Change::Repeat(_)
         | Change::BanCall(_)
-        | Change::Lease(..)
-        | Change::Renew(..)
-        | Change::Release(_)
         | Change::Seen(..)
         | Change::Answer(..) => false,
     }
@@ -136,14 +137,14 @@ fn write(to: &Transaction<'_>, change: &Change) -> Result<(), Error> {
         Change::Offence(bearer, offence) => penalties::write_offence(to, bearer, *offence),
         Change::Traits(user, traits, at) => penalties::write_traits(to, user, traits, *at),
         Change::Factor(user, factor) => penalties::write_factor(to, user, *factor),
+        Change::Lease(lease, request) => leases::write(to, lease, request.as_deref()),
+        Change::Release(id) => leases::end(to, *id),
         Change::Charge(_)
         | Change::Refund(_)
         | Change::Refunded(_)
         | Change::Repeat(_)
         | Change::BanCall(_)
-        | Change::Lease(..)
         | Change::Renew(..)
-        | Change::Release(_)
         | Change::Seen(..)
         | Change::Answer(..) => Ok(()),
     }
