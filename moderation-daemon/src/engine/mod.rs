@@ -112,8 +112,11 @@ pub struct Restored {
     pub answers: Vec<(RequestId, Outcome)>,
     /// The highest number that a ban ever had.
     pub last_ban: BanId,
-    /// Penalties that hold.
+    /// Penalties that nobody took back; ladders look at those that are over
+    /// too.
     pub penalties: Vec<Penalty>,
+    /// The highest number that a penalty ever had.
+    pub last_penalty: PenaltyId,
     /// How often somebody has been banned.
     pub offences: Vec<(Bearer, Offence)>,
     /// What is known about users.

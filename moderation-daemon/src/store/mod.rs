@@ -5,8 +5,10 @@
 mod imports;
 mod leases;
 mod penalties;
+mod prune;
 mod read;
 mod schema;
+mod totals;
 mod write;
 
 use std::{

@@ -7,7 +7,7 @@ use std::{
 
 use rusqlite::{Connection, Row, params};
 
-use super::{Allowed, Store, StoreError, leases, sql_ms};
+use super::{Allowed, Store, StoreError, leases, penalties, sql_ms};
 use crate::engine::{
     Author, Ban, BanId, Bearer, Cause, Outcome, Restored, Score, ScoreKey, Severity, ViolationType,
 };
@@ -35,9 +35,10 @@ impl Skipped {
 }
 
 impl Store {
-    /// What an engine goes on with: active bans, scores, leases, and the ids of
-    /// requests that broke a rule within `request_id_ms`; and what could not be
-    /// read because its violation type is not known. Bans hold all the same.
+    /// What an engine goes on with: active bans, penalties, scores, leases, what
+    /// is known about users, and the ids of requests that broke a rule within
+    /// `request_id_ms`; and what could not be read because its violation type is
+    /// not known. Bans and penalties hold all the same.
     ///
     /// # Errors
     ///
@@ -53,9 +54,12 @@ impl Store {
             bans: active_bans(connection, now_ms)?,
             scores: scores(connection, &mut skipped)?,
             answers: answers(connection, now_ms.saturating_sub(request_id_ms), &mut skipped)?,
-            last_ban: last_ban(connection)?,
+            last_ban: last_number(connection, "bans")?,
+            penalties: penalties::all(connection)?,
+            last_penalty: last_number(connection, "penalties")?,
+            offences: penalties::offences(connection)?,
             leases: leases::all(connection)?,
-            ..Restored::default()
+            ..penalties::users(connection)?
         };
         Ok((restored, skipped))
     }
@@ -195,16 +199,20 @@ fn ban(row: &Row<'_>) -> Result<Ban, StoreError> {
         score: column(row, 5)?,
         created_at_unix_ms: unix_ms(column(row, 6)?),
         expires_at_unix_ms: column::<Option<i64>>(row, 7)?.map(unix_ms),
-        by: match by.as_str() {
-            "rule" => Author::Rule,
-            name => Author::Operator(name.into()),
-        },
+        by: author(&by),
         with: column::<Option<i64>>(row, 10)?.map(unix_ms),
         review: column(row, 11)?,
         severity: severity
             .map(|name| Severity::from_name(&name).ok_or_else(|| bad("no severity")))
             .transpose()?,
     })
+}
+
+pub(super) fn author(name: &str) -> Author {
+    match name {
+        "rule" => Author::Rule,
+        name => Author::Operator(name.into()),
+    }
 }
 
 /// The inverse of the two columns that name a bearer; an account is none that
@@ -282,16 +290,16 @@ fn answers(
     Ok(answers)
 }
 
-/// The highest number that was ever given, pruned bans included.
-fn last_ban(connection: &Connection) -> Result<BanId, StoreError> {
+/// The highest number that was ever given, pruned rows included.
+fn last_number(connection: &Connection, table: &'static str) -> Result<u64, StoreError> {
     connection
         .query_row(
-            "SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'bans'",
-            [],
+            "SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = ?1",
+            [table],
             |row| row.get(0),
         )
         .map(unix_ms)
-        .map_err(|error| StoreError::Read("the last ban's number", error))
+        .map_err(|error| StoreError::Read("the last number of a table", error))
 }
 
 pub(super) fn corrupt(table: &'static str, id: &str, problem: &str) -> StoreError {

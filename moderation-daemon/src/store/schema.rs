@@ -8,6 +8,7 @@ pub(super) fn migrations() -> Migrations<'static> {
         M::up(BANS_VIOLATIONS_SCORES),
         M::up(BANS_OF_ANY_SHAPE),
         M::up(PENALTIES_AND_WHY),
+        M::up(VIOLATIONS_BY_BEARER),
     ])
 }
 
@@ -160,6 +161,13 @@ CREATE TABLE subjects (
     seen_at_ms     INTEGER NOT NULL DEFAULT 0
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX subjects_seen ON subjects (seen_at_ms);
+";
+
+/// Explaining asks for the violations of whoever bears them.
+const VIOLATIONS_BY_BEARER: &str = "
+CREATE INDEX violations_bearer ON violations (bearer, id) WHERE bearer IS NOT NULL;
+CREATE INDEX bans_user ON bans (user) WHERE user IS NOT NULL;
+CREATE INDEX bans_address ON bans (address) WHERE address IS NOT NULL;
 ";
 
 pub(super) fn import_migrations() -> Migrations<'static> {

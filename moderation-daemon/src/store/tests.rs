@@ -294,6 +294,131 @@ fn leases_are_there_after_opening_again_unless_they_have_ended() {
     assert_eq!(restored.leases, want);
 }
 
+fn penalty(id: u64, kind: PenaltyKind, ends_at_unix_ms: Option<u64>) -> Penalty {
+    Penalty {
+        id,
+        kind,
+        user: "anna".parse().ok(),
+        prefix: "192.0.2.7".parse().ok(),
+        violation: Some(ViolationType::LOGINS),
+        severity: Some(Severity::High),
+        reason: "the second time".to_owned(),
+        starts_at_unix_ms: 1_000,
+        ends_at_unix_ms,
+        by: Author::Operator("root".into()),
+        ended: None,
+    }
+}
+
+#[test]
+fn penalties_and_what_is_known_about_users_are_read_back() {
+    let folder = folder();
+    let [anna, bert]: [UserId; 2] = ["anna", "bert"].map(|name| name.parse().expect("an id"));
+    let visitor = Bearer::Address("2001:db8::/64".parse().expect("an address"));
+    let penalties = [
+        penalty(1, PenaltyKind::Warning { message: "please".into() }, None),
+        penalty(2, PenaltyKind::RemoveContent, None),
+        penalty(3, PenaltyKind::Reduce { factor_permille: 500 }, Some(9_000)),
+        penalty(4, PenaltyKind::Ban(7), Some(9_000)),
+        penalty(5, PenaltyKind::Suspension(8), None),
+    ];
+    let offence = Offence { level: 1.5, at_unix_ms: 3, has_grace: true };
+    let traits = Traits {
+        tier: Some("pro".into()),
+        role: Some("admin".into()),
+        created_at_unix_ms: Some(5),
+        email_verified: Some(false),
+        paying: Some(true),
+    };
+    let factor = Factor { permille: 700, at_unix_ms: 4, flagged: 2 };
+    let mut store = open(&folder);
+    let mut changes: Vec<_> =
+        penalties.iter().cloned().map(|it| Change::Penalty(Arc::new(it))).collect();
+    changes.extend([
+        Change::Penalty(Arc::new(penalty(6, PenaltyKind::RemoveContent, None))),
+        Change::EndPenalty(EndPenalty { penalty: 6, at_unix_ms: 5, by: "root".to_owned() }),
+        Change::Offence(Bearer::User(anna.clone()), offence),
+        Change::Offence(visitor.clone(), Offence { has_grace: false, ..offence }),
+        Change::Traits(anna.clone(), traits.clone(), 6),
+        Change::Factor(bert.clone(), factor),
+    ]);
+    store.commit(&changes).expect("a healthy disk");
+    drop(store);
+    let restored = open(&folder).restore(1_000, 600).expect("readable").0;
+    assert_eq!((restored.penalties, restored.last_penalty), (penalties.to_vec(), 6));
+    let plain = Offence { has_grace: false, ..offence };
+    assert_eq!(restored.offences, [(visitor, plain), (Bearer::User(anna.clone()), offence)]);
+    assert_eq!(restored.traits, [(anna, traits)]);
+    assert_eq!(restored.factors, [(bert, factor)]);
+}
+
+#[test]
+fn a_penalty_that_makes_no_sense_is_named() {
+    let folder = folder();
+    let mut store = open(&folder);
+    let one = Change::Penalty(Arc::new(penalty(1, PenaltyKind::Ban(7), None)));
+    store.commit(&[one]).expect("a healthy disk");
+    for sql in ["UPDATE penalties SET ban = NULL", "UPDATE penalties SET kind = 'exile'"] {
+        store.connection.execute(sql, []).expect("valid SQL");
+        let error = store.restore(0, 0).expect_err("no such penalty");
+        assert_eq!(error.to_string(), "penalties 1: no such kind");
+    }
+}
+
+#[test]
+fn totals_count_each_violation_of_whoever_bears_it() {
+    let folder = folder();
+    let mut store = open(&folder);
+    store.commit(&[violation(None, 500), violation(None, 900)]).expect("a healthy disk");
+    store.commit(&[violation(None, 700)]).expect("a healthy disk");
+    let sql = "SELECT concat_ws(' ', bearer_kind, bearer, type, count, points, first_at_ms,
+                      last_at_ms) FROM totals";
+    let row: String = store.connection.query_row(sql, [], |row| row.get(0)).expect("one row");
+    assert_eq!(row, "address 192.0.2.7 logins 3 3.0 500 900");
+}
+
+#[test]
+fn every_table_that_strangers_make_grow_is_bounded_by_age_and_by_number() {
+    let folder = folder();
+    let mut store = open(&folder);
+    let bearer = |i: u64| Bearer::User(format!("user {i}").parse().expect("an id"));
+    let mut changes = Vec::new();
+    for i in 0..20 {
+        let at_unix_ms = 1_000 + i;
+        let kinds = [
+            PenaltyKind::RemoveContent,
+            PenaltyKind::Reduce { factor_permille: 1 },
+            PenaltyKind::Ban(i),
+        ];
+        let kind = kinds[usize::try_from(i % 3).expect("it is small")].clone();
+        let ends = (i % 3 == 1).then_some(at_unix_ms);
+        changes.push(Change::Penalty(Arc::new(penalty(i + 1, kind, ends))));
+        changes
+            .push(Change::Offence(bearer(i), Offence { level: 1.0, at_unix_ms, has_grace: false }));
+        let user = format!("user {i}").parse().expect("an id");
+        changes.push(Change::Traits(user, Traits::default(), at_unix_ms));
+        let Change::Violation(one) = violation(None, at_unix_ms) else { unreachable!() };
+        let of_another = Violation { bearer: bearer(i), ..one.as_ref().clone() };
+        changes.push(Change::Violation(Arc::new(of_another)));
+    }
+    store.commit(&changes).expect("a healthy disk");
+    let counts = |store: &Store| {
+        ["violations", "totals", "offences", "subjects", "penalties"].map(|table| {
+            let sql = format!("SELECT count(*) FROM {table}");
+            store.connection.query_row(&sql, [], |row| row.get::<_, i64>(0)).expect("a number")
+        })
+    };
+    assert_eq!(counts(&store), [20; 5]);
+    store.prune(2_000, Duration::from_secs(3_600), 5).expect("a healthy disk");
+    let bans_that_hold = 6;
+    assert_eq!(counts(&store), [5, 5, 5, 5, 5 + bans_that_hold - 1]);
+    let newest = "SELECT group_concat(user) FROM (SELECT user FROM subjects ORDER BY seen_at_ms)";
+    let newest: String = store.connection.query_row(newest, [], |row| row.get(0)).expect("a row");
+    assert_eq!(newest, "user 15,user 16,user 17,user 18,user 19");
+    store.prune(10_000, Duration::from_secs(1), 5).expect("a healthy disk");
+    assert_eq!(counts(&store), [0, 0, 0, 0, bans_that_hold]);
+}
+
 #[test]
 fn only_the_owner_can_read_the_file() {
     let folder = folder();

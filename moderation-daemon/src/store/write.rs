@@ -1,11 +1,9 @@
 //! Writing decisions down: all of a batch in one transaction, or none.
 
-use std::time::Duration;
-
 use ipnet::IpNet;
 use rusqlite::{Error, Transaction, params};
 
-use super::{Allowed, Store, StoreError, leases, penalties, sql_ms, transaction};
+use super::{Allowed, Store, StoreError, leases, penalties, sql_ms, totals, transaction};
 use crate::engine::{
     Ban, Bearer, Change, Lift, Score, ScoreKey, Severity, Violation, ViolationType,
 };
@@ -55,43 +53,6 @@ impl Store {
                 .prepare_cached("DELETE FROM allowlist WHERE prefix = ?1")?
                 .execute([prefix.trunc().to_string()])
                 .map(|rows| rows > 0)
-        })
-    }
-
-    /// Forgets what is older than `retention`, and of violations and past bans
-    /// all but the last `max_records`. Active bans stay.
-    ///
-    /// # Errors
-    ///
-    /// [`StoreError::Commit`].
-    pub fn prune(
-        &mut self,
-        now_ms: u64,
-        retention: Duration,
-        max_records: u64,
-    ) -> Result<(), StoreError> {
-        let retention_ms = u64::try_from(retention.as_millis()).unwrap_or(u64::MAX);
-        let before = sql_ms(now_ms.saturating_sub(retention_ms));
-        let keep = i64::try_from(max_records).unwrap_or(i64::MAX);
-        transaction(&mut self.connection, |transaction| {
-            transaction.execute("DELETE FROM violations WHERE at_ms < ?1", [before])?;
-            transaction.execute(
-                "DELETE FROM violations WHERE id <= (SELECT max(id) FROM violations) - ?1",
-                [keep],
-            )?;
-            transaction.execute("DELETE FROM scores WHERE updated_at_ms < ?1", [before])?;
-            // Apart, so that each has its index.
-            transaction.execute(
-                "DELETE FROM bans WHERE lifted_at_ms IS NULL AND expires_at_ms < ?1",
-                [before],
-            )?;
-            transaction.execute("DELETE FROM bans WHERE lifted_at_ms < ?1", [before])?;
-            transaction.execute(
-                "DELETE FROM bans WHERE id <= (SELECT max(id) FROM bans) - ?1
-                     AND (lifted_at_ms IS NOT NULL OR expires_at_ms <= ?2)",
-                [keep, sql_ms(now_ms)],
-            )?;
-            Ok(())
         })
     }
 }
@@ -229,8 +190,8 @@ fn write_violation(to: &Transaction<'_>, violation: &Violation) -> Result<(), Er
         violation.details.as_deref(),
         violation.ban.map(sql_ms),
         violation.penalty.map(sql_ms),
-    ])
-    .map(drop)
+    ])?;
+    totals::add(to, violation)
 }
 
 fn write_ban(to: &Transaction<'_>, ban: &Ban) -> Result<(), Error> {

@@ -1,0 +1,27 @@
+//! How often who broke which rule, as sums that outlive the violations
+//! themselves when there are too many of those.
+
+use rusqlite::{Error, Transaction, params};
+
+use super::{sql_ms, write::bearer};
+use crate::engine::Violation;
+
+pub(super) fn add(to: &Transaction<'_>, violation: &Violation) -> Result<(), Error> {
+    let (kind, name) = bearer(&violation.bearer);
+    to.prepare_cached(
+        "INSERT INTO totals (bearer_kind, bearer, type, count, points, first_at_ms, last_at_ms)
+         VALUES (?1, ?2, ?3, 1, ?4, ?5, ?5)
+         ON CONFLICT (bearer_kind, bearer, type)
+         DO UPDATE SET count = count + 1, points = points + excluded.points,
+                       first_at_ms = min(first_at_ms, excluded.first_at_ms),
+                       last_at_ms = max(last_at_ms, excluded.last_at_ms)",
+    )?
+    .execute(params![
+        kind,
+        name,
+        violation.kind.name(),
+        violation.points,
+        sql_ms(violation.at_unix_ms),
+    ])
+    .map(drop)
+}
