@@ -23,4 +23,5 @@ pub mod clock;
 pub mod config;
 pub mod exit;
 pub mod metrics;
+pub mod pseudonym;
 pub mod telemetry;

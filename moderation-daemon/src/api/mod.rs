@@ -5,6 +5,7 @@
 mod admin;
 mod app;
 pub mod client;
+mod explain;
 mod import;
 mod input;
 mod kernel;
@@ -12,6 +13,7 @@ mod peer;
 mod problem;
 mod socket;
 pub(crate) mod view;
+mod words;
 
 use std::{sync::Arc, time::Duration};
 
@@ -61,7 +63,7 @@ pub fn app_routes(context: Context) -> Router {
 
 /// The routes of the operators' socket.
 pub fn admin_routes(context: Context) -> Router {
-    finish(admin::routes().merge(import::routes()), context)
+    finish(admin::routes().merge(import::routes()).merge(explain::routes()), context)
 }
 
 fn finish(routes: Router<Context>, context: Context) -> Router {

@@ -296,11 +296,15 @@ pub struct Log {
     pub level: LogLevel,
     /// text or json.
     pub format: LogFormat,
+    /// true: records of violations and exported logs hold keyed pseudonyms
+    /// instead of user ids. The key is the credential pseudonym-key, never a
+    /// part of this file.
+    pub pseudonyms: bool,
 }
 
 impl Default for Log {
     fn default() -> Self {
-        Self { level: LogLevel::Info, format: LogFormat::Text }
+        Self { level: LogLevel::Info, format: LogFormat::Text, pseudonyms: false }
     }
 }
 

@@ -70,6 +70,16 @@ pub(super) enum Command {
         #[arg(value_name = "IP|USER")]
         subject: String,
     },
+    /// Say what happened to an address or a user and why, with the violations
+    /// that led there
+    #[command(after_help = "Examples:\n  moderationctl explain 192.0.2.7\n  \
+                            moderationctl explain user:64b0c0ffee\n  \
+                            moderationctl explain '#42'")]
+    Explain {
+        /// An address, a user's id, or a ban's number behind a #
+        #[arg(value_name = "IP|USER|#BAN")]
+        subject: String,
+    },
     /// Show who is busy: connection attempts and handshakes by source, packets by
     /// reason; live on a terminal
     Top {

@@ -2,6 +2,7 @@
 //! works on the kernel itself and needs no daemon.
 
 mod command;
+mod explain;
 mod import;
 mod keep;
 mod live;

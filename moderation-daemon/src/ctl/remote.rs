@@ -51,6 +51,7 @@ impl Remote {
             Command::List { imports: true, .. } => self.list_imports(),
             Command::List { all, .. } => self.list(all),
             Command::Check { subject } => self.check(&subject),
+            Command::Explain { subject } => super::explain::run(self, &subject),
             Command::Allow(allow) => self.allow(allow),
             Command::Top { limit, once } => super::live::top(self, limit, once),
             Command::Watch { every, count } => super::live::watch(self, every, count),
@@ -143,7 +144,7 @@ impl Remote {
     }
 
     fn check(&mut self, subject: &str) -> anyhow::Result<()> {
-        let response = self.client.get(&format!("/v1/check?{}", check_query(subject)));
+        let response = self.client.get(&format!("/v1/check?{}", subject_query(subject)));
         let answer = self.success(response)?;
         Ok(self.output.show(&answer, |answer| {
             if answer["banned"] == true {
@@ -222,7 +223,7 @@ fn object<const N: usize>(fields: [(&str, Option<String>); N]) -> Value {
 
 /// An address as people or [`bans`] write it, or else a user, with or without
 /// `user:`.
-fn check_query(subject: &str) -> String {
+pub(super) fn subject_query(subject: &str) -> String {
     match subject.parse::<Prefix>() {
         // Of an IPv6 address the whole counts: one of a /64 may be allowed.
         Ok(prefix) => {
@@ -248,7 +249,7 @@ fn lift_query(target: &str) -> anyhow::Result<String> {
 }
 
 /// Percent-encoding (RFC 3986) of everything but unreserved characters.
-fn encoded(text: &str) -> String {
+pub(super) fn encoded(text: &str) -> String {
     text.bytes()
         .map(|byte| match byte {
             b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {
@@ -342,7 +343,7 @@ mod tests {
             ("user:anna", "user=anna"),
         ];
         for (subject, want) in cases {
-            assert_eq!(check_query(subject), want, "{subject}");
+            assert_eq!(subject_query(subject), want, "{subject}");
         }
     }
 

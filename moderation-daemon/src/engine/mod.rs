@@ -11,6 +11,7 @@ mod browser;
 mod circuit;
 mod decide;
 mod decision;
+mod dossier;
 mod event;
 mod factor;
 mod key;
@@ -47,6 +48,7 @@ pub use decision::{
     BanRefusal, Cause, Change, Counts, Decision, EndPenalty, Lift, Outcome, Remembered, Verdict,
     Violation,
 };
+pub use dossier::Dossier;
 pub use event::{Act, Cost, Request, RequestId};
 pub use factor::{Adaptive, Factor, Since, Traits};
 pub use key::{Key, Keys};

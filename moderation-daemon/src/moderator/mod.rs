@@ -21,8 +21,8 @@ use tokio::sync::{mpsc, oneshot};
 use crate::{
     clock,
     engine::{
-        Act, BanId, BanRefusal, Lease, LeaseId, LiftTarget, NewBan, Outcome, PrefixSet, Request,
-        Rules, Subject, Trust, Verdict, ViolationType,
+        Act, BanId, BanRefusal, Dossier, Lease, LeaseId, LiftTarget, NewBan, Outcome, PrefixSet,
+        Request, Rules, Subject, Trust, Verdict, ViolationType,
     },
     metrics::Metrics,
     network::Guards,
@@ -89,6 +89,7 @@ enum Command {
     Allow(Allowed, String, Reply<Result<bool, AllowlistFull>>),
     Disallow(IpNet, Reply<bool>),
     Sample(u32, Reply<()>),
+    Dossier(Subject, Reply<Dossier>),
 }
 
 /// What the task is made of.
@@ -226,6 +227,15 @@ impl Moderator {
     /// See [`Unavailable`].
     pub async fn disallow(&self, prefix: IpNet) -> Result<bool, Unavailable> {
         self.order(|reply| Command::Disallow(prefix, reply)).await
+    }
+
+    /// All that is known about a subject.
+    ///
+    /// # Errors
+    ///
+    /// See [`Unavailable`].
+    pub async fn dossier(&self, subject: Subject) -> Result<Dossier, Unavailable> {
+        self.order(|reply| Command::Dossier(subject, reply)).await
     }
 
     /// What can be read without asking the task.

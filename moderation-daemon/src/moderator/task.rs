@@ -265,6 +265,9 @@ impl Task {
                     self.enforcer.sample(every);
                     respond(reply, Ok(()));
                 }
+                Command::Dossier(subject, reply) => {
+                    respond(reply, Ok(self.engine.dossier(&subject, clock::now())));
+                }
                 command => batch.push(command),
             }
         }

@@ -2,6 +2,7 @@
 //! the operator's allowlist. It writes down what the engine decided and reads
 //! it back after a start; it decides nothing.
 
+mod explain;
 mod imports;
 mod leases;
 mod penalties;
@@ -23,9 +24,12 @@ use ipnet::IpNet;
 use rusqlite::{Connection, OpenFlags, Transaction};
 use rusqlite_migration::Migrations;
 
+pub use explain::{About, History, Total, ViolationRecord};
 pub use imports::{ImportStore, Place, Removal, Removed, RunMismatch, Slice};
 pub use read::{BanPage, BanRecord, Reader, Skipped};
 pub use write::is_durable;
+
+use crate::pseudonym::Names;
 
 /// What failed, and on what.
 #[derive(Debug, thiserror::Error)]
@@ -82,6 +86,8 @@ pub enum StoreError {
 #[derive(Debug)]
 pub struct Store {
     connection: Connection,
+    /// What users are called in records of violations.
+    names: Names,
     /// Two daemons on one database would give the same numbers to their bans.
     _lock: File,
 }
@@ -106,7 +112,13 @@ impl Store {
     /// See [`StoreError`].
     pub fn open(path: &Path) -> Result<Self, StoreError> {
         let (connection, lock) = open(path, &schema::migrations())?;
-        Ok(Self { connection, _lock: lock })
+        Ok(Self { connection, names: Names::default(), _lock: lock })
+    }
+
+    /// The same, with other names for users in records of violations from now
+    /// on; readers that are made of it look for these.
+    pub fn with_names(self, names: Names) -> Self {
+        Self { names, ..self }
     }
 
     /// A connection that only reads, beside this one.
@@ -119,7 +131,7 @@ impl Store {
         let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let connection = Connection::open_with_flags(path, flags).map_err(open)?;
         connection.busy_timeout(BUSY_TIMEOUT).map_err(open)?;
-        Ok(Reader::new(connection))
+        Ok(Reader::new(connection, self.names.clone()))
     }
 }
 

@@ -2,14 +2,18 @@
 
 use std::{
     collections::BTreeSet,
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use rusqlite::{Connection, Row, params};
 
 use super::{Allowed, Store, StoreError, leases, penalties, sql_ms};
-use crate::engine::{
-    Author, Ban, BanId, Bearer, Cause, Outcome, Restored, Score, ScoreKey, Severity, ViolationType,
+use crate::{
+    engine::{
+        Author, Ban, BanId, Bearer, Cause, Outcome, Restored, Score, ScoreKey, Severity,
+        ViolationType,
+    },
+    pseudonym::Names,
 };
 
 /// Rows that were not read because their violation type is not known: the
@@ -113,11 +117,19 @@ pub struct BanPage {
 
 /// A connection that only reads; clones share it.
 #[derive(Clone, Debug)]
-pub struct Reader(Arc<Mutex<Connection>>);
+pub struct Reader {
+    connection: Arc<Mutex<Connection>>,
+    pub(super) names: Names,
+}
 
 impl Reader {
-    pub(super) fn new(connection: Connection) -> Self {
-        Self(Arc::new(Mutex::new(connection)))
+    pub(super) fn new(connection: Connection, names: Names) -> Self {
+        Self { connection: Arc::new(Mutex::new(connection)), names }
+    }
+
+    /// A reader that panicked has changed nothing.
+    pub(super) fn lock(&self) -> MutexGuard<'_, Connection> {
+        self.connection.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Lists bans by number. Blocks: call it where that is allowed.
@@ -127,31 +139,35 @@ impl Reader {
     /// See [`StoreError`].
     pub fn bans(&self, page: BanPage) -> Result<Vec<BanRecord>, StoreError> {
         let read = |error| StoreError::Read("bans", error);
-        // A reader that panicked has changed nothing.
-        let connection = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let connection = self.lock();
         let mut query = connection
-            .prepare_cached(
-                "SELECT id, user, address, reason, violation, score, created_at_ms,
-                        expires_at_ms, blocks, by, with_ban, review, severity, lifted_at_ms,
-                        lifted_by
-                 FROM bans
+            .prepare_cached(&format!(
+                "SELECT {COLUMNS} FROM bans
                  WHERE id > ?1 AND (?2 OR (lifted_at_ms IS NULL
                                            AND (expires_at_ms IS NULL OR expires_at_ms > ?3)))
                  ORDER BY id LIMIT ?4",
-            )
+            ))
             .map_err(read)?;
         let page = params![sql_ms(page.after), page.all, sql_ms(page.now_ms), page.limit];
         let mut rows = query.query(page).map_err(read)?;
         let mut bans = Vec::new();
         while let Some(row) = rows.next().map_err(read)? {
-            bans.push(BanRecord {
-                ban: ban(row)?,
-                lifted_at_unix_ms: column::<Option<i64>>(row, 13)?.map(unix_ms),
-                lifted_by: column(row, 14)?,
-            });
+            bans.push(record(row)?);
         }
         Ok(bans)
     }
+}
+
+/// What [`record`] reads.
+pub(super) const COLUMNS: &str = "id, user, address, reason, violation, score, created_at_ms,
+     expires_at_ms, blocks, by, with_ban, review, severity, lifted_at_ms, lifted_by";
+
+pub(super) fn record(row: &Row<'_>) -> Result<BanRecord, StoreError> {
+    Ok(BanRecord {
+        ban: ban(row)?,
+        lifted_at_unix_ms: column::<Option<i64>>(row, 13)?.map(unix_ms),
+        lifted_by: column(row, 14)?,
+    })
 }
 
 fn active_bans(connection: &Connection, now_ms: u64) -> Result<Vec<Ban>, StoreError> {

@@ -166,6 +166,7 @@ CREATE INDEX subjects_seen ON subjects (seen_at_ms);
 /// Explaining asks for the violations of whoever bears them.
 const VIOLATIONS_BY_BEARER: &str = "
 CREATE INDEX violations_bearer ON violations (bearer, id) WHERE bearer IS NOT NULL;
+CREATE INDEX violations_ban ON violations (ban) WHERE ban IS NOT NULL;
 CREATE INDEX bans_user ON bans (user) WHERE user IS NOT NULL;
 CREATE INDEX bans_address ON bans (address) WHERE address IS NOT NULL;
 ";

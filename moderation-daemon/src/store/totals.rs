@@ -3,11 +3,11 @@
 
 use rusqlite::{Error, Transaction, params};
 
-use super::{sql_ms, write::bearer};
-use crate::engine::Violation;
+use super::{sql_ms, write::recorded};
+use crate::{engine::Violation, pseudonym::Names};
 
-pub(super) fn add(to: &Transaction<'_>, violation: &Violation) -> Result<(), Error> {
-    let (kind, name) = bearer(&violation.bearer);
+pub(super) fn add(to: &Transaction<'_>, violation: &Violation, names: &Names) -> Result<(), Error> {
+    let (kind, name) = recorded(&violation.bearer, names);
     to.prepare_cached(
         "INSERT INTO totals (bearer_kind, bearer, type, count, points, first_at_ms, last_at_ms)
          VALUES (?1, ?2, ?3, 1, ?4, ?5, ?5)

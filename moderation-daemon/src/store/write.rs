@@ -4,8 +4,9 @@ use ipnet::IpNet;
 use rusqlite::{Error, Transaction, params};
 
 use super::{Allowed, Store, StoreError, leases, penalties, sql_ms, totals, transaction};
-use crate::engine::{
-    Ban, Bearer, Change, Lift, Score, ScoreKey, Severity, Violation, ViolationType,
+use crate::{
+    engine::{Ban, Bearer, Change, Lift, Score, ScoreKey, Severity, Violation, ViolationType},
+    pseudonym::Names,
 };
 
 impl Store {
@@ -20,7 +21,7 @@ impl Store {
             return Ok(());
         }
         transaction(&mut self.connection, |transaction| {
-            changes.iter().try_for_each(|change| write(transaction, change))
+            changes.iter().try_for_each(|change| write(transaction, change, &self.names))
         })
     }
 
@@ -85,12 +86,12 @@ pub const fn is_durable(change: &Change) -> bool {
     }
 }
 
-fn write(to: &Transaction<'_>, change: &Change) -> Result<(), Error> {
+fn write(to: &Transaction<'_>, change: &Change, names: &Names) -> Result<(), Error> {
     match change {
         Change::Score(key, score) => write_score(to, key, *score),
         Change::ForgetScore(key) => forget_score(to, key),
         Change::Pardon(bearer) => forget_scores(to, bearer),
-        Change::Violation(violation) => write_violation(to, violation),
+        Change::Violation(violation) => write_violation(to, violation, names),
         Change::Ban(ban) => write_ban(to, ban),
         Change::Lift(lift) => write_lift(to, lift),
         Change::Penalty(penalty) => penalties::write(to, penalty),
@@ -156,8 +157,20 @@ fn forget_scores(to: &Transaction<'_>, of: &Bearer) -> Result<(), Error> {
         .map(drop)
 }
 
-fn write_violation(to: &Transaction<'_>, violation: &Violation) -> Result<(), Error> {
-    let (bearer_kind, bearer) = bearer(&violation.bearer);
+/// The same, for records that are to be kept.
+pub(super) fn recorded(of: &Bearer, names: &Names) -> (&'static str, String) {
+    let (kind, name) = bearer(of);
+    if kind == "user" { (kind, names.of(&name)) } else { (kind, name) }
+}
+
+fn write_violation(
+    to: &Transaction<'_>,
+    violation: &Violation,
+    names: &Names,
+) -> Result<(), Error> {
+    let (bearer_kind, bearer) = recorded(&violation.bearer, names);
+    // It says whose it is. Without it a retry after a crash counts again.
+    let request = violation.request.as_deref().filter(|_| !names.are_pseudonyms());
     let limit = violation.limiter.as_ref().map(|(_, limit)| limit);
     let max = limit.map(|limit| match &limit.shown.max {
         Some(text) => text.to_string(),
@@ -172,13 +185,13 @@ fn write_violation(to: &Transaction<'_>, violation: &Violation) -> Result<(), Er
     )?
     .execute(params![
         violation.kind.name(),
-        violation.user.as_ref().map(ToString::to_string),
+        violation.user.as_ref().map(|user| names.of(user.as_str())),
         violation.ip.map(|ip| ip.to_string()),
         violation.points,
         violation.previous,
         violation.total,
         violation.limiter.as_ref().map(|(limiter, _)| limiter.name()),
-        violation.request.as_deref(),
+        request,
         sql_ms(violation.at_unix_ms),
         bearer_kind,
         bearer,
@@ -191,7 +204,7 @@ fn write_violation(to: &Transaction<'_>, violation: &Violation) -> Result<(), Er
         violation.ban.map(sql_ms),
         violation.penalty.map(sql_ms),
     ])?;
-    totals::add(to, violation)
+    totals::add(to, violation, names)
 }
 
 fn write_ban(to: &Transaction<'_>, ban: &Ban) -> Result<(), Error> {
