@@ -88,6 +88,13 @@ impl Names {
         let (first, _) = digest.split_first_chunk().expect("it has 32 bytes");
         format!("p_{:016x}", u64::from_be_bytes(*first))
     }
+
+    /// The same for a name from a record, where it may be a pseudonym already.
+    pub fn recorded(&self, name: &str) -> String {
+        let digits = name.strip_prefix("p_").filter(|digits| digits.len() == 16);
+        let is_one = digits.is_some_and(|it| it.bytes().all(|byte| byte.is_ascii_hexdigit()));
+        if is_one { name.to_owned() } else { self.of(name) }
+    }
 }
 
 /// Without the key.
@@ -113,6 +120,8 @@ pub(crate) mod tests {
         assert_ne!(keyed().of("anna"), keyed().of("bert"));
         assert_ne!(keyed().of("anna"), Names::keyed(b"fedcba9876543210").of("anna"));
         assert_eq!(Names::default().of("anna"), "anna");
+        assert_eq!(keyed().recorded(&keyed().of("anna")), keyed().of("anna"));
+        assert_eq!(keyed().recorded("p_anna"), keyed().of("p_anna"));
     }
 
     #[test]

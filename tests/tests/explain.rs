@@ -50,3 +50,15 @@ fn a_ban_is_explained_with_each_violation_that_led_there_and_so_is_its_end() -> 
     assert!(explain(&daemon, "#99").is_err(), "there is no such ban");
     Ok(())
 }
+
+#[test]
+fn pseudonyms_without_a_key_are_refused_at_the_start() -> Result<()> {
+    if !need::root() {
+        return Ok(());
+    }
+    let error = daemon_without_kernel(json!({ "log": { "pseudonyms": true } }))
+        .expect_err("there is no credential");
+    let error = format!("{error:#}");
+    assert!(error.contains("log.pseudonyms needs the credential pseudonym-key"), "{error}");
+    Ok(())
+}

@@ -69,7 +69,7 @@ async fn banned_by(reader: &Reader, id: u64) -> Result<Subject, Problem> {
     Ok(Subject::new(ban.user, ban.prefix.map(|prefix| prefix.net().addr()))?)
 }
 
-async fn read<T: Send + 'static>(
+pub(super) async fn read<T: Send + 'static>(
     reader: &Reader,
     query: impl FnOnce(&Reader) -> Result<T, StoreError> + Send + 'static,
 ) -> Result<T, Problem> {

@@ -9,6 +9,7 @@ mod explain;
 mod import;
 mod input;
 mod kernel;
+mod librechat;
 mod peer;
 mod problem;
 mod socket;
@@ -63,7 +64,10 @@ pub fn app_routes(context: Context) -> Router {
 
 /// The routes of the operators' socket.
 pub fn admin_routes(context: Context) -> Router {
-    finish(admin::routes().merge(import::routes()).merge(explain::routes()), context)
+    finish(
+        admin::routes().merge(import::routes()).merge(explain::routes()).merge(librechat::routes()),
+        context,
+    )
 }
 
 fn finish(routes: Router<Context>, context: Context) -> Router {

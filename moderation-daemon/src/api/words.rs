@@ -195,6 +195,8 @@ pub(super) fn violation(one: &ViolationRecord) -> String {
     text += &format!(", {} → {}", one.previous, one.total);
     if let (Some(limiter), Some(max)) = (&one.limiter, &one.max) {
         let window = one.window_ms.map(|ms| format!(" in {}", span(ms))).unwrap_or_default();
+        // As JSON, where it may be a string.
+        let max = max.trim_matches('"');
         text += &format!(", more than {max}{window} ({limiter})");
     }
     if let Some(pending) = one.pending {

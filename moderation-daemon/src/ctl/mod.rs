@@ -5,6 +5,7 @@ mod command;
 mod explain;
 mod import;
 mod keep;
+mod librechat;
 mod live;
 mod output;
 mod own;

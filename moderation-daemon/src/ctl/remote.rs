@@ -6,7 +6,7 @@ use anyhow::{Context as _, bail};
 use serde_json::{Map, Value, json};
 
 use super::{
-    command::{Allow, Ban, Command},
+    command::{Allow, Ban, Command, Import},
     output::{Output, bans, field, list, table},
     own::OwnSessions,
 };
@@ -15,6 +15,7 @@ use crate::{
     engine::Prefix,
     exit::Unreachable,
     keeper::SourceFiles,
+    librechat::LogKeys,
 };
 
 /// A long list is not removed in an instant.
@@ -44,6 +45,13 @@ impl Remote {
                     self.lift_import(&source)?;
                 }
                 targets.iter().try_for_each(|target| self.lift(target))
+            }
+            Command::Import(Import { librechat: Some(folder), .. }) => {
+                super::librechat::import(self, &folder)
+            }
+            Command::Export { librechat, redis } => {
+                let keys = if redis { LogKeys::ByTypeAndUser } else { LogKeys::ByUser };
+                super::librechat::export(self, &librechat, keys)
             }
             Command::Import(import) => {
                 super::import::run(self, &import, &OwnSessions::find(&self.files))

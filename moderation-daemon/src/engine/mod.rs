@@ -26,6 +26,7 @@ mod profile;
 mod rule;
 mod score;
 mod subject;
+mod transfer;
 mod trust;
 mod window;
 

@@ -394,7 +394,7 @@ impl<'e> Overlay<'e> {
         bans
     }
 
-    fn record(&mut self, change: Change) {
+    pub(super) fn record(&mut self, change: Change) {
         self.lay(&change);
         self.changes.push(change);
     }

@@ -9,7 +9,9 @@
 mod board;
 mod enforce;
 mod import;
+mod librechat;
 mod pending;
+pub mod snapshot;
 mod task;
 mod view;
 
@@ -24,6 +26,7 @@ use crate::{
         Act, BanId, BanRefusal, Dossier, Lease, LeaseId, LiftTarget, NewBan, Outcome, PrefixSet,
         Request, Rules, Subject, Trust, Verdict, ViolationType,
     },
+    librechat::Record,
     metrics::Metrics,
     network::Guards,
     store::Allowed,
@@ -32,6 +35,7 @@ use crate::{
 pub use board::{Board, DriftSeen, Fill, KernelStatus};
 pub use enforce::Kernel;
 pub use import::{Added, Batch, ImportRefusal, Refused, SLICE};
+pub use librechat::TakenScore;
 pub use task::{Started, Stopper, start};
 pub use view::{BanView, Enforcement};
 
@@ -90,6 +94,8 @@ enum Command {
     Disallow(IpNet, Reply<bool>),
     Sample(u32, Reply<()>),
     Dossier(Subject, Reply<Dossier>),
+    TakeScores(Vec<TakenScore>, Reply<usize>),
+    TakeRecords(Vec<Record>, Reply<u64>),
 }
 
 /// What the task is made of.

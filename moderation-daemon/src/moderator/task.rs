@@ -268,6 +268,8 @@ impl Task {
                 Command::Dossier(subject, reply) => {
                     respond(reply, Ok(self.engine.dossier(&subject, clock::now())));
                 }
+                Command::TakeScores(scores, reply) => self.take_scores(scores, reply).await?,
+                Command::TakeRecords(records, reply) => self.take_records(records, reply).await?,
                 command => batch.push(command),
             }
         }
@@ -303,7 +305,7 @@ impl Task {
 
     /// Most batches break no rule: they do not wait for a disk, nor for the
     /// thread that does.
-    async fn commit(
+    pub(super) async fn commit(
         &mut self,
         changes: Vec<Change>,
     ) -> Result<Result<Vec<Change>, StoreError>, StoreLost> {
@@ -552,7 +554,7 @@ impl Task {
     }
 
     /// Runs `work` with the store where it may block, without a lock.
-    async fn with_store<T: Send + 'static>(
+    pub(super) async fn with_store<T: Send + 'static>(
         &mut self,
         work: impl FnOnce(&mut Store) -> T + Send + 'static,
     ) -> Result<T, StoreLost> {

@@ -131,7 +131,7 @@ impl Reader {
     }
 }
 
-fn rows<T>(
+pub(super) fn rows<T>(
     what: &'static str,
     connection: &Connection,
     sql: &str,

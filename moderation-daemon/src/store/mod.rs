@@ -5,6 +5,7 @@
 mod explain;
 mod imports;
 mod leases;
+mod librechat;
 mod penalties;
 mod prune;
 mod read;
@@ -26,6 +27,7 @@ use rusqlite_migration::Migrations;
 
 pub use explain::{About, History, Total, ViolationRecord};
 pub use imports::{ImportStore, Place, Removal, Removed, RunMismatch, Slice};
+pub use librechat::{Page, RecordRow, ScorePlace};
 pub use read::{BanPage, BanRecord, Reader, Skipped};
 pub use write::is_durable;
 

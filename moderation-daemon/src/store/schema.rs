@@ -8,7 +8,7 @@ pub(super) fn migrations() -> Migrations<'static> {
         M::up(BANS_VIOLATIONS_SCORES),
         M::up(BANS_OF_ANY_SHAPE),
         M::up(PENALTIES_AND_WHY),
-        M::up(VIOLATIONS_BY_BEARER),
+        M::up(RECORDS_TO_EXPLAIN_AND_EXPORT),
     ])
 }
 
@@ -74,7 +74,7 @@ ALTER TABLE bans ADD COLUMN blocks INTEGER NOT NULL DEFAULT 1 CHECK (blocks IN (
 const PENALTIES_AND_WHY: &str = "
 ALTER TABLE violations ADD COLUMN bearer_kind TEXT;
 ALTER TABLE violations ADD COLUMN bearer TEXT;
-ALTER TABLE violations ADD COLUMN max_shown TEXT;   -- the limit, as LibreChat's records tell it
+ALTER TABLE violations ADD COLUMN max_shown TEXT;   -- the limit, as LibreChat's records tell it, in JSON
 ALTER TABLE violations ADD COLUMN window_ms INTEGER;
 ALTER TABLE violations ADD COLUMN pending INTEGER;  -- generations that were running
 ALTER TABLE violations ADD COLUMN repeats INTEGER NOT NULL DEFAULT 0;
@@ -163,8 +163,13 @@ CREATE TABLE subjects (
 CREATE INDEX subjects_seen ON subjects (seen_at_ms);
 ";
 
-/// Explaining asks for the violations of whoever bears them.
-const VIOLATIONS_BY_BEARER: &str = "
+/// Explaining asks for the violations of whoever bears them; records that come
+/// from LibreChat keep what theirs said.
+const RECORDS_TO_EXPLAIN_AND_EXPORT: &str = "
+ALTER TABLE violations ADD COLUMN label TEXT;               -- what LibreChat calls the limiter
+ALTER TABLE violations ADD COLUMN window_shown REAL;        -- its window in minutes, if another
+ALTER TABLE violations ADD COLUMN imported_ban INTEGER;     -- whether it was a ban there
+ALTER TABLE violations ADD COLUMN imported_ban_ms INTEGER;  -- and for how long
 CREATE INDEX violations_bearer ON violations (bearer, id) WHERE bearer IS NOT NULL;
 CREATE INDEX violations_ban ON violations (ban) WHERE ban IS NOT NULL;
 CREATE INDEX bans_user ON bans (user) WHERE user IS NOT NULL;

@@ -3,11 +3,14 @@
 
 use rusqlite::{Error, Transaction, params};
 
-use super::{sql_ms, write::recorded};
-use crate::{engine::Violation, pseudonym::Names};
-
-pub(super) fn add(to: &Transaction<'_>, violation: &Violation, names: &Names) -> Result<(), Error> {
-    let (kind, name) = recorded(&violation.bearer, names);
+/// One violation more of a bearer, as records name it.
+pub(super) fn add(
+    to: &Transaction<'_>,
+    (bearer_kind, bearer): (&str, &str),
+    kind: &str,
+    points: f64,
+    at_ms: i64,
+) -> Result<(), Error> {
     to.prepare_cached(
         "INSERT INTO totals (bearer_kind, bearer, type, count, points, first_at_ms, last_at_ms)
          VALUES (?1, ?2, ?3, 1, ?4, ?5, ?5)
@@ -16,12 +19,6 @@ pub(super) fn add(to: &Transaction<'_>, violation: &Violation, names: &Names) ->
                        first_at_ms = min(first_at_ms, excluded.first_at_ms),
                        last_at_ms = max(last_at_ms, excluded.last_at_ms)",
     )?
-    .execute(params![
-        kind,
-        name,
-        violation.kind.name(),
-        violation.points,
-        sql_ms(violation.at_unix_ms),
-    ])
+    .execute(params![bearer_kind, bearer, kind, points, at_ms])
     .map(drop)
 }

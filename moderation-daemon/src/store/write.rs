@@ -173,15 +173,18 @@ fn write_violation(
     let request = violation.request.as_deref().filter(|_| !names.are_pseudonyms());
     let limit = violation.limiter.as_ref().map(|(_, limit)| limit);
     let max = limit.map(|limit| match &limit.shown.max {
-        Some(text) => text.to_string(),
+        // As JSON: LibreChat's records have a string where it came from the
+        // environment.
+        Some(text) => serde_json::Value::from(text.as_ref()).to_string(),
         None => limit.max.to_string(),
     });
     to.prepare_cached(
         "INSERT INTO violations
              (type, user, ip, points, previous, total, limiter, request_id, at_ms, bearer_kind,
-              bearer, max_shown, window_ms, pending, repeats, severity, details, ban, penalty)
+              bearer, max_shown, window_ms, pending, repeats, severity, details, ban, penalty,
+              window_shown)
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10,
-                 ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19)",
+                 ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20)",
     )?
     .execute(params![
         violation.kind.name(),
@@ -203,8 +206,10 @@ fn write_violation(
         violation.details.as_deref(),
         violation.ban.map(sql_ms),
         violation.penalty.map(sql_ms),
+        limit.and_then(|limit| limit.shown.window_minutes),
     ])?;
-    totals::add(to, violation, names)
+    let (at_ms, points) = (sql_ms(violation.at_unix_ms), violation.points);
+    totals::add(to, (bearer_kind, &bearer), violation.kind.name(), points, at_ms)
 }
 
 fn write_ban(to: &Transaction<'_>, ban: &Ban) -> Result<(), Error> {
