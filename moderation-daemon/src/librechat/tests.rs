@@ -157,7 +157,8 @@ mod property {
         let numbers = (any::<f64>(), any::<f64>(), any::<u32>(), any::<bool>());
         (0..TYPES.len(), "[a-f0-9:]{1,24}", numbers).prop_map(|(kind, user, numbers)| {
             let (previous, points, at, is_ban) = numbers;
-            let finite = |value: f64| if value.is_finite() { value } else { 1.0 };
+            // JavaScript prints no minus before nothing.
+            let finite = |value: f64| if value.is_finite() { value + 0.0 } else { 1.0 };
             let (previous, points) = (finite(previous), finite(points));
             let total = finite(previous + points);
             let is_concurrent = TYPES[kind] == "concurrent";
