@@ -51,6 +51,14 @@ pub fn rfc3339(unix_ms: u64) -> String {
     time.unwrap_or(jiff::Timestamp::MAX).to_string()
 }
 
+/// The same as JavaScript prints dates: always with three digits of a second.
+pub fn iso8601(unix_ms: u64) -> String {
+    let time =
+        i64::try_from(unix_ms).ok().and_then(|ms| jiff::Timestamp::from_millisecond(ms).ok());
+    let time = time.unwrap_or(jiff::Timestamp::MAX);
+    time.strftime("%Y-%m-%dT%H:%M:%S%.3fZ").to_string()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

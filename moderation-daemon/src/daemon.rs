@@ -18,6 +18,7 @@ use crate::{
     metrics::Metrics,
     moderator::{self, Kernel, Setup, Started},
     network::{self, AttachOptions, Attached, DropMode, Pins},
+    pseudonym::Names,
     store::{ImportStore, Store},
     telemetry,
 };
@@ -116,7 +117,8 @@ fn attach(config: &Config, files: &SourceFiles) -> anyhow::Result<Keeping> {
 
 async fn serve(config: Config, files: &SourceFiles) -> anyhow::Result<()> {
     let started_at_boot_ms = clock::now().boot_ms;
-    let store = Store::open(&config.store.path)?;
+    let names = if config.log.pseudonyms { Names::from_credential()? } else { Names::default() };
+    let store = Store::open(&config.store.path)?.with_names(names);
     let reader = store.reader(&config.store.path)?;
     let lists = ImportStore::open(&config.store.path)?;
     let api_socket = Listener::bind(&config.api)?;

@@ -8,6 +8,7 @@ use clap::Parser;
 use crate::{
     config::ConfigError,
     network::{NetworkError, SocketError},
+    pseudonym::PseudonymError,
 };
 
 /// The command line makes no sense.
@@ -42,7 +43,7 @@ fn report(program: &str, error: &anyhow::Error) -> ExitCode {
 }
 
 fn code(error: &anyhow::Error) -> u8 {
-    if is_caused_by::<ConfigError>(error) {
+    if is_caused_by::<ConfigError>(error) || is_caused_by::<PseudonymError>(error) {
         CONFIG
     } else if is_caused_by::<NeedsRoot>(error) || error.chain().any(is_denied) {
         NO_PERMISSION

@@ -16,6 +16,7 @@ pub mod blocklist;
 pub mod engine;
 pub mod guard;
 pub mod keeper;
+pub mod librechat;
 pub mod network;
 pub mod store;
 
@@ -23,4 +24,5 @@ pub mod clock;
 pub mod config;
 pub mod exit;
 pub mod metrics;
+pub mod pseudonym;
 pub mod telemetry;

@@ -6,13 +6,16 @@ mod admin;
 mod app;
 pub mod client;
 mod effective;
+mod explain;
 mod import;
 mod input;
 mod kernel;
+mod librechat;
 mod peer;
 mod problem;
 mod socket;
 pub(crate) mod view;
+mod words;
 
 use std::{sync::Arc, time::Duration};
 
@@ -62,7 +65,8 @@ pub fn app_routes(context: Context) -> Router {
 
 /// The routes of the operators' socket.
 pub fn admin_routes(context: Context) -> Router {
-    finish(admin::routes().merge(import::routes()).merge(effective::routes()), context)
+    let routes = admin::routes().merge(import::routes()).merge(effective::routes());
+    finish(routes.merge(explain::routes()).merge(librechat::routes()), context)
 }
 
 fn finish(routes: Router<Context>, context: Context) -> Router {

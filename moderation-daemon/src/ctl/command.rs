@@ -1,6 +1,9 @@
 //! The command line.
 
-use std::{path::PathBuf, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use clap::{Args, Parser, Subcommand};
 
@@ -55,6 +58,16 @@ pub(super) enum Command {
                             # and ; begin comments. A line of CSV is PREFIX,EXPIRY: a time \
                             (2030-01-31T12:00:00Z), a duration (7d), or nothing for ever.")]
     Import(Import),
+    /// Write scores and records of violations as LibreChat keeps them
+    #[command(after_help = "Example:\n  moderationctl export --librechat /opt/librechat/data")]
+    Export {
+        /// The folder for violations.json and logs.json, which are replaced
+        #[arg(long, value_name = "DIR")]
+        librechat: PathBuf,
+        /// As LibreChat has them with USE_REDIS: records by type and user
+        #[arg(long)]
+        redis: bool,
+    },
     /// List bans
     List {
         /// Those that are over, too
@@ -68,6 +81,16 @@ pub(super) enum Command {
     Check {
         /// An address, or a user's id
         #[arg(value_name = "IP|USER")]
+        subject: String,
+    },
+    /// Say what happened to an address or a user and why, with the violations
+    /// that led there
+    #[command(after_help = "Examples:\n  moderationctl explain 192.0.2.7\n  \
+                            moderationctl explain user:64b0c0ffee\n  \
+                            moderationctl explain '#42'")]
+    Explain {
+        /// An address, a user's id, or a ban's number behind a #
+        #[arg(value_name = "IP|USER|#BAN")]
         subject: String,
     },
     /// Show who is busy: connection attempts and handshakes by source, packets by
@@ -136,8 +159,16 @@ pub(super) struct Ban {
 #[derive(Debug, Args)]
 pub(super) struct Import {
     /// The list; - reads standard input
-    #[arg(value_name = "FILE")]
-    pub(super) file: PathBuf,
+    #[arg(value_name = "FILE", required_unless_present = "librechat")]
+    file: Option<PathBuf>,
+    /// Instead of a list, the scores and records in violations.json and
+    /// logs.json of a folder of LibreChat's
+    #[arg(
+        long,
+        value_name = "DIR",
+        conflicts_with_all = ["file", "source", "replace", "expires", "skip_bad", "dry_run"]
+    )]
+    pub(super) librechat: Option<PathBuf>,
     /// What to call the list [default: the file's name without its ending]
     #[arg(long, value_name = "NAME")]
     pub(super) source: Option<String>,
@@ -156,8 +187,13 @@ pub(super) struct Import {
 }
 
 impl Import {
+    /// The list; empty if there is none.
+    pub(super) fn file(&self) -> &Path {
+        self.file.as_deref().unwrap_or_else(|| Path::new(""))
+    }
+
     pub(super) fn is_stdin(&self) -> bool {
-        self.file.as_os_str() == "-"
+        self.file().as_os_str() == "-"
     }
 }
 

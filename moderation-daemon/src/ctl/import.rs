@@ -54,7 +54,7 @@ fn source(import: &Import) -> anyhow::Result<Source> {
         Some(name) => name.clone(),
         None if import.is_stdin() => "stdin".to_owned(),
         None => {
-            let stem = import.file.file_stem().unwrap_or_default().to_string_lossy();
+            let stem = import.file().file_stem().unwrap_or_default().to_string_lossy();
             let is_plain = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
             stem.chars().map(|c| if is_plain(c) { c } else { '_' }).take(64).collect()
         }
@@ -81,7 +81,7 @@ fn open(import: &Import) -> anyhow::Result<Box<dyn Read>> {
     if import.is_stdin() {
         return Ok(Box::new(io::stdin()));
     }
-    let path = &import.file;
+    let path = import.file();
     let file = File::open(path).with_context(|| format!("cannot read {}", path.display()))?;
     Ok(Box::new(file))
 }
@@ -90,7 +90,7 @@ fn shown(import: &Import) -> String {
     if import.is_stdin() {
         return "standard input".to_owned();
     }
-    import.file.display().to_string()
+    import.file().display().to_string()
 }
 
 /// Takes out what would lock out whoever types the command.

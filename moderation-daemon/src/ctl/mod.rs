@@ -3,8 +3,10 @@
 
 mod command;
 mod effective;
+mod explain;
 mod import;
 mod keep;
+mod librechat;
 mod live;
 mod output;
 mod own;

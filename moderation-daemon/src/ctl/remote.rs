@@ -6,7 +6,7 @@ use anyhow::{Context as _, bail};
 use serde_json::{Map, Value, json};
 
 use super::{
-    command::{Allow, Ban, Command},
+    command::{Allow, Ban, Command, Import},
     output::{Output, bans, field, list, table},
     own::OwnSessions,
 };
@@ -15,6 +15,7 @@ use crate::{
     engine::Prefix,
     exit::Unreachable,
     keeper::SourceFiles,
+    librechat::LogKeys,
 };
 
 /// A long list is not removed in an instant.
@@ -45,12 +46,20 @@ impl Remote {
                 }
                 targets.iter().try_for_each(|target| self.lift(target))
             }
+            Command::Import(Import { librechat: Some(folder), .. }) => {
+                super::librechat::import(self, &folder)
+            }
+            Command::Export { librechat, redis } => {
+                let keys = if redis { LogKeys::ByTypeAndUser } else { LogKeys::ByUser };
+                super::librechat::export(self, &librechat, keys)
+            }
             Command::Import(import) => {
                 super::import::run(self, &import, &OwnSessions::find(&self.files))
             }
             Command::List { imports: true, .. } => self.list_imports(),
             Command::List { all, .. } => self.list(all),
             Command::Check { subject } => self.check(&subject),
+            Command::Explain { subject } => super::explain::run(self, &subject),
             Command::Allow(allow) => self.allow(allow),
             Command::Top { limit, once } => super::live::top(self, limit, once),
             Command::Watch { every, count } => super::live::watch(self, every, count),
@@ -143,7 +152,7 @@ impl Remote {
     }
 
     fn check(&mut self, subject: &str) -> anyhow::Result<()> {
-        let response = self.client.get(&format!("/v1/check?{}", check_query(subject)));
+        let response = self.client.get(&format!("/v1/check?{}", subject_query(subject)));
         let answer = self.success(response)?;
         Ok(self.output.show(&answer, |answer| {
             if answer["banned"] == true {
@@ -222,7 +231,7 @@ fn object<const N: usize>(fields: [(&str, Option<String>); N]) -> Value {
 
 /// An address as people or [`bans`] write it, or else a user, with or without
 /// `user:`.
-fn check_query(subject: &str) -> String {
+pub(super) fn subject_query(subject: &str) -> String {
     match subject.parse::<Prefix>() {
         // Of an IPv6 address the whole counts: one of a /64 may be allowed.
         Ok(prefix) => {
@@ -248,7 +257,7 @@ fn lift_query(target: &str) -> anyhow::Result<String> {
 }
 
 /// Percent-encoding (RFC 3986) of everything but unreserved characters.
-fn encoded(text: &str) -> String {
+pub(super) fn encoded(text: &str) -> String {
     text.bytes()
         .map(|byte| match byte {
             b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {
@@ -342,7 +351,7 @@ mod tests {
             ("user:anna", "user=anna"),
         ];
         for (subject, want) in cases {
-            assert_eq!(check_query(subject), want, "{subject}");
+            assert_eq!(subject_query(subject), want, "{subject}");
         }
     }
 

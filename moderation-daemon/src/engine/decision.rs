@@ -188,8 +188,9 @@ pub struct Remembered {
     pub charged_at_boot_ms: Option<u64>,
 }
 
-/// One change of state. What is about bans, penalties, scores, violations and
-/// what is known about users is durable, the rest lives in memory.
+/// One change of state. What is about bans, penalties, scores, violations,
+/// who holds a lease and what is known about users is durable, the rest lives
+/// in memory.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Change {
     /// A limiter counted.

@@ -12,6 +12,7 @@ mod circuit;
 mod decide;
 mod decision;
 mod directory;
+mod dossier;
 mod event;
 mod factor;
 mod key;
@@ -31,6 +32,7 @@ mod rule;
 mod score;
 mod subject;
 mod tier;
+mod transfer;
 mod trust;
 mod violation;
 mod window;
@@ -56,6 +58,7 @@ pub use decision::{
     BanRefusal, Cause, Change, Counts, Decision, EndPenalty, Lift, Outcome, Remembered, Verdict,
     Violation,
 };
+pub use dossier::Dossier;
 pub use event::{Act, Cost, Request, RequestId};
 pub use factor::{Adaptive, Factor, Since, Traits};
 pub use key::{Key, Keys};
@@ -226,7 +229,7 @@ impl Engine {
 
     /// Takes over a lease of an earlier life; none if there is no limit now.
     fn take_lease(&mut self, id: LeaseId, bearer: Bearer, request: Option<RequestId>, now: Moment) {
-        let Some(rule) = self.rules.concurrency else { return };
+        let Some(rule) = self.rules.concurrency else { return self.leases.decline(id) };
         let ends_at_boot_ms = now.boot_ms.saturating_add(rule.lease_ms);
         let lease = Lease { id, bearer, ends_at_boot_ms };
         if let Some(request) = request {
@@ -347,6 +350,12 @@ impl Engine {
         now: Moment,
     ) -> Result<RestoredWindows, BadSnapshot> {
         self.windows.restore(bytes, (self.keys.seed(), boot), now)
+    }
+
+    /// The leases that have ended by themselves since the last call: nobody
+    /// gave them back.
+    pub fn take_lapsed_leases(&mut self) -> Vec<LeaseId> {
+        self.leases.take_lapsed()
     }
 
     /// Replaces the set of prefixes that are never banned.

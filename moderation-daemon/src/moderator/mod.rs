@@ -10,7 +10,9 @@ mod board;
 mod enforce;
 mod import;
 mod kernel;
+mod librechat;
 mod pending;
+pub mod snapshot;
 mod task;
 mod view;
 
@@ -22,9 +24,10 @@ use tokio::sync::{mpsc, oneshot};
 use crate::{
     clock,
     engine::{
-        Act, BanId, BanRefusal, Lease, LeaseId, LiftTarget, NewBan, Outcome, PrefixSet, Request,
-        Rules, Subject, Trust, Verdict, ViolationType,
+        Act, BanId, BanRefusal, Dossier, Lease, LeaseId, LiftTarget, NewBan, Outcome, PrefixSet,
+        Request, Rules, Subject, Trust, Verdict, ViolationType,
     },
+    librechat::Record,
     metrics::Metrics,
     network::Guards,
     store::Allowed,
@@ -33,6 +36,7 @@ use crate::{
 pub use board::{Board, DriftSeen, Fill, KernelStatus};
 pub use import::{Added, Batch, ImportRefusal, Refused, SLICE};
 pub use kernel::Kernel;
+pub use librechat::TakenScore;
 pub use task::{Started, Stopper, start};
 pub use view::{BanView, Enforcement};
 
@@ -90,6 +94,9 @@ enum Command {
     Allow(Allowed, String, Reply<Result<bool, AllowlistFull>>),
     Disallow(IpNet, Reply<bool>),
     Sample(u32, Reply<()>),
+    Dossier(Subject, Reply<Dossier>),
+    TakeScores(Vec<TakenScore>, Reply<usize>),
+    TakeRecords(Vec<Record>, Reply<u64>),
 }
 
 /// What the task is made of.
@@ -227,6 +234,15 @@ impl Moderator {
     /// See [`Unavailable`].
     pub async fn disallow(&self, prefix: IpNet) -> Result<bool, Unavailable> {
         self.order(|reply| Command::Disallow(prefix, reply)).await
+    }
+
+    /// All that is known about a subject.
+    ///
+    /// # Errors
+    ///
+    /// See [`Unavailable`].
+    pub async fn dossier(&self, subject: Subject) -> Result<Dossier, Unavailable> {
+        self.order(|reply| Command::Dossier(subject, reply)).await
     }
 
     /// What can be read without asking the task.

@@ -29,7 +29,12 @@ pub(super) fn decide(overlay: &mut Overlay<'_>, command: Command, now: Moment) -
         Command::Release(id, reply) => Pending::Released(overlay.release(id, now), reply),
         Command::Ban(ban, reply) => Pending::Banned(overlay.ban(ban, now), reply),
         Command::Lift(target, by, reply) => Pending::Lifted(overlay.lift(&target, &by, now), reply),
-        Command::Allow(..) | Command::Disallow(..) | Command::Sample(..) => {
+        Command::Allow(..)
+        | Command::Disallow(..)
+        | Command::Sample(..)
+        | Command::Dossier(..)
+        | Command::TakeScores(..)
+        | Command::TakeRecords(..) => {
             unreachable!("serve takes these out of the batch")
         }
     }

@@ -265,6 +265,11 @@ impl Task {
                     self.enforcer.sample(every);
                     respond(reply, Ok(()));
                 }
+                Command::Dossier(subject, reply) => {
+                    respond(reply, Ok(self.engine.dossier(&subject, clock::now())));
+                }
+                Command::TakeScores(scores, reply) => self.take_scores(scores, reply).await?,
+                Command::TakeRecords(records, reply) => self.take_records(records, reply).await?,
                 command => batch.push(command),
             }
         }
@@ -300,7 +305,7 @@ impl Task {
 
     /// Most batches break no rule: they do not wait for a disk, nor for the
     /// thread that does.
-    async fn commit(
+    pub(super) async fn commit(
         &mut self,
         changes: Vec<Change>,
     ) -> Result<Result<Vec<Change>, StoreError>, StoreLost> {
@@ -418,6 +423,7 @@ impl Task {
             touched.extend(ban.prefix);
         }
         self.enforcer.project(touched);
+        self.end_leases().await?;
         self.board.set_size(self.engine.size());
         self.watch_circuit(clock::now());
         if self.ticks.is_multiple_of(LOOK_FOR_LAPSED_EVERY_TICKS) {
@@ -491,6 +497,19 @@ impl Task {
         Ok(())
     }
 
+    /// Rids the store of leases that nobody gave back. One whose row stays
+    /// nevertheless comes to life once more after a restart, for one lifetime.
+    async fn end_leases(&mut self) -> Result<(), StoreLost> {
+        let lapsed = self.engine.take_lapsed_leases();
+        if lapsed.is_empty() {
+            return Ok(());
+        }
+        if let Err(error) = self.with_store(move |store| store.end_leases(&lapsed)).await? {
+            self.store_failed(&error, "leases that are over were not removed");
+        }
+        Ok(())
+    }
+
     pub(super) fn store_failed(&mut self, error: &StoreError, consequence: &str) {
         self.metrics.store_failures.inc();
         if let Some(suppressed) = self.lines.permit(clock::now().boot_ms) {
@@ -535,7 +554,7 @@ impl Task {
     }
 
     /// Runs `work` with the store where it may block, without a lock.
-    async fn with_store<T: Send + 'static>(
+    pub(super) async fn with_store<T: Send + 'static>(
         &mut self,
         work: impl FnOnce(&mut Store) -> T + Send + 'static,
     ) -> Result<T, StoreLost> {

@@ -3,10 +3,15 @@
 //! it back after a start; it decides nothing.
 
 mod checkpoint;
+mod explain;
 mod imports;
+mod leases;
+mod librechat;
 mod penalties;
+mod prune;
 mod read;
 mod schema;
+mod totals;
 mod write;
 
 use std::{
@@ -22,9 +27,13 @@ use rusqlite::{Connection, OpenFlags, Transaction};
 use rusqlite_migration::Migrations;
 
 use checkpoint::Checkpointer;
+pub use explain::{About, History, Total, ViolationRecord};
 pub use imports::{ImportStore, Place, Removal, Removed, RunMismatch, Slice};
+pub use librechat::{Page, RecordRow, ScorePlace};
 pub use read::{BanPage, BanRecord, Reader, Skipped};
 pub use write::is_durable;
+
+use crate::pseudonym::Names;
 
 /// What failed, and on what.
 #[derive(Debug, thiserror::Error)]
@@ -82,6 +91,8 @@ pub enum StoreError {
 pub struct Store {
     connection: Connection,
     checkpointer: Checkpointer,
+    /// What users are called in records of violations.
+    names: Names,
     /// Two daemons on one database would give the same numbers to their bans.
     _lock: File,
 }
@@ -110,7 +121,13 @@ impl Store {
         connection
             .pragma_update(None, "wal_autocheckpoint", checkpoint::MOST_PAGES)
             .map_err(|source| StoreError::Open { path: path.to_owned(), source })?;
-        Ok(Self { connection, checkpointer, _lock: lock })
+        Ok(Self { connection, checkpointer, names: Names::default(), _lock: lock })
+    }
+
+    /// The same, with other names for users in records of violations from now
+    /// on; readers that are made of it look for these.
+    pub fn with_names(self, names: Names) -> Self {
+        Self { names, ..self }
     }
 
     /// A connection that only reads, beside this one.
@@ -123,7 +140,7 @@ impl Store {
         let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let connection = Connection::open_with_flags(path, flags).map_err(open)?;
         connection.busy_timeout(BUSY_TIMEOUT).map_err(open)?;
-        Ok(Reader::new(connection))
+        Ok(Reader::new(connection, self.names.clone()))
     }
 }
 

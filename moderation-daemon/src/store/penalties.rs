@@ -1,11 +1,16 @@
-//! Writing down penalties, what makes them grow, and what limits follow. Which
-//! transaction that is part of is not decided here.
+//! Penalties, what makes them grow, and what limits follow: written down and
+//! read back. Which transaction that is part of is not decided here.
 
-use rusqlite::{Error, Transaction, params};
+use rusqlite::{Connection, Error, Row, Transaction, params};
 
-use super::{sql_ms, write::bearer};
+use super::{
+    StoreError,
+    read::{self, author, column, corrupt, unix_ms},
+    sql_ms,
+    write::bearer,
+};
 use crate::engine::{
-    Bearer, EndPenalty, Factor, Offence, Penalty, PenaltyKind, Severity, Traits, UserId,
+    Bearer, EndPenalty, Factor, Offence, Penalty, PenaltyKind, Restored, Severity, Traits, UserId,
     ViolationType,
 };
 
@@ -95,12 +100,143 @@ pub(super) fn write_factor(
     factor: Factor,
 ) -> Result<(), Error> {
     to.prepare_cached(
-        "INSERT INTO subjects (user, factor, factor_at_ms, flagged, seen_at_ms)
-         VALUES (?1, ?2, ?3, ?4, ?3)
+        "INSERT INTO subjects (user, factor, factor_at_ms, flagged, flagged_since_ms, seen_at_ms)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?3)
          ON CONFLICT (user)
          DO UPDATE SET factor = excluded.factor, factor_at_ms = excluded.factor_at_ms,
-                       flagged = excluded.flagged, seen_at_ms = excluded.seen_at_ms",
+                       flagged = excluded.flagged,
+                       flagged_since_ms = excluded.flagged_since_ms,
+                       seen_at_ms = excluded.seen_at_ms",
     )?
-    .execute(params![user.as_str(), factor.permille, sql_ms(factor.at_unix_ms), factor.flagged,])
+    .execute(params![
+        user.as_str(),
+        factor.permille,
+        sql_ms(factor.at_unix_ms),
+        factor.flagged,
+        sql_ms(factor.flagged_since_unix_ms)
+    ])
     .map(drop)
+}
+
+/// Those that nobody took back.
+pub(super) fn all(connection: &Connection) -> Result<Vec<Penalty>, StoreError> {
+    let sql = format!("SELECT {COLUMNS} FROM penalties WHERE ended_at_ms IS NULL ORDER BY id");
+    let read = |error| StoreError::Read("penalties", error);
+    let mut query = connection.prepare(&sql).map_err(read)?;
+    let mut rows = query.query([]).map_err(read)?;
+    let mut penalties = Vec::new();
+    while let Some(row) = rows.next().map_err(read)? {
+        penalties.push(penalty(row)?);
+    }
+    Ok(penalties)
+}
+
+/// What [`penalty`] reads.
+pub(super) const COLUMNS: &str = "id, kind, user, address, violation, severity, reason, detail,
+     starts_at_ms, ends_at_ms, by, ended_at_ms, ended_by, ban";
+
+pub(super) fn penalty(row: &Row<'_>) -> Result<Penalty, StoreError> {
+    let id: i64 = column(row, 0)?;
+    let bad = |problem: &str| corrupt("penalties", &id.to_string(), problem);
+    let user: Option<String> = column(row, 2)?;
+    let address: Option<String> = column(row, 3)?;
+    let violation: Option<String> = column(row, 4)?;
+    let severity: Option<String> = column(row, 5)?;
+    let by: String = column(row, 10)?;
+    let ended: Option<i64> = column(row, 11)?;
+    let ended_by: Option<String> = column(row, 12)?;
+    Ok(Penalty {
+        id: unix_ms(id),
+        kind: kind(row).map_err(|problem| problem.unwrap_or_else(|| bad("no such kind")))?,
+        user: user.map(|user| user.parse()).transpose().map_err(|_| bad("no user id"))?,
+        prefix: address.map(|text| text.parse()).transpose().map_err(|_| bad("no address"))?,
+        // It outlives the type that it fell for: its reason still says it.
+        violation: violation.as_deref().and_then(ViolationType::from_name),
+        severity: severity
+            .map(|name| Severity::from_name(&name).ok_or_else(|| bad("no severity")))
+            .transpose()?,
+        reason: column(row, 6)?,
+        starts_at_unix_ms: unix_ms(column(row, 8)?),
+        ends_at_unix_ms: column::<Option<i64>>(row, 9)?.map(unix_ms),
+        by: author(&by),
+        ended: ended.map(|at| (unix_ms(at), ended_by.unwrap_or_default())),
+    })
+}
+
+/// `Err(None)`: the row makes no sense.
+fn kind(row: &Row<'_>) -> Result<PenaltyKind, Option<StoreError>> {
+    let name: String = column(row, 1).map_err(Some)?;
+    let detail: Option<String> = column(row, 7).map_err(Some)?;
+    let ban = column::<Option<i64>>(row, 13).map_err(Some)?.map(unix_ms);
+    match name.as_str() {
+        "warning" => Ok(PenaltyKind::Warning { message: detail.unwrap_or_default().into() }),
+        "remove_content" => Ok(PenaltyKind::RemoveContent),
+        "reduce" => {
+            let permille = detail.and_then(|text| text.parse().ok());
+            permille.map(|factor_permille| PenaltyKind::Reduce { factor_permille }).ok_or(None)
+        }
+        "ban" => ban.map(PenaltyKind::Ban).ok_or(None),
+        "suspension" => ban.map(PenaltyKind::Suspension).ok_or(None),
+        _ => Err(None),
+    }
+}
+
+pub(super) fn offences(connection: &Connection) -> Result<Vec<(Bearer, Offence)>, StoreError> {
+    let read = |error| StoreError::Read("offences", error);
+    let mut query = connection
+        .prepare("SELECT bearer_kind, bearer, level, at_ms, grace FROM offences")
+        .map_err(read)?;
+    let mut rows = query.query([]).map_err(read)?;
+    let mut offences = Vec::new();
+    while let Some(row) = rows.next().map_err(read)? {
+        let (kind, name): (String, String) = (column(row, 0)?, column(row, 1)?);
+        let bearer = read::bearer(&kind, &name)
+            .map_err(|problem| corrupt("offences", &format!("of {kind}"), problem))?;
+        let at_unix_ms = unix_ms(column(row, 3)?);
+        offences.push((
+            bearer,
+            Offence { level: column(row, 2)?, at_unix_ms, has_grace: column(row, 4)? },
+        ));
+    }
+    Ok(offences)
+}
+
+/// What is known about users, and how their limits stand; nothing else.
+pub(super) fn users(connection: &Connection) -> Result<Restored, StoreError> {
+    let read = |error| StoreError::Read("subjects", error);
+    let mut query = connection
+        .prepare(
+            "SELECT user, tier, role, created_at_ms, email_verified, paying, factor,
+                    factor_at_ms, flagged, flagged_since_ms
+             FROM subjects",
+        )
+        .map_err(read)?;
+    let mut rows = query.query([]).map_err(read)?;
+    let mut restored = Restored::default();
+    while let Some(row) = rows.next().map_err(read)? {
+        let name: String = column(row, 0)?;
+        let user: UserId =
+            name.parse().map_err(|_| corrupt("subjects", "of a user", "no user id"))?;
+        let traits = traits(row)?;
+        if let Some(permille) = column::<Option<u32>>(row, 6)? {
+            let at_unix_ms = column::<Option<i64>>(row, 7)?.map_or(0, unix_ms);
+            let (flagged, since) = (column(row, 8)?, unix_ms(column(row, 9)?));
+            let factor = Factor { permille, at_unix_ms, flagged, flagged_since_unix_ms: since };
+            restored.factors.push((user.clone(), factor));
+        }
+        if traits != Traits::default() {
+            restored.traits.push((user, traits));
+        }
+    }
+    Ok(restored)
+}
+
+fn traits(row: &Row<'_>) -> Result<Traits, StoreError> {
+    Ok(Traits {
+        tier: column::<Option<String>>(row, 1)?.map(Into::into),
+        role: column::<Option<String>>(row, 2)?.map(Into::into),
+        created_at_unix_ms: column::<Option<i64>>(row, 3)?.map(unix_ms),
+        email_verified: column(row, 4)?,
+        paying: column(row, 5)?,
+    })
 }

@@ -2,14 +2,18 @@
 
 use std::{
     collections::BTreeSet,
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use rusqlite::{Connection, Row, params};
 
-use super::{Allowed, Store, StoreError, sql_ms};
-use crate::engine::{
-    Author, Ban, BanId, Bearer, Cause, Outcome, Restored, Score, ScoreKey, Severity, ViolationType,
+use super::{Allowed, Store, StoreError, leases, penalties, sql_ms};
+use crate::{
+    engine::{
+        Author, Ban, BanId, Bearer, Cause, Outcome, Restored, Score, ScoreKey, Severity,
+        ViolationType,
+    },
+    pseudonym::Names,
 };
 
 /// Rows that were not read because their violation type is not known: the
@@ -35,9 +39,10 @@ impl Skipped {
 }
 
 impl Store {
-    /// What an engine goes on with: active bans, scores, and the ids of
-    /// requests that broke a rule within `request_id_ms`; and what could not be
-    /// read because its violation type is not known. Bans hold all the same.
+    /// What an engine goes on with: active bans, penalties, scores, leases, what
+    /// is known about users, and the ids of requests that broke a rule within
+    /// `request_id_ms`; and what could not be read because its violation type is
+    /// not known. Bans and penalties hold all the same.
     ///
     /// # Errors
     ///
@@ -53,8 +58,12 @@ impl Store {
             bans: active_bans(connection, now_ms)?,
             scores: scores(connection, &mut skipped)?,
             answers: answers(connection, now_ms.saturating_sub(request_id_ms), &mut skipped)?,
-            last_ban: last_ban(connection)?,
-            ..Restored::default()
+            last_ban: last_number(connection, "bans")?,
+            penalties: penalties::all(connection)?,
+            last_penalty: last_number(connection, "penalties")?,
+            offences: penalties::offences(connection)?,
+            leases: leases::all(connection)?,
+            ..penalties::users(connection)?
         };
         Ok((restored, skipped))
     }
@@ -108,11 +117,19 @@ pub struct BanPage {
 
 /// A connection that only reads; clones share it.
 #[derive(Clone, Debug)]
-pub struct Reader(Arc<Mutex<Connection>>);
+pub struct Reader {
+    connection: Arc<Mutex<Connection>>,
+    pub(super) names: Names,
+}
 
 impl Reader {
-    pub(super) fn new(connection: Connection) -> Self {
-        Self(Arc::new(Mutex::new(connection)))
+    pub(super) fn new(connection: Connection, names: Names) -> Self {
+        Self { connection: Arc::new(Mutex::new(connection)), names }
+    }
+
+    /// A reader that panicked has changed nothing.
+    pub(super) fn lock(&self) -> MutexGuard<'_, Connection> {
+        self.connection.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Lists bans by number. Blocks: call it where that is allowed.
@@ -122,31 +139,35 @@ impl Reader {
     /// See [`StoreError`].
     pub fn bans(&self, page: BanPage) -> Result<Vec<BanRecord>, StoreError> {
         let read = |error| StoreError::Read("bans", error);
-        // A reader that panicked has changed nothing.
-        let connection = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let connection = self.lock();
         let mut query = connection
-            .prepare_cached(
-                "SELECT id, user, address, reason, violation, score, created_at_ms,
-                        expires_at_ms, blocks, by, with_ban, review, severity, lifted_at_ms,
-                        lifted_by
-                 FROM bans
+            .prepare_cached(&format!(
+                "SELECT {COLUMNS} FROM bans
                  WHERE id > ?1 AND (?2 OR (lifted_at_ms IS NULL
                                            AND (expires_at_ms IS NULL OR expires_at_ms > ?3)))
                  ORDER BY id LIMIT ?4",
-            )
+            ))
             .map_err(read)?;
         let page = params![sql_ms(page.after), page.all, sql_ms(page.now_ms), page.limit];
         let mut rows = query.query(page).map_err(read)?;
         let mut bans = Vec::new();
         while let Some(row) = rows.next().map_err(read)? {
-            bans.push(BanRecord {
-                ban: ban(row)?,
-                lifted_at_unix_ms: column::<Option<i64>>(row, 13)?.map(unix_ms),
-                lifted_by: column(row, 14)?,
-            });
+            bans.push(record(row)?);
         }
         Ok(bans)
     }
+}
+
+/// What [`record`] reads.
+pub(super) const COLUMNS: &str = "id, user, address, reason, violation, score, created_at_ms,
+     expires_at_ms, blocks, by, with_ban, review, severity, lifted_at_ms, lifted_by";
+
+pub(super) fn record(row: &Row<'_>) -> Result<BanRecord, StoreError> {
+    Ok(BanRecord {
+        ban: ban(row)?,
+        lifted_at_unix_ms: column::<Option<i64>>(row, 13)?.map(unix_ms),
+        lifted_by: column(row, 14)?,
+    })
 }
 
 fn active_bans(connection: &Connection, now_ms: u64) -> Result<Vec<Ban>, StoreError> {
@@ -168,7 +189,10 @@ fn active_bans(connection: &Connection, now_ms: u64) -> Result<Vec<Ban>, StoreEr
     Ok(bans)
 }
 
-fn column<T: rusqlite::types::FromSql>(row: &Row<'_>, index: usize) -> Result<T, StoreError> {
+pub(super) fn column<T: rusqlite::types::FromSql>(
+    row: &Row<'_>,
+    index: usize,
+) -> Result<T, StoreError> {
     row.get(index).map_err(|error| StoreError::Read("a row", error))
 }
 
@@ -191,10 +215,7 @@ fn ban(row: &Row<'_>) -> Result<Ban, StoreError> {
         score: column(row, 5)?,
         created_at_unix_ms: unix_ms(column(row, 6)?),
         expires_at_unix_ms: column::<Option<i64>>(row, 7)?.map(unix_ms),
-        by: match by.as_str() {
-            "rule" => Author::Rule,
-            name => Author::Operator(name.into()),
-        },
+        by: author(&by),
         with: column::<Option<i64>>(row, 10)?.map(unix_ms),
         review: column(row, 11)?,
         severity: severity
@@ -203,8 +224,25 @@ fn ban(row: &Row<'_>) -> Result<Ban, StoreError> {
     })
 }
 
+pub(super) fn author(name: &str) -> Author {
+    match name {
+        "rule" => Author::Rule,
+        name => Author::Operator(name.into()),
+    }
+}
+
+/// The inverse of the two columns that name a bearer; an account is none that
+/// is written down.
+pub(super) fn bearer(kind: &str, name: &str) -> Result<Bearer, &'static str> {
+    match kind {
+        "user" => name.parse().map(Bearer::User).map_err(|_| "no user id"),
+        "address" => name.parse().map(Bearer::Address).map_err(|_| "no address"),
+        _ => Err("neither a user nor an address"),
+    }
+}
+
 /// The inverse of [`sql_ms`].
-fn unix_ms(value: i64) -> u64 {
+pub(super) fn unix_ms(value: i64) -> u64 {
     u64::try_from(value).unwrap_or(0)
 }
 
@@ -232,11 +270,7 @@ fn score(row: &Row<'_>, skipped: &mut Skipped) -> Result<Option<(ScoreKey, Score
     let name: String = column(row, 1)?;
     let violation: String = column(row, 2)?;
     let bad = |problem: &str| corrupt("scores", &format!("of {kind} for {violation}"), problem);
-    let bearer = if kind == "user" {
-        Bearer::User(name.parse().map_err(|_| bad("no user id"))?)
-    } else {
-        Bearer::Address(name.parse().map_err(|_| bad("no address"))?)
-    };
+    let bearer = bearer(&kind, &name).map_err(bad)?;
     let Some(kind) = skipped.known(&violation) else { return Ok(None) };
     let score = Score {
         points: column(row, 3)?,
@@ -272,18 +306,18 @@ fn answers(
     Ok(answers)
 }
 
-/// The highest number that was ever given, pruned bans included.
-fn last_ban(connection: &Connection) -> Result<BanId, StoreError> {
+/// The highest number that was ever given, pruned rows included.
+fn last_number(connection: &Connection, table: &'static str) -> Result<u64, StoreError> {
     connection
         .query_row(
-            "SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'bans'",
-            [],
+            "SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = ?1",
+            [table],
             |row| row.get(0),
         )
         .map(unix_ms)
-        .map_err(|error| StoreError::Read("the last ban's number", error))
+        .map_err(|error| StoreError::Read("the last number of a table", error))
 }
 
-fn corrupt(table: &'static str, id: &str, problem: &str) -> StoreError {
+pub(super) fn corrupt(table: &'static str, id: &str, problem: &str) -> StoreError {
     StoreError::Corrupt { table, id: id.to_owned(), problem: problem.to_owned() }
 }

@@ -8,6 +8,7 @@ pub(super) fn migrations() -> Migrations<'static> {
         M::up(BANS_VIOLATIONS_SCORES),
         M::up(BANS_OF_ANY_SHAPE),
         M::up(PENALTIES_AND_WHY),
+        M::up(RECORDS_TO_EXPLAIN_AND_EXPORT),
     ])
 }
 
@@ -73,7 +74,7 @@ ALTER TABLE bans ADD COLUMN blocks INTEGER NOT NULL DEFAULT 1 CHECK (blocks IN (
 const PENALTIES_AND_WHY: &str = "
 ALTER TABLE violations ADD COLUMN bearer_kind TEXT;
 ALTER TABLE violations ADD COLUMN bearer TEXT;
-ALTER TABLE violations ADD COLUMN max_shown TEXT;   -- the limit, as LibreChat's records tell it
+ALTER TABLE violations ADD COLUMN max_shown TEXT;   -- the limit, as LibreChat's records tell it, in JSON
 ALTER TABLE violations ADD COLUMN window_ms INTEGER;
 ALTER TABLE violations ADD COLUMN pending INTEGER;  -- generations that were running
 ALTER TABLE violations ADD COLUMN repeats INTEGER NOT NULL DEFAULT 0;
@@ -160,6 +161,20 @@ CREATE TABLE subjects (
     seen_at_ms     INTEGER NOT NULL DEFAULT 0
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX subjects_seen ON subjects (seen_at_ms);
+";
+
+/// Explaining asks for the violations of whoever bears them; records that come
+/// from LibreChat keep what theirs said.
+const RECORDS_TO_EXPLAIN_AND_EXPORT: &str = "
+ALTER TABLE violations ADD COLUMN label TEXT;               -- what LibreChat calls the limiter
+ALTER TABLE violations ADD COLUMN window_shown REAL;        -- its window in minutes, if another
+ALTER TABLE violations ADD COLUMN imported_ban INTEGER;     -- whether it was a ban there
+ALTER TABLE violations ADD COLUMN imported_ban_ms INTEGER;  -- and for how long
+ALTER TABLE subjects ADD COLUMN flagged_since_ms INTEGER NOT NULL DEFAULT 0;
+CREATE INDEX violations_bearer ON violations (bearer, id) WHERE bearer IS NOT NULL;
+CREATE INDEX violations_ban ON violations (ban) WHERE ban IS NOT NULL;
+CREATE INDEX bans_user ON bans (user) WHERE user IS NOT NULL;
+CREATE INDEX bans_address ON bans (address) WHERE address IS NOT NULL;
 ";
 
 pub(super) fn import_migrations() -> Migrations<'static> {

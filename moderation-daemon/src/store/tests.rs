@@ -6,9 +6,9 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::engine::{
-    Author, Ban, BanId, Bearer, Cause, Change, EndPenalty, Factor, Lift, Limit, Limiter, Offence,
-    Outcome, Penalty, PenaltyKind, Score, ScoreKey, Severity, Traits, UserId, Violation,
-    ViolationType,
+    Author, Ban, BanId, Bearer, Cause, Change, EndPenalty, Factor, Lease, Lift, Limit, Limiter,
+    Offence, Outcome, Penalty, PenaltyKind, Score, ScoreKey, Severity, Subject, Traits, UserId,
+    Violation, ViolationType,
 };
 
 fn folder() -> TempDir {
@@ -271,6 +271,158 @@ fn penalties_and_what_is_known_about_users_are_written_down() {
 }
 
 #[test]
+fn leases_are_there_after_opening_again_unless_they_have_ended() {
+    let folder = folder();
+    let mut store = open(&folder);
+    let bearers = [
+        Bearer::User("anna".parse().expect("an id")),
+        Bearer::Address("2001:db8::/64".parse().expect("an address")),
+    ];
+    let lease = |id, bearer: &Bearer| Lease { id, bearer: bearer.clone(), ends_at_boot_ms: 7 };
+    let [anna, visitor] = &bearers;
+    store
+        .commit(&[
+            Change::Lease(lease(1, anna), Some("request 1".into())),
+            Change::Lease(lease(2, anna), None),
+            Change::Lease(lease(3, visitor), None),
+            Change::Lease(lease(4, visitor), None),
+            Change::Renew(1, 1_000),
+            Change::Release(2),
+        ])
+        .expect("a healthy disk");
+    store.end_leases(&[4, 99]).expect("a healthy disk");
+    drop(store);
+    let restored = open(&folder).restore(1_000, 600).expect("readable").0;
+    let want = [(1, anna.clone(), Some("request 1".into())), (3, visitor.clone(), None)];
+    assert_eq!(restored.leases, want);
+}
+
+fn penalty(id: u64, kind: PenaltyKind, ends_at_unix_ms: Option<u64>) -> Penalty {
+    Penalty {
+        id,
+        kind,
+        user: "anna".parse().ok(),
+        prefix: "192.0.2.7".parse().ok(),
+        violation: Some(ViolationType::LOGINS),
+        severity: Some(Severity::High),
+        reason: "the second time".to_owned(),
+        starts_at_unix_ms: 1_000,
+        ends_at_unix_ms,
+        by: Author::Operator("root".into()),
+        ended: None,
+    }
+}
+
+#[test]
+fn penalties_and_what_is_known_about_users_are_read_back() {
+    let folder = folder();
+    let [anna, bert]: [UserId; 2] = ["anna", "bert"].map(|name| name.parse().expect("an id"));
+    let visitor = Bearer::Address("2001:db8::/64".parse().expect("an address"));
+    let penalties = [
+        penalty(1, PenaltyKind::Warning { message: "please".into() }, None),
+        penalty(2, PenaltyKind::RemoveContent, None),
+        penalty(3, PenaltyKind::Reduce { factor_permille: 500 }, Some(9_000)),
+        penalty(4, PenaltyKind::Ban(7), Some(9_000)),
+        penalty(5, PenaltyKind::Suspension(8), None),
+    ];
+    let offence = Offence { level: 1.5, at_unix_ms: 3, has_grace: true };
+    let traits = Traits {
+        tier: Some("pro".into()),
+        role: Some("admin".into()),
+        created_at_unix_ms: Some(5),
+        email_verified: Some(false),
+        paying: Some(true),
+    };
+    let factor = Factor { permille: 700, at_unix_ms: 4, flagged: 2, flagged_since_unix_ms: 3 };
+    let mut store = open(&folder);
+    let mut changes: Vec<_> =
+        penalties.iter().cloned().map(|it| Change::Penalty(Arc::new(it))).collect();
+    changes.extend([
+        Change::Penalty(Arc::new(penalty(6, PenaltyKind::RemoveContent, None))),
+        Change::EndPenalty(EndPenalty { penalty: 6, at_unix_ms: 5, by: "root".to_owned() }),
+        Change::Offence(Bearer::User(anna.clone()), offence),
+        Change::Offence(visitor.clone(), Offence { has_grace: false, ..offence }),
+        Change::Traits(anna.clone(), traits.clone(), 6),
+        Change::Factor(bert.clone(), factor),
+    ]);
+    store.commit(&changes).expect("a healthy disk");
+    drop(store);
+    let restored = open(&folder).restore(1_000, 600).expect("readable").0;
+    assert_eq!((restored.penalties, restored.last_penalty), (penalties.to_vec(), 6));
+    let plain = Offence { has_grace: false, ..offence };
+    assert_eq!(restored.offences, [(visitor, plain), (Bearer::User(anna.clone()), offence)]);
+    assert_eq!(restored.traits, [(anna, traits)]);
+    assert_eq!(restored.factors, [(bert, factor)]);
+}
+
+#[test]
+fn a_penalty_that_makes_no_sense_is_named() {
+    let folder = folder();
+    let mut store = open(&folder);
+    let one = Change::Penalty(Arc::new(penalty(1, PenaltyKind::Ban(7), None)));
+    store.commit(&[one]).expect("a healthy disk");
+    for sql in ["UPDATE penalties SET ban = NULL", "UPDATE penalties SET kind = 'exile'"] {
+        store.connection.execute(sql, []).expect("valid SQL");
+        let error = store.restore(0, 0).expect_err("no such penalty");
+        assert_eq!(error.to_string(), "penalties 1: no such kind");
+    }
+}
+
+#[test]
+fn totals_count_each_violation_of_whoever_bears_it() {
+    let folder = folder();
+    let mut store = open(&folder);
+    store.commit(&[violation(None, 500), violation(None, 900)]).expect("a healthy disk");
+    store.commit(&[violation(None, 700)]).expect("a healthy disk");
+    let sql = "SELECT concat_ws(' ', bearer_kind, bearer, type, count, points, first_at_ms,
+                      last_at_ms) FROM totals";
+    let row: String = store.connection.query_row(sql, [], |row| row.get(0)).expect("one row");
+    assert_eq!(row, "address 192.0.2.7 logins 3 3.0 500 900");
+}
+
+#[test]
+fn every_table_that_strangers_make_grow_is_bounded_by_age_and_by_number() {
+    let folder = folder();
+    let mut store = open(&folder);
+    let bearer = |i: u64| Bearer::User(format!("user {i}").parse().expect("an id"));
+    let mut changes = Vec::new();
+    for i in 0..20 {
+        let at_unix_ms = 1_000 + i;
+        let kinds = [
+            PenaltyKind::RemoveContent,
+            PenaltyKind::Reduce { factor_permille: 1 },
+            PenaltyKind::Ban(i),
+        ];
+        let kind = kinds[usize::try_from(i % 3).expect("it is small")].clone();
+        let ends = (i % 3 == 1).then_some(at_unix_ms);
+        changes.push(Change::Penalty(Arc::new(penalty(i + 1, kind, ends))));
+        changes
+            .push(Change::Offence(bearer(i), Offence { level: 1.0, at_unix_ms, has_grace: false }));
+        let user = format!("user {i}").parse().expect("an id");
+        changes.push(Change::Traits(user, Traits::default(), at_unix_ms));
+        let Change::Violation(one) = violation(None, at_unix_ms) else { unreachable!() };
+        let of_another = Violation { bearer: bearer(i), ..one.as_ref().clone() };
+        changes.push(Change::Violation(Arc::new(of_another)));
+    }
+    store.commit(&changes).expect("a healthy disk");
+    let counts = |store: &Store| {
+        ["violations", "totals", "offences", "subjects", "penalties"].map(|table| {
+            let sql = format!("SELECT count(*) FROM {table}");
+            store.connection.query_row(&sql, [], |row| row.get::<_, i64>(0)).expect("a number")
+        })
+    };
+    assert_eq!(counts(&store), [20; 5]);
+    store.prune(2_000, Duration::from_secs(3_600), 5).expect("a healthy disk");
+    let bans_that_hold = 6;
+    assert_eq!(counts(&store), [5, 5, 5, 5, 5 + bans_that_hold - 1]);
+    let newest = "SELECT group_concat(user) FROM (SELECT user FROM subjects ORDER BY seen_at_ms)";
+    let newest: String = store.connection.query_row(newest, [], |row| row.get(0)).expect("a row");
+    assert_eq!(newest, "user 15,user 16,user 17,user 18,user 19");
+    store.prune(10_000, Duration::from_secs(1), 5).expect("a healthy disk");
+    assert_eq!(counts(&store), [0, 0, 0, 0, bans_that_hold]);
+}
+
+#[test]
 fn only_the_owner_can_read_the_file() {
     let folder = folder();
     drop(open(&folder));
@@ -332,4 +484,104 @@ fn the_log_is_emptied_beside_commits_after_some_of_them() {
     let copy = Connection::open(copy).expect("a database");
     let count = copy.query_row("SELECT count(*) FROM violations", [], |row| row.get(0));
     assert_eq!(count, Ok(checkpoint::COMMITS));
+}
+
+fn broken(user: &str, kind: ViolationType, previous: f64, ban: Option<BanId>) -> Change {
+    let Change::Violation(one) = violation(Some("request"), 500) else { unreachable!() };
+    let user: UserId = user.parse().expect("an id");
+    Change::Violation(Arc::new(Violation {
+        kind,
+        user: Some(user.clone()),
+        bearer: Bearer::User(user),
+        previous,
+        total: previous + 1.0,
+        ban,
+        ..one.as_ref().clone()
+    }))
+}
+
+fn about(user: Option<&str>, ip: Option<&str>) -> About {
+    let user = user.map(|user| user.parse().expect("an id"));
+    let ip = ip.map(|ip| ip.parse().expect("an address"));
+    let address = ip.map(Into::into);
+    About { subject: Subject::new(user, ip).expect("one of them"), address }
+}
+
+fn history(store: &Store, folder: &TempDir, about: &About) -> History {
+    let reader = store.reader(&folder.path().join("moderation.db")).expect("the same file");
+    reader.history(about).expect("readable")
+}
+
+#[test]
+fn a_history_begins_with_the_violations_that_led_to_the_latest_ban() {
+    let folder = folder();
+    let mut store = open(&folder);
+    let logins = ViolationType::LOGINS;
+    let mut changes = vec![
+        Change::Ban(Arc::new(ban(1, Some(9_000)))),
+        Change::Ban(Arc::new(ban(2, Some(9_000)))),
+        broken("anna", logins, 19.0, Some(1)),
+        broken("bert", logins, 0.0, None),
+        broken("anna", logins, 20.0, None),
+        broken("anna", ViolationType::STT_LIMIT, 0.0, None),
+        broken("anna", logins, 21.0, Some(2)),
+    ];
+    changes.extend((0..200).map(|_| broken("anna", ViolationType::TTS_LIMIT, 1.0, None)));
+    store.commit(&changes).expect("a healthy disk");
+    let told = history(&store, &folder, &about(Some("anna"), None));
+    let bans: Vec<_> = told.bans.iter().map(|record| record.ban.id).collect();
+    assert_eq!(bans, [2, 1]);
+    assert_eq!(told.violations.len(), 100);
+    let to_bans: Vec<_> = told
+        .violations
+        .iter()
+        .filter(|one| one.kind == "logins")
+        .map(|one| (one.previous, one.ban))
+        .collect();
+    assert_eq!(to_bans, [(21.0, Some(2)), (20.0, None), (19.0, Some(1))]);
+    assert!(told.violations.is_sorted_by(|a, b| a.id > b.id));
+    let totals: Vec<_> = told.totals.iter().map(|it| (it.kind.as_str(), it.count)).collect();
+    assert_eq!(totals, [("tts_limit", 200), ("logins", 3), ("stt_limit", 1)]);
+    assert_eq!(history(&store, &folder, &about(Some("carl"), None)), History::default());
+}
+
+#[test]
+fn a_history_of_an_address_has_everybody_s_violations_there_and_its_bans() {
+    let folder = folder();
+    let mut store = open(&folder);
+    let whole = Ban { prefix: "192.0.2.7".parse().ok(), ..ban(1, None) };
+    let changes = [
+        Change::Ban(Arc::new(whole)),
+        broken("bert", ViolationType::LOGINS, 0.0, None),
+        violation(None, 7),
+    ];
+    store.commit(&changes).expect("a healthy disk");
+    let told = history(&store, &folder, &about(None, Some("192.0.2.7")));
+    assert_eq!((told.bans.len(), told.violations.len()), (1, 2));
+    assert_eq!(told.totals.iter().map(|it| it.count).collect::<Vec<_>>(), [1], "bert's are his");
+}
+
+#[test]
+fn with_pseudonyms_no_record_of_a_violation_has_a_user_s_id_and_histories_are_found() {
+    let folder = folder();
+    let mut store = open(&folder).with_names(crate::pseudonym::tests::keyed());
+    let id = "64b0c0ffee64b0c0ffee64b0";
+    store.commit(&[broken(id, ViolationType::LOGINS, 0.0, None)]).expect("a healthy disk");
+    for table in ["violations", "totals"] {
+        let sql = format!("SELECT * FROM {table}");
+        let mut query = store.connection.prepare(&sql).expect("valid SQL");
+        let columns = query.column_count();
+        let row: String = query
+            .query_row([], |row| {
+                (0..columns).map(|at| row.get_ref(at).map(|value| format!("{value:?} "))).collect()
+            })
+            .expect("one row");
+        let raw = format!("{:?}", rusqlite::types::ValueRef::Text(id.as_bytes()));
+        let digits = raw.trim_start_matches("Text(").trim_matches(['[', ']', ')']);
+        assert!(!row.contains(digits) && !row.contains(id), "{row}");
+    }
+    let told = history(&store, &folder, &about(Some(id), None));
+    assert_eq!((told.violations.len(), told.totals.len()), (1, 1));
+    let user = told.violations[0].user.as_deref().expect("it has one");
+    assert!(user.starts_with("p_") && user.len() == 18, "{user}");
 }

@@ -1,13 +1,12 @@
 //! Writing decisions down: all of a batch in one transaction, or none.
 
-use std::time::Duration;
-
 use ipnet::IpNet;
 use rusqlite::{Error, Transaction, params};
 
-use super::{Allowed, Store, StoreError, penalties, sql_ms, transaction};
-use crate::engine::{
-    Ban, Bearer, Change, Lift, Score, ScoreKey, Severity, Violation, ViolationType,
+use super::{Allowed, Store, StoreError, leases, penalties, sql_ms, totals, transaction};
+use crate::{
+    engine::{Ban, Bearer, Change, Lift, Score, ScoreKey, Severity, Violation, ViolationType},
+    pseudonym::Names,
 };
 
 impl Store {
@@ -22,7 +21,7 @@ impl Store {
             return Ok(());
         }
         transaction(&mut self.connection, |transaction| {
-            changes.iter().try_for_each(|change| write(transaction, change))
+            changes.iter().try_for_each(|change| write(transaction, change, &self.names))
         })?;
         self.checkpointer.committed();
         Ok(())
@@ -59,43 +58,6 @@ impl Store {
                 .map(|rows| rows > 0)
         })
     }
-
-    /// Forgets what is older than `retention`, and of violations and past bans
-    /// all but the last `max_records`. Active bans stay.
-    ///
-    /// # Errors
-    ///
-    /// [`StoreError::Commit`].
-    pub fn prune(
-        &mut self,
-        now_ms: u64,
-        retention: Duration,
-        max_records: u64,
-    ) -> Result<(), StoreError> {
-        let retention_ms = u64::try_from(retention.as_millis()).unwrap_or(u64::MAX);
-        let before = sql_ms(now_ms.saturating_sub(retention_ms));
-        let keep = i64::try_from(max_records).unwrap_or(i64::MAX);
-        transaction(&mut self.connection, |transaction| {
-            transaction.execute("DELETE FROM violations WHERE at_ms < ?1", [before])?;
-            transaction.execute(
-                "DELETE FROM violations WHERE id <= (SELECT max(id) FROM violations) - ?1",
-                [keep],
-            )?;
-            transaction.execute("DELETE FROM scores WHERE updated_at_ms < ?1", [before])?;
-            // Apart, so that each has its index.
-            transaction.execute(
-                "DELETE FROM bans WHERE lifted_at_ms IS NULL AND expires_at_ms < ?1",
-                [before],
-            )?;
-            transaction.execute("DELETE FROM bans WHERE lifted_at_ms < ?1", [before])?;
-            transaction.execute(
-                "DELETE FROM bans WHERE id <= (SELECT max(id) FROM bans) - ?1
-                     AND (lifted_at_ms IS NOT NULL OR expires_at_ms <= ?2)",
-                [keep, sql_ms(now_ms)],
-            )?;
-            Ok(())
-        })
-    }
 }
 
 /// Whether a change has to be written down; the others live in memory.
@@ -111,8 +73,12 @@ pub const fn is_durable(change: &Change) -> bool {
         | Change::EndPenalty(_)
         | Change::Offence(..)
         | Change::Traits(..)
-        | Change::Factor(..) => true,
-        Change::Charge(_)
+        | Change::Factor(..)
+        | Change::Lease(..)
+        | Change::Release(_) => true,
+        // A lease that is restored begins anew, whenever it was renewed.
+        Change::Renew(..)
+        | Change::Charge(_)
         | Change::Refund(_)
         | Change::Refunded(_)
         | Change::Repeat(_)
@@ -120,20 +86,17 @@ pub const fn is_durable(change: &Change) -> bool {
         | Change::ForgetWindow(..)
         | Change::Known(..)
         | Change::BanCall(_)
-        | Change::Lease(..)
-        | Change::Renew(..)
-        | Change::Release(_)
         | Change::Seen(..)
         | Change::Answer(..) => false,
     }
 }
 
-fn write(to: &Transaction<'_>, change: &Change) -> Result<(), Error> {
+fn write(to: &Transaction<'_>, change: &Change, names: &Names) -> Result<(), Error> {
     match change {
         Change::Score(key, score) => write_score(to, key, *score),
         Change::ForgetScore(key) => forget_score(to, key),
         Change::Pardon(bearer) => forget_scores(to, bearer),
-        Change::Violation(violation) => write_violation(to, violation),
+        Change::Violation(violation) => write_violation(to, violation, names),
         Change::Ban(ban) => write_ban(to, ban),
         Change::Lift(lift) => write_lift(to, lift),
         Change::Penalty(penalty) => penalties::write(to, penalty),
@@ -141,6 +104,8 @@ fn write(to: &Transaction<'_>, change: &Change) -> Result<(), Error> {
         Change::Offence(bearer, offence) => penalties::write_offence(to, bearer, *offence),
         Change::Traits(user, traits, at) => penalties::write_traits(to, user, traits, *at),
         Change::Factor(user, factor) => penalties::write_factor(to, user, *factor),
+        Change::Lease(lease, request) => leases::write(to, lease, request.as_deref()),
+        Change::Release(id) => leases::end(to, *id),
         Change::Charge(_)
         | Change::Refund(_)
         | Change::Refunded(_)
@@ -149,9 +114,7 @@ fn write(to: &Transaction<'_>, change: &Change) -> Result<(), Error> {
         | Change::ForgetWindow(..)
         | Change::Known(..)
         | Change::BanCall(_)
-        | Change::Lease(..)
         | Change::Renew(..)
-        | Change::Release(_)
         | Change::Seen(..)
         | Change::Answer(..) => Ok(()),
     }
@@ -202,29 +165,44 @@ fn forget_scores(to: &Transaction<'_>, of: &Bearer) -> Result<(), Error> {
         .map(drop)
 }
 
-fn write_violation(to: &Transaction<'_>, violation: &Violation) -> Result<(), Error> {
-    let (bearer_kind, bearer) = bearer(&violation.bearer);
+/// The same, for records that are to be kept.
+pub(super) fn recorded(of: &Bearer, names: &Names) -> (&'static str, String) {
+    let (kind, name) = bearer(of);
+    if kind == "user" { (kind, names.of(&name)) } else { (kind, name) }
+}
+
+fn write_violation(
+    to: &Transaction<'_>,
+    violation: &Violation,
+    names: &Names,
+) -> Result<(), Error> {
+    let (bearer_kind, bearer) = recorded(&violation.bearer, names);
+    // It says whose it is. Without it a retry after a crash counts again.
+    let request = violation.request.as_deref().filter(|_| !names.are_pseudonyms());
     let limit = violation.limiter.as_ref().map(|(_, limit)| limit);
     let max = limit.map(|limit| match &limit.shown.max {
-        Some(text) => text.to_string(),
+        // As JSON: LibreChat's records have a string where it came from the
+        // environment.
+        Some(text) => serde_json::Value::from(text.as_ref()).to_string(),
         None => limit.max.to_string(),
     });
     to.prepare_cached(
         "INSERT INTO violations
              (type, user, ip, points, previous, total, limiter, request_id, at_ms, bearer_kind,
-              bearer, max_shown, window_ms, pending, repeats, severity, details, ban, penalty)
+              bearer, max_shown, window_ms, pending, repeats, severity, details, ban, penalty,
+              window_shown)
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10,
-                 ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19)",
+                 ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20)",
     )?
     .execute(params![
         violation.kind.name(),
-        violation.user.as_ref().map(ToString::to_string),
+        violation.user.as_ref().map(|user| names.of(user.as_str())),
         violation.ip.map(|ip| ip.to_string()),
         violation.points,
         violation.previous,
         violation.total,
         violation.limiter.as_ref().map(|(limiter, _)| limiter.name()),
-        violation.request.as_deref(),
+        request,
         sql_ms(violation.at_unix_ms),
         bearer_kind,
         bearer,
@@ -236,8 +214,10 @@ fn write_violation(to: &Transaction<'_>, violation: &Violation) -> Result<(), Er
         violation.details.as_deref(),
         violation.ban.map(sql_ms),
         violation.penalty.map(sql_ms),
-    ])
-    .map(drop)
+        limit.and_then(|limit| limit.shown.window_minutes),
+    ])?;
+    let (at_ms, points) = (sql_ms(violation.at_unix_ms), violation.points);
+    totals::add(to, (bearer_kind, &bearer), violation.kind.name(), points, at_ms)
 }
 
 fn write_ban(to: &Transaction<'_>, ban: &Ban) -> Result<(), Error> {

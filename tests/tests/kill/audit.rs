@@ -19,6 +19,9 @@ use crate::load::Ledger;
 /// Between the clocks' two readings, and what the daemon itself tolerates.
 const TOLERANCE: Duration = Duration::from_secs(2);
 
+/// What one user may hold: concurrency.max, by default.
+const MOST_LEASES: usize = 2;
+
 /// See the module. Bans and lifts are those of all rounds.
 pub(crate) struct Audit {
     pins: Pins,
@@ -29,6 +32,9 @@ pub(crate) struct Audit {
     /// The highest total that was answered, by user and type.
     scores: HashMap<(String, String), f64>,
     violations: u64,
+    /// Leases that are held, of the last round, with their holders.
+    leases: BTreeMap<u64, String>,
+    acknowledged_leases: u64,
     /// Bans up to here were compared one by one after an earlier round.
     checked: u64,
 }
@@ -55,6 +61,8 @@ impl Audit {
             lifting: BTreeSet::new(),
             scores: HashMap::new(),
             violations: 0,
+            leases: BTreeMap::new(),
+            acknowledged_leases: 0,
             checked: 0,
         }
     }
@@ -71,6 +79,11 @@ impl Audit {
         self.violations
     }
 
+    /// Those that were held when the daemon was killed.
+    pub(crate) fn acknowledged_leases(&self) -> u64 {
+        self.acknowledged_leases
+    }
+
     /// Adds what was acknowledged in a round.
     pub(crate) fn take(&mut self, ledgers: Vec<Ledger>) {
         for ledger in ledgers {
@@ -81,6 +94,8 @@ impl Audit {
             self.lifted.extend(ledger.lifted);
             self.lifting.extend(ledger.lifting);
             self.violations += ledger.scores.len() as u64;
+            self.acknowledged_leases += ledger.leases.len() as u64;
+            self.leases.extend(ledger.leases);
             for (user, kind, total) in ledger.scores {
                 let highest = self.scores.entry((user, kind)).or_default();
                 *highest = highest.max(total);
@@ -111,6 +126,7 @@ impl Audit {
         self.check_store(&listed)?;
         self.check_engine(daemon, &listed)?;
         check_kernel(&BanMaps::open(&self.pins)?.all()?, &listed, now_ns)?;
+        self.check_leases(daemon)?;
         self.check_scores()?;
         self.checked = listed.iter().map(number).max().unwrap_or_default();
         Ok(())
@@ -157,6 +173,28 @@ impl Audit {
                 ensure!(is_banned == want, "address of {ban}");
             }
             ensure!(is_over(ban) || ban["enforced"] == true, "not enforced again: {ban}");
+        }
+        Ok(())
+    }
+
+    /// Whoever held a lease holds it still, and gets no more beside it than he
+    /// may have. All are given back, so that the next round begins with none.
+    fn check_leases(&mut self, daemon: &Daemon) -> Result<()> {
+        let mut app = Caller::app(daemon);
+        let mut held: BTreeMap<String, Vec<u64>> = BTreeMap::new();
+        for (id, user) in std::mem::take(&mut self.leases) {
+            app.put(&format!("/v1/leases/{id}")).with_context(|| format!("of {user}"))?;
+            held.entry(user).or_default().push(id);
+        }
+        for (user, mut ids) in held {
+            let body = serde_json::json!({ "user": user });
+            while let Some(id) = app.post("/v1/leases", &body)?["lease"]["id"].as_u64() {
+                ids.push(id);
+            }
+            ensure!(ids.len() <= MOST_LEASES, "{user} holds {ids:?}");
+            for id in ids {
+                app.delete(&format!("/v1/leases/{id}"))?;
+            }
         }
         Ok(())
     }

@@ -1,7 +1,7 @@
-//! One caller's load: violations, events, bans and lifts as fast as the daemon
+//! One caller's load: violations, events, bans, lifts and leases as fast as the daemon
 //! answers, and a ledger of every answer. Ends when the daemon is gone.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::{Result, ensure};
 use moderation_daemon::api::client::{Client, ClientError};
@@ -21,6 +21,9 @@ pub(crate) struct Ledger {
     pub(crate) lifting: BTreeSet<u64>,
     /// User, type and total of each violation that was answered.
     pub(crate) scores: Vec<(String, String, f64)>,
+    /// Leases that were answered and that nobody has asked to end, with their
+    /// holders.
+    pub(crate) leases: BTreeMap<u64, String>,
 }
 
 /// See the module.
@@ -48,11 +51,14 @@ impl Load {
     /// Until the connection breaks. An answer that is no success is a failure.
     pub(crate) fn run(mut self) -> Result<Ledger> {
         loop {
-            let outcome = match self.random.below(8) {
+            let outcome = match self.random.below(12) {
                 0..=2 => self.ban_by_violation(),
                 3 => self.ban_by_operator(),
                 4 | 5 => self.score(),
                 6 => self.message(),
+                7 | 8 => self.acquire(),
+                9 => self.renew(),
+                10 => self.release(),
                 _ => self.lift(),
             };
             match outcome {
@@ -124,6 +130,39 @@ impl Load {
             self.record(&body, &answer)?;
         }
         Ok(())
+    }
+
+    /// A lease for one whom nobody else reports: he runs as much as he may.
+    fn acquire(&mut self) -> Result<()> {
+        let [round, caller] = self.prefix;
+        let user = format!("runner {round} {caller}");
+        let body = json!({ "user": user });
+        let answer = self.ask("/v1/leases", &body)?;
+        match answer["lease"]["id"].as_u64() {
+            Some(id) => drop(self.ledger.leases.insert(id, user)),
+            None => self.record(&body, &answer)?,
+        }
+        Ok(())
+    }
+
+    fn renew(&mut self) -> Result<()> {
+        let Some(id) = self.held() else { return Ok(()) };
+        let response = self.app.put(&format!("/v1/leases/{id}"))?;
+        ensure!(response.is_success(), "lease {id}: {} {}", response.status, response.body);
+        Ok(())
+    }
+
+    fn release(&mut self) -> Result<()> {
+        let Some(id) = self.held() else { return Ok(()) };
+        self.ledger.leases.remove(&id);
+        let response = self.app.delete(&format!("/v1/leases/{id}"))?;
+        ensure!(response.is_success(), "lease {id}: {} {}", response.status, response.body);
+        Ok(())
+    }
+
+    fn held(&mut self) -> Option<u64> {
+        let ids: Vec<_> = self.ledger.leases.keys().copied().collect();
+        (!ids.is_empty()).then(|| self.random.pick(&ids))
     }
 
     /// Writes an answer down. Whoever reads `enforced: true` finds it true.

@@ -68,9 +68,10 @@ fn what_was_acknowledged_survives_kill_9_whole() -> Result<()> {
     let bans = audit.acknowledged_bans();
     assert!(bans > rounds, "there was hardly any load: {bans} bans");
     let line = format!(
-        "kill test: {rounds} rounds, {bans} acknowledged bans, 0 lost ({} lifts, {} violations of users)\n",
+        "kill test: {rounds} rounds, {bans} acknowledged bans, 0 lost ({} lifts, {} violations of users, {} leases)\n",
         audit.acknowledged_lifts(),
         audit.acknowledged_violations(),
+        audit.acknowledged_leases(),
     );
     std::io::stdout().write_all(line.as_bytes())?;
     Ok(())

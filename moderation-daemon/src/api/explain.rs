@@ -1,0 +1,207 @@
+//! The operators' question why: gathers what engine, board and store know about
+//! one subject, and answers it in data and in words. Decides nothing.
+
+use std::sync::Arc;
+
+use axum::{Router, extract::State, routing::get};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::{
+    Context, Problem,
+    input::{Query, subject},
+    view::BanJson,
+    words::{self, Facts},
+};
+use crate::{
+    clock,
+    engine::{Bearer, Count, Dossier, Moment, Penalty, Subject, Traits, ViolationType},
+    moderator::BanView,
+    store::{About, BanRecord, History, Reader, StoreError, Total, ViolationRecord},
+};
+
+pub(super) fn routes() -> Router<Context> {
+    Router::new().route("/v1/explain", get(explain))
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ExplainQuery {
+    user: Option<String>,
+    ip: Option<String>,
+    ban: Option<u64>,
+}
+
+async fn explain(
+    State(context): State<Context>,
+    Query(query): Query<ExplainQuery>,
+) -> Result<axum::Json<Value>, Problem> {
+    let subject = match query.ban {
+        Some(id) => banned_by(&context.reader, id).await?,
+        None => subject(query.user.as_deref(), query.ip.as_deref())?,
+    };
+    let rules = &context.config.rules;
+    let dossier = context.moderator.dossier(subject.clone()).await?;
+    let address = rules.counting.address(&subject);
+    let about = About { subject: subject.clone(), address };
+    let history = read(&context.reader, move |reader| reader.history(&about)).await?;
+    let now = clock::now();
+    let standing = context.moderator.check(&subject);
+    let board = context.moderator.board();
+    let active: Vec<_> = dossier.bans.iter().map(|ban| board.view(ban)).collect();
+    let facts = Facts {
+        name: &name(&subject),
+        now,
+        standing: standing.as_ref(),
+        active: &active,
+        dossier: &dossier,
+        history: &history,
+        rule: &rules.ban,
+        concurrency: rules.concurrency,
+    };
+    Ok(axum::Json(answer(&subject, &facts)))
+}
+
+/// Whom a ban is about; of a prefix, its first address stands for it.
+async fn banned_by(reader: &Reader, id: u64) -> Result<Subject, Problem> {
+    let record = read(reader, move |reader| reader.ban(id)).await?;
+    let BanRecord { ban, .. } = record.ok_or(Problem::NoSuch("ban"))?;
+    Ok(Subject::new(ban.user, ban.prefix.map(|prefix| prefix.net().addr()))?)
+}
+
+pub(super) async fn read<T: Send + 'static>(
+    reader: &Reader,
+    query: impl FnOnce(&Reader) -> Result<T, StoreError> + Send + 'static,
+) -> Result<T, Problem> {
+    let reader = reader.clone();
+    let read = tokio::task::spawn_blocking(move || query(&reader)).await;
+    read.map_err(|_| Problem::Unreadable)?.map_err(|error| {
+        tracing::error!(error = &error as &dyn std::error::Error, "cannot read what is recorded");
+        Problem::Unreadable
+    })
+}
+
+fn name(subject: &Subject) -> String {
+    let user = subject.user().map(|user| format!("user {user}"));
+    let both = user.into_iter().chain(subject.ip().map(|ip| ip.to_string()));
+    both.collect::<Vec<_>>().join(" at ")
+}
+
+fn answer(subject: &Subject, facts: &Facts<'_>) -> Value {
+    let Facts { now, active, dossier, history, .. } = *facts;
+    json!({
+        "subject": {
+            "user": subject.user().map(ToString::to_string),
+            "ip": subject.ip(),
+        },
+        "verdict": facts.verdict(),
+        "because": facts.because(),
+        "bans": bans(active, history, now),
+        "penalties": dossier.penalties.iter().map(|it| penalty(it)).collect::<Vec<_>>(),
+        "violations": history.violations.iter().map(violation).collect::<Vec<_>>(),
+        "scores": scores(dossier),
+        "limits": dossier.limits.iter().map(|count| limit(count, now)).collect::<Vec<_>>(),
+        "leases": dossier.leases.iter().map(|it| it.id).collect::<Vec<_>>(),
+        "factors": {
+            "permille": dossier.factor.map(|it| it.permille),
+            "flagged": dossier.factor.map(|it| it.flagged),
+            "traits": dossier.traits.as_ref().map(traits),
+        },
+        "offences": offences(dossier),
+        "protected": dossier.is_protected || dossier.trusted.is_some(),
+        "totals": history.totals.iter().map(total).collect::<Vec<_>>(),
+    })
+}
+
+/// Active ones as the board shows them, past ones as the store does.
+fn bans(active: &[BanView], history: &History, now: Moment) -> Vec<BanJson> {
+    let is_active = |record: &&BanRecord| active.iter().any(|view| view.ban.id == record.ban.id);
+    let past = history.bans.iter().filter(|record| !is_active(record)).map(|record| {
+        let view = BanView::over(Arc::new(record.ban.clone()));
+        BanJson::new(&view, now).lifted(record.lifted_at_unix_ms, record.lifted_by.clone())
+    });
+    active.iter().map(|view| BanJson::new(view, now)).chain(past).collect()
+}
+
+fn penalty(penalty: &Penalty) -> Value {
+    json!({
+        "id": penalty.id,
+        "kind": penalty.kind.name(),
+        "violation": penalty.violation.map(ViolationType::name),
+        "reason": penalty.reason,
+        "starts_at": clock::rfc3339(penalty.starts_at_unix_ms),
+        "ends_at": penalty.ends_at_unix_ms.map(clock::rfc3339),
+        "by": penalty.by.name(),
+    })
+}
+
+fn violation(one: &ViolationRecord) -> Value {
+    json!({
+        "text": words::violation(one),
+        "type": one.kind,
+        "user": one.user,
+        "ip": one.ip,
+        "score": one.points,
+        "previous": one.previous,
+        "total": one.total,
+        "limiter": one.limiter,
+        "max": one.max,
+        "window_ms": one.window_ms,
+        "ban": one.ban,
+        "penalty": one.penalty,
+        "at": clock::rfc3339(one.at_unix_ms),
+    })
+}
+
+fn scores(dossier: &Dossier) -> Vec<Value> {
+    let scores = dossier.scores.iter().map(|(key, score)| {
+        let (kind, bearer) = bearer(&key.bearer);
+        json!({ "type": key.kind.name(), kind: bearer, "score": score.shown() })
+    });
+    scores.collect()
+}
+
+fn offences(dossier: &Dossier) -> Vec<Value> {
+    let offences = dossier.offences.iter().map(|(of, offence)| {
+        let (kind, bearer) = bearer(of);
+        json!({ kind: bearer, "level": offence.level, "grace": offence.has_grace })
+    });
+    offences.collect()
+}
+
+fn bearer(bearer: &Bearer) -> (&'static str, String) {
+    match bearer {
+        Bearer::User(user) => ("user", user.to_string()),
+        Bearer::Address(address) => ("address", address.to_string()),
+        Bearer::Account(account) => ("account", account.to_string()),
+    }
+}
+
+fn limit(count: &Count, now: Moment) -> Value {
+    json!({
+        "name": count.limiter.name(),
+        "limit": count.max,
+        "used": count.usage.used,
+        "reset_ms": count.retry_at_boot_ms().saturating_sub(now.boot_ms),
+    })
+}
+
+fn traits(traits: &Traits) -> Value {
+    json!({
+        "tier": traits.tier.as_deref(),
+        "role": traits.role.as_deref(),
+        "created_at": traits.created_at_unix_ms.map(clock::rfc3339),
+        "email_verified": traits.email_verified,
+        "paying": traits.paying,
+    })
+}
+
+fn total(total: &Total) -> Value {
+    json!({
+        "type": total.kind,
+        "count": total.count,
+        "score": total.points,
+        "first_at": clock::rfc3339(total.first_at_unix_ms),
+        "last_at": clock::rfc3339(total.last_at_unix_ms),
+    })
+}

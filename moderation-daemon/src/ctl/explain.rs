@@ -1,0 +1,73 @@
+//! `moderationctl explain`: shows the daemon's sentences as they are, and the
+//! violations behind them. Makes up nothing.
+
+use serde_json::Value;
+
+use super::remote::{Remote, encoded, subject_query};
+
+pub(super) fn run(remote: &mut Remote, subject: &str) -> anyhow::Result<()> {
+    let response = remote.client.get(&format!("/v1/explain?{}", query(subject)));
+    let answer = remote.success(response)?;
+    Ok(remote.output.show(&answer, text)?)
+}
+
+/// `#12` is a ban; else an address or a user, as everywhere.
+fn query(subject: &str) -> String {
+    match subject.strip_prefix('#').map(str::parse::<u64>) {
+        Some(Ok(id)) => format!("ban={}", encoded(&id.to_string())),
+        _ => subject_query(subject),
+    }
+}
+
+fn text(answer: &Value) -> String {
+    let mut text = format!("{}\n", answer["verdict"].as_str().unwrap_or_default());
+    for sentence in list(&answer["because"]) {
+        text += &format!("  {}\n", sentence.as_str().unwrap_or_default());
+    }
+    let violations = list(&answer["violations"]);
+    if !violations.is_empty() {
+        text += "\nViolations, the latest first:\n";
+    }
+    for one in violations {
+        text += &format!("  {}\n", one["text"].as_str().unwrap_or_default());
+    }
+    text
+}
+
+fn list(value: &Value) -> &[Value] {
+    value.as_array().map(Vec::as_slice).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_subject_is_a_ban_with_a_hash_an_address_or_a_user() {
+        let cases = [
+            ("#12", "ban=12"),
+            ("12", "user=12"),
+            ("#anna", "user=%23anna"),
+            ("192.0.2.7", "ip=192.0.2.7"),
+            ("user:anna", "user=anna"),
+        ];
+        for (subject, want) in cases {
+            assert_eq!(query(subject), want, "{subject}");
+        }
+    }
+
+    #[test]
+    fn the_sentences_come_first_and_then_the_violations() {
+        let answer = json!({
+            "verdict": "anna is banned.",
+            "because": ["One.", "Two."],
+            "violations": [{ "text": "then this" }, { "text": "first that" }],
+        });
+        let want = "anna is banned.\n  One.\n  Two.\n\nViolations, the latest first:\n  \
+                    then this\n  first that\n";
+        assert_eq!(text(&answer), want);
+        assert_eq!(text(&json!({ "verdict": "nothing" })), "nothing\n");
+    }
+}
