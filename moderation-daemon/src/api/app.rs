@@ -2,6 +2,7 @@
 
 use axum::{
     Router,
+    body::Body,
     extract::{Path, State, rejection::PathRejection},
     http::StatusCode,
     routing::{post, put},
@@ -9,13 +10,15 @@ use axum::{
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Context, Problem,
-    input::{Json, Query, request_id, subject},
+    Context, MAX_BODY_BYTES, Problem,
+    event::EventBody,
+    input::{self, Json, Query, parse, request_id, subject},
     view::{AnswerView, BanJson, LeaseView},
 };
 use crate::{
     clock,
-    engine::{Act, Cost, EventType, LeaseId, Request, Rules, ViolationType},
+    engine::{Act, LeaseId, Request, ViolationType},
+    moderator::Ask,
 };
 
 pub(super) fn routes() -> Router<Context> {
@@ -28,36 +31,15 @@ pub(super) fn routes() -> Router<Context> {
 
 type Answered = Result<axum::Json<AnswerView>, Problem>;
 
-async fn answer(context: &Context, request: Request) -> Answered {
-    let answer = context.moderator.judge(request).await?;
+async fn answer(context: &Context, ask: impl Into<Ask>) -> Answered {
+    let answer = context.moderator.judge(ask).await?;
     Ok(axum::Json(AnswerView::new(answer, clock::now())))
 }
 
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct EventBody {
-    r#type: String,
-    user: Option<String>,
-    ip: Option<String>,
-    user_agent: Option<String>,
-    id: Option<String>,
-}
-
-async fn event(State(context): State<Context>, Json(body): Json<EventBody>) -> Answered {
-    let rules = &context.config.rules;
-    let kind = event_type(rules, &body.r#type)?;
-    let subject = subject(body.user.as_deref(), body.ip.as_deref())?;
-    let id = request_id(kind.name(), &rules.bearer(&subject), body.id)?;
-    let act = Act::Event { kind, user_agent: body.user_agent, cost: Cost::default() };
-    answer(&context, Request { id, ..Request::new(act, subject) }).await
-}
-
-/// One that the rules know.
-fn event_type(rules: &Rules, name: &str) -> Result<EventType, Problem> {
-    EventType::from_name(name).filter(|kind| rules.event(*kind).is_some()).ok_or_else(|| {
-        let names: Vec<_> = rules.events.iter().map(|rule| rule.kind.name()).collect();
-        Problem::UnknownType(format!("type: one of {}", names.join(", ")))
-    })
+async fn event(State(context): State<Context>, body: Body) -> Answered {
+    let bytes = input::body(body, MAX_BODY_BYTES).await?;
+    let ask = parse::<EventBody<'_>>(&bytes)?.ask(&context.config.rules)?;
+    answer(&context, ask).await
 }
 
 #[derive(Debug, Deserialize)]
@@ -78,7 +60,7 @@ async fn violation(State(context): State<Context>, Json(body): Json<ViolationBod
     let points = body.score.map(points).transpose()?;
     let subject = subject(body.user.as_deref(), body.ip.as_deref())?;
     let bearer = context.config.rules.bearer(&subject);
-    let id = request_id(kind.name(), &bearer, body.id)?;
+    let id = body.id.map(|id| request_id(kind.name(), &bearer, &id)).transpose()?;
     let act = Act::Violation { kind, points, severity: None, details: None };
     answer(&context, Request { id, ..Request::new(act, subject) }).await
 }
@@ -103,7 +85,8 @@ struct LeaseBody {
 
 async fn acquire(State(context): State<Context>, Json(body): Json<LeaseBody>) -> Answered {
     let subject = subject(body.user.as_deref(), body.ip.as_deref())?;
-    let id = request_id("lease", &context.config.rules.bearer(&subject), body.id)?;
+    let bearer = context.config.rules.bearer(&subject);
+    let id = body.id.map(|id| request_id("lease", &bearer, &id)).transpose()?;
     answer(&context, Request { id, ..Request::new(Act::Acquire, subject) }).await
 }
 

@@ -4,7 +4,9 @@
 
 mod admin;
 mod app;
+mod batch;
 pub mod client;
+mod event;
 mod import;
 mod input;
 mod kernel;
@@ -56,7 +58,7 @@ pub struct Context {
 
 /// The routes of the app's socket.
 pub fn app_routes(context: Context) -> Router {
-    finish(app::routes(), context)
+    finish(app::routes().merge(batch::routes()), context)
 }
 
 /// The routes of the operators' socket.

@@ -6,6 +6,7 @@
 //! for operators', so that a flood of the one does not keep out the other. Who
 //! is banned already is answered from the [`Board`], which waits for nothing.
 
+mod batch;
 mod board;
 mod enforce;
 mod import;
@@ -21,14 +22,15 @@ use tokio::sync::{mpsc, oneshot};
 use crate::{
     clock,
     engine::{
-        Act, BanId, BanRefusal, Lease, LeaseId, LiftTarget, NewBan, Outcome, PrefixSet, Request,
-        Rules, Subject, Trust, Verdict, ViolationType,
+        Act, BanId, BanRefusal, Lease, LeaseId, LiftTarget, Moment, NewBan, Outcome, PrefixSet,
+        Request, Rules, Subject, Trust, Verdict, ViolationType,
     },
     metrics::Metrics,
     network::Guards,
     store::Allowed,
 };
 
+pub use batch::Ask;
 pub use board::{Board, DriftSeen, Fill, KernelStatus};
 pub use enforce::Kernel;
 pub use import::{Added, Batch, ImportRefusal, Refused, SLICE};
@@ -81,7 +83,8 @@ type Reply<T> = oneshot::Sender<Result<T, Unavailable>>;
 /// What can be asked of the task.
 #[derive(Debug)]
 enum Command {
-    Judge(Request, Reply<Answer>),
+    Judge(Ask, Reply<Answer>),
+    JudgeAll(Vec<Ask>, Reply<Vec<Answer>>),
     Renew(LeaseId, Reply<Option<Lease>>),
     Release(LeaseId, Reply<bool>),
     Ban(NewBan, Reply<Result<BanView, BanRefusal>>),
@@ -89,6 +92,16 @@ enum Command {
     Allow(Allowed, String, Reply<Result<bool, AllowlistFull>>),
     Disallow(IpNet, Reply<bool>),
     Sample(u32, Reply<()>),
+}
+
+impl Command {
+    /// How many decisions it asks for.
+    const fn decisions(&self) -> usize {
+        match self {
+            Self::JudgeAll(asks, _) => asks.len(),
+            _ => 1,
+        }
+    }
 }
 
 /// What the task is made of.
@@ -132,15 +145,41 @@ impl Moderator {
     /// # Errors
     ///
     /// See [`Unavailable`].
-    pub async fn judge(&self, request: Request) -> Result<Answer, Unavailable> {
-        if request.act.is_answered_by_a_ban()
-            && let Some(ban) = self.check(&request.subject)
-        {
-            let outcome = Outcome::banned(Arc::clone(&ban.ban));
-            self.metrics.judged(&request.act, Verdict::Deny);
-            return Ok(Answer { outcome, ban: Some(ban) });
+    pub async fn judge(&self, ask: impl Into<Ask>) -> Result<Answer, Unavailable> {
+        let ask = ask.into();
+        if let Some(answer) = self.answer_banned(&ask, clock::now()) {
+            return Ok(answer);
         }
-        self.ask(&self.queue, |reply| Command::Judge(request, reply), DECISION_TIMEOUT).await
+        self.ask(&self.queue, |reply| Command::Judge(ask, reply), DECISION_TIMEOUT).await
+    }
+
+    /// Judges all in their order, as one entry of the queue: all are decided, or
+    /// none.
+    ///
+    /// # Errors
+    ///
+    /// See [`Unavailable`].
+    pub async fn judge_all(&self, asks: Vec<Ask>) -> Result<Vec<Answer>, Unavailable> {
+        let now = clock::now();
+        let (known, waiting) = batch::split(asks, |ask| self.answer_banned(ask, now));
+        if waiting.is_empty() {
+            return Ok(batch::join(known, Vec::new()));
+        }
+        let command = |reply| Command::JudgeAll(waiting, reply);
+        let waited = self.ask(&self.queue, command, DECISION_TIMEOUT).await?;
+        Ok(batch::join(known, waited))
+    }
+
+    /// The answer to somebody who is banned already.
+    fn answer_banned(&self, ask: &Ask, now: Moment) -> Option<Answer> {
+        if !ask.request.act.is_answered_by_a_ban() {
+            return None;
+        }
+        let ban = self.board.check(&ask.request.subject, now)?;
+        if !ask.is_peek {
+            self.metrics.judged(&ask.request.act, Verdict::Deny);
+        }
+        Some(Answer { outcome: Outcome::banned(Arc::clone(&ban.ban)), ban: Some(ban) })
     }
 
     /// Judges a source that opened more connections than it may; the daemon

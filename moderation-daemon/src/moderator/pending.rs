@@ -3,27 +3,36 @@
 
 use std::sync::Arc;
 
-use super::{Answer, BanView, Board, Command, Reply, Unavailable};
+use super::{Answer, Ask, BanView, Board, Command, Reply, Unavailable};
 use crate::{
-    engine::{Act, Ban, BanRefusal, Cause, Decision, Lease, Moment, Outcome, Overlay, Request},
+    engine::{Act, Ban, BanRefusal, Cause, Lease, Moment, Outcome, Overlay},
     metrics::{Metrics, Table},
 };
 
 /// A decision whose caller waits for the commit.
 pub(super) enum Pending {
-    Judged(Act, Outcome, Reply<Answer>),
+    Judged(Judged, Reply<Answer>),
+    JudgedAll(Vec<Judged>, Reply<Vec<Answer>>),
     Renewed(Option<Lease>, Reply<Option<Lease>>),
     Released(bool, Reply<bool>),
     Banned(Result<Arc<Ban>, BanRefusal>, Reply<Result<BanView, BanRefusal>>),
     Lifted(Vec<Arc<Ban>>, Reply<Vec<BanView>>),
 }
 
+/// One request's conclusion.
+pub(super) struct Judged {
+    /// `None`: it was a peek, which counts nowhere.
+    act: Option<Act>,
+    outcome: Outcome,
+}
+
 /// Decides one command on the overlay.
 pub(super) fn decide(overlay: &mut Overlay<'_>, command: Command, now: Moment) -> Pending {
     match command {
-        Command::Judge(request, reply) => {
-            let decision = judge(overlay, &request, now);
-            Pending::Judged(request.act, decision.outcome, reply)
+        Command::Judge(ask, reply) => Pending::Judged(judge(overlay, ask, now), reply),
+        Command::JudgeAll(asks, reply) => {
+            let judged = asks.into_iter().map(|ask| judge(overlay, ask, now));
+            Pending::JudgedAll(judged.collect(), reply)
         }
         Command::Renew(id, reply) => Pending::Renewed(overlay.renew(id, now), reply),
         Command::Release(id, reply) => Pending::Released(overlay.release(id, now), reply),
@@ -35,29 +44,49 @@ pub(super) fn decide(overlay: &mut Overlay<'_>, command: Command, now: Moment) -
     }
 }
 
-fn judge(overlay: &mut Overlay<'_>, request: &Request, now: Moment) -> Decision {
-    let counts = overlay.counts(request, now);
-    let decision = overlay.decide(request, &counts, now);
+fn judge(overlay: &mut Overlay<'_>, Ask { request, is_peek }: Ask, now: Moment) -> Judged {
+    let counts = overlay.counts(&request, now);
+    let decision = overlay.decide(&request, &counts, now);
+    if is_peek {
+        return Judged { act: None, outcome: supposed(decision.outcome) };
+    }
     overlay.push(&decision);
-    decision
+    Judged { act: Some(request.act), outcome: decision.outcome }
+}
+
+/// What would have come of a request did not.
+fn supposed(outcome: Outcome) -> Outcome {
+    let ban = outcome.ban.filter(|_| outcome.cause == Some(Cause::Banned));
+    Outcome { violation: None, ban, refusal: None, lease: None, logout: false, ..outcome }
+}
+
+impl Judged {
+    fn answer(self, board: &Board, metrics: &Metrics) -> Answer {
+        let outcome = self.outcome;
+        if let Some(act) = &self.act {
+            metrics.judged(act, outcome.verdict);
+            if let Some(refusal) = outcome.refusal {
+                metrics.ban_refused(refusal);
+            }
+            if outcome.cause == Some(Cause::LeasesFull) {
+                metrics.overflow(Table::Leases);
+            }
+            if outcome.counts.iter().any(|count| count.is_shared) {
+                metrics.overflow(Table::Windows);
+            }
+        }
+        let ban = outcome.ban.as_ref().map(|ban| board.view(ban));
+        Answer { outcome, ban }
+    }
 }
 
 impl Pending {
     pub(super) fn answer(self, board: &Board, metrics: &Metrics) {
         match self {
-            Self::Judged(act, outcome, reply) => {
-                metrics.judged(&act, outcome.verdict);
-                if let Some(refusal) = outcome.refusal {
-                    metrics.ban_refused(refusal);
-                }
-                if outcome.cause == Some(Cause::LeasesFull) {
-                    metrics.overflow(Table::Leases);
-                }
-                if outcome.counts.iter().any(|count| count.is_shared) {
-                    metrics.overflow(Table::Windows);
-                }
-                let ban = outcome.ban.as_ref().map(|ban| board.view(ban));
-                respond(reply, Ok(Answer { outcome, ban }));
+            Self::Judged(judged, reply) => respond(reply, Ok(judged.answer(board, metrics))),
+            Self::JudgedAll(all, reply) => {
+                let answers = all.into_iter().map(|judged| judged.answer(board, metrics));
+                respond(reply, Ok(answers.collect()));
             }
             Self::Renewed(lease, reply) => respond(reply, Ok(lease)),
             Self::Released(known, reply) => respond(reply, Ok(known)),
@@ -71,7 +100,8 @@ impl Pending {
     /// The store did not take the batch.
     pub(super) fn refuse(self) {
         match self {
-            Self::Judged(_, _, reply) => respond(reply, Err(Unavailable::Store)),
+            Self::Judged(_, reply) => respond(reply, Err(Unavailable::Store)),
+            Self::JudgedAll(_, reply) => respond(reply, Err(Unavailable::Store)),
             Self::Renewed(_, reply) => respond(reply, Err(Unavailable::Store)),
             Self::Released(_, reply) => respond(reply, Err(Unavailable::Store)),
             Self::Banned(_, reply) => respond(reply, Err(Unavailable::Store)),

@@ -29,7 +29,8 @@ use crate::{
     telemetry::Throttle,
 };
 
-/// Decisions that share a transaction at most.
+/// Decisions that share a transaction, from which on nobody else joins them. A
+/// caller's batch is not torn apart, so there can be more by one of those.
 const MAX_BATCH: usize = 256;
 /// How often what is over is forgotten and the kernel looked after.
 const TICK: Duration = Duration::from_secs(1);
@@ -203,10 +204,12 @@ impl Task {
                     self.start_import(job);
                     Ok(())
                 }
-                taken = self.requests.recv_many(&mut batch, MAX_BATCH) => {
-                    if taken == 0 {
+                request = self.requests.recv() => {
+                    let Some(request) = request else {
                         break; // nobody is left to ask anything
-                    }
+                    };
+                    batch.push(request);
+                    self.fill_with_requests(&mut batch);
                     self.serve(mem::take(&mut batch)).await
                 }
                 // Only while nobody waits; a page is over before anybody notices.
@@ -231,9 +234,15 @@ impl Task {
         {
             batch.push(wish);
         }
-        while batch.len() < MAX_BATCH
+        self.fill_with_requests(batch);
+    }
+
+    fn fill_with_requests(&mut self, batch: &mut Vec<Command>) {
+        let mut decisions = batch.iter().map(Command::decisions).sum::<usize>();
+        while decisions < MAX_BATCH
             && let Ok(request) = self.requests.try_recv()
         {
+            decisions += request.decisions();
             batch.push(request);
         }
     }
