@@ -2,44 +2,45 @@
 
 use axum::{
     Router,
-    body::Body,
     extract::{Path, State, rejection::PathRejection},
-    http::StatusCode,
+    http::{HeaderValue, StatusCode, header},
+    response::{IntoResponse, Response},
     routing::{post, put},
 };
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Context, MAX_BODY_BYTES, Problem,
-    event::EventBody,
-    input::{self, Json, Query, parse, request_id, subject},
-    view::{AnswerView, BanJson, LeaseView},
+    Context, Problem,
+    input::{Json, Query, request_id, subject},
+    view::{self, BanJson, LeaseView},
 };
 use crate::{
     clock,
     engine::{Act, LeaseId, Request, ViolationType},
-    moderator::Ask,
 };
 
 pub(super) fn routes() -> Router<Context> {
     Router::new()
-        .route("/v1/events", post(event))
         .route("/v1/violations", post(violation))
         .route("/v1/leases", post(acquire))
         .route("/v1/leases/{id}", put(renew).delete(release))
 }
 
-type Answered = Result<axum::Json<AnswerView>, Problem>;
+type Answered = Result<Written, Problem>;
 
-async fn answer(context: &Context, ask: impl Into<Ask>) -> Answered {
-    let answer = context.moderator.judge(ask).await?;
-    Ok(axum::Json(AnswerView::new(answer, clock::now())))
+/// A body that is JSON already.
+struct Written(Vec<u8>);
+
+impl IntoResponse for Written {
+    fn into_response(self) -> Response {
+        let kind = HeaderValue::from_static("application/json");
+        ([(header::CONTENT_TYPE, kind)], self.0).into_response()
+    }
 }
 
-async fn event(State(context): State<Context>, body: Body) -> Answered {
-    let bytes = input::body(body, MAX_BODY_BYTES).await?;
-    let ask = parse::<EventBody<'_>>(&bytes)?.ask(&context.config.rules)?;
-    answer(&context, ask).await
+async fn answer(context: &Context, request: Request) -> Answered {
+    let answer = context.moderator.judge(request).await?;
+    Ok(Written(view::written(&answer, &context.config.rules)))
 }
 
 #[derive(Debug, Deserialize)]

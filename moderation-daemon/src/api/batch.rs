@@ -12,7 +12,7 @@ use axum::{
     response::{IntoResponse, Response},
     routing::post,
 };
-use serde::Serialize;
+use serde_json::json;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::{
@@ -49,16 +49,21 @@ async fn events(context: &Context, room: Arc<Semaphore>, from: Body) -> Result<R
     let lines = lines(&bytes)?.map(|line| ask(context, line)).collect();
     let (asks, problems) = sort(lines);
     let answers = context.moderator.judge_all(asks).await?;
-    let mut answers = answers.into_iter().map(|answer| AnswerView::new(answer, clock::now()));
+    let (mut answers, now) = (answers.iter(), clock::now());
     let mut text = Vec::with_capacity(bytes.len() * 4);
     for problem in problems {
         match problem {
             Some(problem) => {
                 context.metrics.problem(problem.name());
-                write(&mut text, &Wrong { problem: problem.value() });
+                text.extend_from_slice(
+                    json!({ "problem": problem.value() }).to_string().as_bytes(),
+                );
             }
-            None => drop(answers.next().map(|answer| write(&mut text, &answer))),
+            None => answers.next().map_or((), |answer| {
+                AnswerView::new(answer, &context.config.rules, now).write(&mut text);
+            }),
         }
+        text.push(b'\n');
     }
     let kind = HeaderValue::from_static(CONTENT_TYPE);
     Ok(([(header::CONTENT_TYPE, kind)], text).into_response())
@@ -101,17 +106,6 @@ fn sort(lines: Vec<Result<Ask, Problem>>) -> (Vec<Ask>, Vec<Option<Problem>>) {
         problems.push(line.map(|ask| asks.push(ask)).err());
     }
     (asks, problems)
-}
-
-/// The answer to a line that makes no sense.
-#[derive(Serialize)]
-struct Wrong {
-    problem: serde_json::Value,
-}
-
-fn write(text: &mut Vec<u8>, answer: &impl Serialize) {
-    serde_json::to_writer(&mut *text, answer).expect("it has no key that is no text");
-    text.push(b'\n');
 }
 
 #[cfg(test)]

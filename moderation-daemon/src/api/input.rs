@@ -4,7 +4,8 @@
 use std::net::IpAddr;
 
 use axum::{
-    body::Body,
+    BoxError,
+    body::{Bytes, HttpBody as Body},
     extract::{FromRequest, FromRequestParts, Request},
     http::request::Parts,
 };
@@ -28,14 +29,24 @@ impl<T: DeserializeOwned, S: Sync> FromRequest<S> for Json<T> {
 }
 
 /// A whole body of at most so many bytes.
-pub(super) async fn body(body: Body, most_bytes: usize) -> Result<Vec<u8>, Problem> {
+pub(super) async fn body<B>(body: B, most_bytes: usize) -> Result<Bytes, Problem>
+where
+    B: Body<Data = Bytes, Error: Into<BoxError>>,
+{
+    // What says that it is too long is not read at all.
+    if body.size_hint().lower() > most_bytes as u64 {
+        return Err(Problem::BodyTooLarge(most_bytes));
+    }
     let read = read(body, most_bytes);
     timeout(BODY_TIMEOUT, read).await.map_err(|_| Problem::SlowClient)?
 }
 
-async fn read(body: Body, most_bytes: usize) -> Result<Vec<u8>, Problem> {
+async fn read<B>(body: B, most_bytes: usize) -> Result<Bytes, Problem>
+where
+    B: Body<Data = Bytes, Error: Into<BoxError>>,
+{
     match Limited::new(body, most_bytes).collect().await {
-        Ok(whole) => Ok(whole.to_bytes().into()),
+        Ok(whole) => Ok(whole.to_bytes()),
         Err(error) if error.is::<LengthLimitError>() => Err(Problem::BodyTooLarge(most_bytes)),
         Err(_) => Err(Problem::Incomplete),
     }

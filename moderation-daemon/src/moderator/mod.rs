@@ -22,8 +22,8 @@ use tokio::sync::{mpsc, oneshot};
 use crate::{
     clock,
     engine::{
-        Act, BanId, BanRefusal, Lease, LeaseId, LiftTarget, Moment, NewBan, Outcome, PrefixSet,
-        Request, Rules, Subject, Trust, Verdict, ViolationType,
+        Act, BanId, BanRefusal, Count, Factor, Lease, LeaseId, LiftTarget, Moment, NewBan, Outcome,
+        PrefixSet, Request, Rules, Subject, Traits, Trust, UserId, Verdict, ViolationType,
     },
     metrics::Metrics,
     network::Guards,
@@ -73,6 +73,15 @@ pub struct Answer {
     pub ban: Option<BanView>,
 }
 
+/// What is known about a user.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Known {
+    /// What the app said.
+    pub traits: Traits,
+    /// How the user's limits stand, if they follow that.
+    pub factor: Option<Factor>,
+}
+
 /// The kernel's map of allowed prefixes is as long as it may be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the allowlist is full")]
@@ -85,6 +94,9 @@ type Reply<T> = oneshot::Sender<Result<T, Unavailable>>;
 enum Command {
     Judge(Ask, Reply<Answer>),
     JudgeAll(Vec<Ask>, Reply<Vec<Answer>>),
+    Usage(Request, Reply<Vec<Count>>),
+    Known(UserId, Reply<Option<Known>>),
+    Describe(UserId, Traits, Reply<Known>),
     Renew(LeaseId, Reply<Option<Lease>>),
     Release(LeaseId, Reply<bool>),
     Ban(NewBan, Reply<Result<BanView, BanRefusal>>),
@@ -168,6 +180,35 @@ impl Moderator {
         let command = |reply| Command::JudgeAll(waiting, reply);
         let waited = self.ask(&self.queue, command, DECISION_TIMEOUT).await?;
         Ok(batch::join(known, waited))
+    }
+
+    /// How the limits of an event stand, as if it were not to happen.
+    ///
+    /// # Errors
+    ///
+    /// See [`Unavailable`].
+    pub async fn usage(&self, request: Request) -> Result<Vec<Count>, Unavailable> {
+        self.ask(&self.queue, |reply| Command::Usage(request, reply), DECISION_TIMEOUT).await
+    }
+
+    /// What is known about a user; `None` if nothing has been said.
+    ///
+    /// # Errors
+    ///
+    /// See [`Unavailable`].
+    pub async fn known(&self, user: UserId) -> Result<Option<Known>, Unavailable> {
+        self.ask(&self.queue, |reply| Command::Known(user, reply), DECISION_TIMEOUT).await
+    }
+
+    /// Writes down what the app says about a user; what it leaves out stays as
+    /// it was. Returns all that is known.
+    ///
+    /// # Errors
+    ///
+    /// See [`Unavailable`].
+    pub async fn describe(&self, user: UserId, traits: Traits) -> Result<Known, Unavailable> {
+        let command = |reply| Command::Describe(user, traits, reply);
+        self.ask(&self.queue, command, DECISION_TIMEOUT).await
     }
 
     /// The answer to somebody who is banned already.

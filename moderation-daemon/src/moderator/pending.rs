@@ -1,11 +1,14 @@
 //! What a batch is made of between deciding and answering: each command's
 //! conclusion, and who waits for it.
 
-use std::sync::Arc;
+use std::{collections::HashMap, sync::Arc};
 
-use super::{Answer, Ask, BanView, Board, Command, Reply, Unavailable};
+use super::{Answer, Ask, BanView, Board, Command, Known, Reply, Unavailable};
 use crate::{
-    engine::{Act, Ban, BanRefusal, Cause, Lease, Moment, Outcome, Overlay},
+    engine::{
+        Act, Ban, BanRefusal, Cause, Change, Count, Decision, Engine, Lease, Moment, Outcome,
+        Overlay, Traits, UserId,
+    },
     metrics::{Metrics, Table},
 };
 
@@ -13,6 +16,9 @@ use crate::{
 pub(super) enum Pending {
     Judged(Judged, Reply<Answer>),
     JudgedAll(Vec<Judged>, Reply<Vec<Answer>>),
+    Counted(Vec<Count>, Reply<Vec<Count>>),
+    Known(Option<Known>, Reply<Option<Known>>),
+    Described(Known, Reply<Known>),
     Renewed(Option<Lease>, Reply<Option<Lease>>),
     Released(bool, Reply<bool>),
     Banned(Result<Arc<Ban>, BanRefusal>, Reply<Result<BanView, BanRefusal>>),
@@ -26,10 +32,64 @@ pub(super) struct Judged {
     outcome: Outcome,
 }
 
-/// Decides one command on the overlay.
-pub(super) fn decide(overlay: &mut Overlay<'_>, command: Command, now: Moment) -> Pending {
+/// A batch while it is decided.
+pub(super) struct Desk<'e> {
+    engine: &'e Engine,
+    overlay: Overlay<'e>,
+    /// What this batch says about users.
+    described: HashMap<UserId, Traits>,
+}
+
+impl<'e> Desk<'e> {
+    pub(super) fn new(engine: &'e Engine) -> Self {
+        Self { engine, overlay: engine.overlay(), described: HashMap::new() }
+    }
+
+    pub(super) fn into_changes(self) -> Vec<Change> {
+        self.overlay.into_changes()
+    }
+
+    fn known(&self, user: &UserId) -> Option<Known> {
+        let traits = self.described.get(user).or_else(|| self.engine.traits(user));
+        let factor = self.engine.factor(user);
+        (traits.is_some() || factor.is_some())
+            .then(|| Known { traits: traits.cloned().unwrap_or_default(), factor })
+    }
+
+    /// What is said now goes over what was said before.
+    fn describe(&mut self, user: UserId, said: Traits, now: Moment) -> Known {
+        let Known { traits: old, factor } = self.known(&user).unwrap_or_default();
+        let traits = Traits {
+            tier: said.tier.or(old.tier),
+            role: said.role.or(old.role),
+            created_at_unix_ms: said.created_at_unix_ms.or(old.created_at_unix_ms),
+            email_verified: said.email_verified.or(old.email_verified),
+            paying: said.paying.or(old.paying),
+        };
+        let change = Change::Traits(user.clone(), traits.clone(), now.unix_ms);
+        // Nobody is answered with this outcome.
+        let outcome = Outcome::deny(Cause::NothingToRefund);
+        self.overlay.push(&Decision { outcome, changes: vec![change] });
+        self.described.insert(user, traits.clone());
+        Known { traits, factor }
+    }
+}
+
+/// Decides one command, on top of those before it in the batch.
+pub(super) fn decide(desk: &mut Desk<'_>, command: Command, now: Moment) -> Pending {
+    let overlay = &mut desk.overlay;
     match command {
         Command::Judge(ask, reply) => Pending::Judged(judge(overlay, ask, now), reply),
+        Command::Usage(request, reply) => {
+            // As if it did not happen, so that what is left is left for the next.
+            let free = |count: Count| Count { cost: 0, ..count };
+            let counts = overlay.counts(&request, now).into_iter().map(free);
+            Pending::Counted(counts.collect(), reply)
+        }
+        Command::Known(user, reply) => Pending::Known(desk.known(&user), reply),
+        Command::Describe(user, traits, reply) => {
+            Pending::Described(desk.describe(user, traits, now), reply)
+        }
         Command::JudgeAll(asks, reply) => {
             let judged = asks.into_iter().map(|ask| judge(overlay, ask, now));
             Pending::JudgedAll(judged.collect(), reply)
@@ -88,6 +148,9 @@ impl Pending {
                 let answers = all.into_iter().map(|judged| judged.answer(board, metrics));
                 respond(reply, Ok(answers.collect()));
             }
+            Self::Counted(counts, reply) => respond(reply, Ok(counts)),
+            Self::Known(known, reply) => respond(reply, Ok(known)),
+            Self::Described(known, reply) => respond(reply, Ok(known)),
             Self::Renewed(lease, reply) => respond(reply, Ok(lease)),
             Self::Released(known, reply) => respond(reply, Ok(known)),
             Self::Banned(result, reply) => respond(reply, Ok(result.map(|ban| board.view(&ban)))),
@@ -102,6 +165,9 @@ impl Pending {
         match self {
             Self::Judged(_, reply) => respond(reply, Err(Unavailable::Store)),
             Self::JudgedAll(_, reply) => respond(reply, Err(Unavailable::Store)),
+            Self::Counted(_, reply) => respond(reply, Err(Unavailable::Store)),
+            Self::Known(_, reply) => respond(reply, Err(Unavailable::Store)),
+            Self::Described(_, reply) => respond(reply, Err(Unavailable::Store)),
             Self::Renewed(_, reply) => respond(reply, Err(Unavailable::Store)),
             Self::Released(_, reply) => respond(reply, Err(Unavailable::Store)),
             Self::Banned(_, reply) => respond(reply, Err(Unavailable::Store)),

@@ -17,7 +17,7 @@ use super::{
     enforce::Enforcer,
     import::{Importer, Job},
     number,
-    pending::{Pending, decide, respond},
+    pending::{Desk, Pending, decide, respond},
 };
 use crate::{
     blocklist::Imports,
@@ -209,6 +209,9 @@ impl Task {
                         break; // nobody is left to ask anything
                     };
                     batch.push(request);
+                    // Whoever is about to ask gets in, too: what a batch costs,
+                    // however few are in it, is most of what one request costs.
+                    tokio::task::yield_now().await;
                     self.fill_with_requests(&mut batch);
                     self.serve(mem::take(&mut batch)).await
                 }
@@ -283,10 +286,10 @@ impl Task {
     /// One batch's way: decide, commit, apply, enforce, answer.
     async fn moderate(&mut self, batch: Vec<Command>) -> Result<(), StoreLost> {
         let now = clock::now();
-        let mut overlay = self.engine.overlay();
+        let mut desk = Desk::new(&self.engine);
         let pending: Vec<_> =
-            batch.into_iter().map(|command| decide(&mut overlay, command, now)).collect();
-        let changes = overlay.into_changes();
+            batch.into_iter().map(|command| decide(&mut desk, command, now)).collect();
+        let changes = desk.into_changes();
         let changes = match self.commit(changes).await? {
             Ok(changes) => changes,
             Err(error) => {

@@ -10,6 +10,7 @@ mod lockout;
 mod observe;
 mod operator;
 mod outage;
+mod peek;
 mod place;
 mod problem;
 mod retry;
