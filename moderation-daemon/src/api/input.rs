@@ -33,10 +33,6 @@ pub(super) async fn body<B>(body: B, most_bytes: usize) -> Result<Bytes, Problem
 where
     B: Body<Data = Bytes, Error: Into<BoxError>>,
 {
-    // What says that it is too long is not read at all.
-    if body.size_hint().lower() > most_bytes as u64 {
-        return Err(Problem::BodyTooLarge(most_bytes));
-    }
     let read = read(body, most_bytes);
     timeout(BODY_TIMEOUT, read).await.map_err(|_| Problem::SlowClient)?
 }

@@ -123,16 +123,23 @@ fn what_an_event_counted_is_taken_back_once() -> Result<()> {
 #[test]
 fn an_account_is_limited_wherever_it_is_tried_from() -> Result<()> {
     let Some(mut desk) = desk(Value::Null)? else { return Ok(()) };
-    for number in 0..10 {
-        let failure = json!({ "ip": format!("192.0.2.{number}"), "account": "Anna@example.org" });
-        let answer = desk.app.event("login_failure", &failure)?;
-        assert_eq!(answer["limits"][0]["remaining"], 9 - number, "{answer}");
+    for number in 0..7 {
+        let attempt = json!({ "ip": format!("192.0.2.{number}"), "account": "Anna@example.org" });
+        let answer = desk.app.event("two_factor", &attempt)?;
+        let limit = &answer["limits"][1];
+        assert_eq!(limit["name"], "two_factor_user", "{answer}");
+        assert_eq!(limit["remaining"], 6 - number, "{answer}");
     }
-    let eleventh = json!({ "ip": "192.0.2.99", "account": "anna@example.org" });
-    let answer = desk.app.event("login_failure", &eleventh)?;
-    assert_eq!(answer["reason"], "login_failures", "{answer}");
-    let other = json!({ "ip": "192.0.2.99", "account": "bert@example.org" });
-    assert_eq!(desk.app.event("login_failure", &other)?["decision"], "allow");
+    let eighth = json!({ "ip": "192.0.2.99", "account": "anna@example.org" });
+    let answer = desk.app.event("two_factor", &eighth)?;
+    assert_eq!(answer["reason"], "logins", "{answer}");
+    let left = "/v1/limits?type=two_factor&ip=192.0.2.99&account=";
+    for (account, remaining) in [("anna@example.org", 0), ("bert@example.org", 7)] {
+        let answer = desk.app.get(&format!("{left}{account}"))?;
+        assert_eq!(answer["limits"][1]["remaining"], remaining, "{answer}");
+    }
+    let other = json!({ "ip": "192.0.2.98", "account": "bert@example.org" });
+    assert_eq!(desk.app.event("two_factor", &other)?["decision"], "allow");
     assert!(!desk.app.is_banned("user=anna@example.org")?);
     Ok(())
 }
@@ -178,9 +185,7 @@ fn what_is_said_about_a_user_is_kept_and_what_is_left_out_stays() -> Result<()> 
         "email_verified": null, "paying": false,
     });
     assert_eq!(second.json(), want);
-    desk.daemon.restart()?;
-    let mut app = moderation_tests::caller::Caller::app(&desk.daemon);
-    assert_eq!(app.get("/v1/subjects/anna%20b")?, want);
+    assert_eq!(desk.app.get("/v1/subjects/anna%20b")?, want);
     let refused = [
         (json!({ "tier": "" }), "invalid-field"),
         (json!({ "tier": "x".repeat(65) }), "invalid-field"),
