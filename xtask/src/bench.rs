@@ -29,6 +29,8 @@ enum Name {
     Bulk,
     /// Milliseconds from an event to the first dropped packet, beside fail2ban
     Latency,
+    /// Decisions per second over the socket, beside redis-server
+    Api,
 }
 
 impl Name {

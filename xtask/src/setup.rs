@@ -63,6 +63,11 @@ const PEERS: &[Program] = &[
         packages: &["python3-pyinotify"],
         needed_for: "fail2ban to hear of log lines at once",
     },
+    Program {
+        name: "redis-server",
+        packages: &["redis-server"],
+        needed_for: "the peer of `bench api`",
+    },
 ];
 
 /// What fuzzing needs; nothing else does.

@@ -3,7 +3,8 @@
 use axum::{
     Router,
     extract::{Path, State, rejection::PathRejection},
-    http::StatusCode,
+    http::{HeaderValue, StatusCode, header},
+    response::{IntoResponse, Response},
     routing::{post, put},
 };
 use serde::{Deserialize, Serialize};
@@ -11,53 +12,35 @@ use serde::{Deserialize, Serialize};
 use super::{
     Context, Problem,
     input::{Json, Query, request_id, subject},
-    view::{AnswerView, BanJson, LeaseView},
+    view::{self, BanJson, LeaseView},
 };
 use crate::{
     clock,
-    engine::{Act, Cost, EventType, LeaseId, Request, Rules, ViolationType},
+    engine::{Act, LeaseId, Request, ViolationType},
 };
 
 pub(super) fn routes() -> Router<Context> {
     Router::new()
-        .route("/v1/events", post(event))
         .route("/v1/violations", post(violation))
         .route("/v1/leases", post(acquire))
         .route("/v1/leases/{id}", put(renew).delete(release))
 }
 
-type Answered = Result<axum::Json<AnswerView>, Problem>;
+type Answered = Result<Written, Problem>;
+
+/// A body that is JSON already.
+struct Written(Vec<u8>);
+
+impl IntoResponse for Written {
+    fn into_response(self) -> Response {
+        let kind = HeaderValue::from_static("application/json");
+        ([(header::CONTENT_TYPE, kind)], self.0).into_response()
+    }
+}
 
 async fn answer(context: &Context, request: Request) -> Answered {
     let answer = context.moderator.judge(request).await?;
-    Ok(axum::Json(AnswerView::new(answer, clock::now())))
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct EventBody {
-    r#type: String,
-    user: Option<String>,
-    ip: Option<String>,
-    user_agent: Option<String>,
-    id: Option<String>,
-}
-
-async fn event(State(context): State<Context>, Json(body): Json<EventBody>) -> Answered {
-    let rules = &context.config.rules;
-    let kind = event_type(rules, &body.r#type)?;
-    let subject = subject(body.user.as_deref(), body.ip.as_deref())?;
-    let id = request_id(kind.name(), &rules.bearer(&subject), body.id)?;
-    let act = Act::Event { kind, user_agent: body.user_agent, cost: Cost::default() };
-    answer(&context, Request { id, ..Request::new(act, subject) }).await
-}
-
-/// One that the rules know.
-fn event_type(rules: &Rules, name: &str) -> Result<EventType, Problem> {
-    EventType::from_name(name).filter(|kind| rules.event(*kind).is_some()).ok_or_else(|| {
-        let names: Vec<_> = rules.events.iter().map(|rule| rule.kind.name()).collect();
-        Problem::UnknownType(format!("type: one of {}", names.join(", ")))
-    })
+    Ok(Written(view::written(&answer, &context.config.rules)))
 }
 
 #[derive(Debug, Deserialize)]
@@ -78,7 +61,7 @@ async fn violation(State(context): State<Context>, Json(body): Json<ViolationBod
     let points = body.score.map(points).transpose()?;
     let subject = subject(body.user.as_deref(), body.ip.as_deref())?;
     let bearer = context.config.rules.bearer(&subject);
-    let id = request_id(kind.name(), &bearer, body.id)?;
+    let id = body.id.map(|id| request_id(kind.name(), &bearer, &id)).transpose()?;
     let act = Act::Violation { kind, points, severity: None, details: None };
     answer(&context, Request { id, ..Request::new(act, subject) }).await
 }
@@ -103,7 +86,8 @@ struct LeaseBody {
 
 async fn acquire(State(context): State<Context>, Json(body): Json<LeaseBody>) -> Answered {
     let subject = subject(body.user.as_deref(), body.ip.as_deref())?;
-    let id = request_id("lease", &context.config.rules.bearer(&subject), body.id)?;
+    let bearer = context.config.rules.bearer(&subject);
+    let id = body.id.map(|id| request_id("lease", &bearer, &id)).transpose()?;
     answer(&context, Request { id, ..Request::new(Act::Acquire, subject) }).await
 }
 

@@ -195,7 +195,7 @@ impl Client {
             .headers()
             .get(header::CONTENT_TYPE)
             .and_then(|kind| kind.to_str().ok())
-            .is_some_and(|kind| kind.contains("json"));
+            .is_some_and(|kind| kind.ends_with("/json") || kind.ends_with("+json"));
         let bytes = response.into_body().collect().await.map_err(broken)?.to_bytes();
         self.connection = Some(connection);
         let body = if is_json {

@@ -4,12 +4,13 @@
 use std::net::IpAddr;
 
 use axum::{
-    body::Body,
+    BoxError,
+    body::{Bytes, HttpBody as Body},
     extract::{FromRequest, FromRequestParts, Request},
     http::request::Parts,
 };
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
-use serde::de::DeserializeOwned;
+use serde::{Deserialize, de::DeserializeOwned};
 use tokio::time::timeout;
 
 use super::{BODY_TIMEOUT, MAX_BODY_BYTES, Problem};
@@ -28,24 +29,36 @@ impl<T: DeserializeOwned, S: Sync> FromRequest<S> for Json<T> {
 }
 
 /// A whole body of at most so many bytes.
-pub(super) async fn body(body: Body, most_bytes: usize) -> Result<Vec<u8>, Problem> {
+pub(super) async fn body<B>(body: B, most_bytes: usize) -> Result<Bytes, Problem>
+where
+    B: Body<Data = Bytes, Error: Into<BoxError>>,
+{
     let read = read(body, most_bytes);
     timeout(BODY_TIMEOUT, read).await.map_err(|_| Problem::SlowClient)?
 }
 
-async fn read(body: Body, most_bytes: usize) -> Result<Vec<u8>, Problem> {
+async fn read<B>(body: B, most_bytes: usize) -> Result<Bytes, Problem>
+where
+    B: Body<Data = Bytes, Error: Into<BoxError>>,
+{
     match Limited::new(body, most_bytes).collect().await {
-        Ok(whole) => Ok(whole.to_bytes().into()),
+        Ok(whole) => Ok(whole.to_bytes()),
         Err(error) if error.is::<LengthLimitError>() => Err(Problem::BodyTooLarge(most_bytes)),
         Err(_) => Err(Problem::Incomplete),
     }
 }
 
-fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
+/// An object from its JSON.
+pub(super) fn parse<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, Problem> {
     // serde would take an array for the fields in their order.
     if bytes.trim_ascii_start().starts_with(b"[") {
         return Err(Problem::InvalidField("the body is an array, not an object".to_owned()));
     }
+    // Only of a mistake it matters where it is, and finding out takes longer.
+    serde_json::from_slice(bytes).or_else(|_| parse_tracking(bytes))
+}
+
+fn parse_tracking<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, Problem> {
     let mut json = serde_json::Deserializer::from_slice(bytes);
     let value = serde_path_to_error::deserialize(&mut json).map_err(|error| {
         let place = error.path().to_string();
@@ -111,26 +124,17 @@ const MAX_REQUEST_ID_BYTES: usize = 128;
 /// The caller's name for a request. It is told apart by what was asked about
 /// whom: one id may well name a message, its event and its lease, and nobody
 /// is answered what somebody else was by naming a request like theirs.
-pub(super) fn request_id(
-    asked: &str,
-    about: &Bearer,
-    id: Option<String>,
-) -> Result<Option<RequestId>, Problem> {
-    match id {
-        Some(id) if id.is_empty() || id.len() > MAX_REQUEST_ID_BYTES => {
-            let detail = format!("id: has 1 to {MAX_REQUEST_ID_BYTES} bytes");
-            Err(Problem::InvalidField(detail))
-        }
-        None => Ok(None),
-        Some(id) => {
-            let bearer = match about {
-                Bearer::User(user) => format!("user {user}"),
-                Bearer::Address(address) => format!("address {address}"),
-                Bearer::Account(account) => format!("account {account}"),
-            };
-            // A user id can hold anything; the length says where it ends.
-            let length = bearer.len();
-            Ok(Some(format!("{asked} of {length} {bearer}: {id}").into()))
-        }
+pub(super) fn request_id(asked: &str, about: &Bearer, id: &str) -> Result<RequestId, Problem> {
+    if id.is_empty() || id.len() > MAX_REQUEST_ID_BYTES {
+        let detail = format!("id: has 1 to {MAX_REQUEST_ID_BYTES} bytes");
+        return Err(Problem::InvalidField(detail));
     }
+    let bearer = match about {
+        Bearer::User(user) => format!("user {user}"),
+        Bearer::Address(address) => format!("address {address}"),
+        Bearer::Account(account) => format!("account {account}"),
+    };
+    // A user id can hold anything; the length says where it ends.
+    let length = bearer.len();
+    Ok(format!("{asked} of {length} {bearer}: {id}").into())
 }

@@ -4,16 +4,22 @@
 
 mod admin;
 mod app;
+mod batch;
 pub mod client;
 mod effective;
+mod event;
 mod explain;
+mod hot;
 mod import;
 mod input;
 mod kernel;
 mod librechat;
+mod limits;
 mod peer;
 mod problem;
+mod said;
 mod socket;
+mod subjects;
 pub(crate) mod view;
 mod words;
 
@@ -26,6 +32,7 @@ use crate::{
     store::Reader,
 };
 
+pub use hot::Routes;
 pub use problem::Problem;
 pub use socket::{ListenError, Listener};
 
@@ -59,14 +66,20 @@ pub struct Context {
 }
 
 /// The routes of the app's socket.
-pub fn app_routes(context: Context) -> Router {
-    finish(app::routes(), context)
+pub fn app_routes(context: Context) -> Routes {
+    let routes = app::routes().merge(batch::routes());
+    let routes = routes.merge(limits::routes()).merge(subjects::routes());
+    let events = Some(Arc::new(context.clone()));
+    // The router has the path only to say that it takes no other method.
+    let routes = routes.route(hot::EVENTS, axum::routing::post(async || Problem::NotFound));
+    Routes { events, others: finish(routes, context) }
 }
 
 /// The routes of the operators' socket.
-pub fn admin_routes(context: Context) -> Router {
+pub fn admin_routes(context: Context) -> Routes {
     let routes = admin::routes().merge(import::routes()).merge(effective::routes());
-    finish(routes.merge(explain::routes()).merge(librechat::routes()), context)
+    let routes = routes.merge(explain::routes()).merge(librechat::routes());
+    Routes { events: None, others: finish(routes, context) }
 }
 
 fn finish(routes: Router<Context>, context: Context) -> Router {

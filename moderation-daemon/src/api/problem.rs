@@ -5,7 +5,7 @@ use axum::{
     http::{HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::{
     engine::{InvalidPrefix, InvalidUserId, NoSubject},
@@ -32,6 +32,10 @@ pub enum Problem {
     NoSubject,
     /// The body is longer than it may be.
     BodyTooLarge(usize),
+    /// The batch has more lines than it may.
+    TooManyLines(usize),
+    /// The batches that are read or wait hold as many bytes as they may.
+    TooManyBatches,
     /// The client took too long over its request.
     SlowClient,
     /// The client broke off.
@@ -74,6 +78,8 @@ impl Problem {
             Self::InvalidUser(_) => "invalid-user",
             Self::NoSubject => "no-subject",
             Self::BodyTooLarge(_) => "body-too-large",
+            Self::TooManyLines(_) => "too-many-lines",
+            Self::TooManyBatches => "too-many-batches",
             Self::SlowClient => "slow-client",
             Self::Incomplete => "incomplete-request",
             Self::NotFound => "not-found",
@@ -102,7 +108,7 @@ impl Problem {
             | Self::InvalidAddress(_)
             | Self::InvalidUser(_)
             | Self::NoSubject => StatusCode::UNPROCESSABLE_ENTITY,
-            Self::BodyTooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::BodyTooLarge(_) | Self::TooManyLines(_) => StatusCode::PAYLOAD_TOO_LARGE,
             Self::SlowClient => StatusCode::REQUEST_TIMEOUT,
             Self::NotFound | Self::NoSuch(_) | Self::NotItself(_) => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
@@ -113,6 +119,7 @@ impl Problem {
             | Self::Unavailable(_)
             | Self::Unreadable
             | Self::KernelUnavailable
+            | Self::TooManyBatches
             | Self::TooManyConnections => StatusCode::SERVICE_UNAVAILABLE,
         }
     }
@@ -130,6 +137,12 @@ impl Problem {
             | Self::Protected(detail) => detail.clone(),
             Self::NoSubject => NoSubject.to_string(),
             Self::BodyTooLarge(most) => format!("a body has at most {most} bytes"),
+            Self::TooManyLines(most) => {
+                format!("a batch has at most {most} lines: send the rest as another one")
+            }
+            Self::TooManyBatches => {
+                "the batches that wait for a decision hold as many bytes as they may".to_owned()
+            }
             Self::SlowClient => "the request took too long to arrive".to_owned(),
             Self::Incomplete => "the request ended before its body did".to_owned(),
             Self::NotFound => "there is no such route on this socket".to_owned(),
@@ -147,19 +160,18 @@ impl Problem {
     }
 
     /// The body.
-    fn json(&self) -> String {
+    pub(super) fn value(&self) -> Value {
         json!({
             "type": format!("urn:moderation:problem:{}", self.name()),
             "title": self.status().canonical_reason(),
             "status": self.status().as_u16(),
             "detail": self.detail(),
         })
-        .to_string()
     }
 
     /// A whole HTTP response, for where no HTTP machinery runs yet or any more.
     pub(super) fn raw_response(&self) -> String {
-        let (status, body) = (self.status(), self.json());
+        let (status, body) = (self.status(), self.value().to_string());
         format!(
             "HTTP/1.1 {status}\r\ncontent-type: {CONTENT_TYPE}\r\ncontent-length: {}\r\n\
              retry-after: {RETRY_AFTER_SECONDS}\r\nconnection: close\r\n\r\n{body}",
@@ -175,13 +187,16 @@ const RETRY_AFTER_SECONDS: u32 = 1;
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         let status = self.status();
-        let mut response = (status, self.json()).into_response();
+        let mut response = (status, self.value().to_string()).into_response();
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(CONTENT_TYPE));
         if status == StatusCode::SERVICE_UNAVAILABLE {
             headers.insert(header::RETRY_AFTER, RETRY_AFTER_SECONDS.into());
         }
-        if matches!(self, Self::SlowClient | Self::BodyTooLarge(_) | Self::Incomplete) {
+        if matches!(
+            self,
+            Self::SlowClient | Self::BodyTooLarge(_) | Self::Incomplete | Self::TooManyBatches
+        ) {
             // The rest of the body is still to come, and unwanted.
             headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
         }

@@ -13,12 +13,9 @@ use std::{
     time::Duration,
 };
 
-use axum::{Extension, Router};
+use axum::Extension;
 use hyper::server::conn::http1;
-use hyper_util::{
-    rt::{TokioIo, TokioTimer},
-    service::TowerToHyperService,
-};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use nix::{
     sys::stat::{Mode, umask},
     unistd::{Gid, Group},
@@ -31,7 +28,7 @@ use tokio::{
 };
 use tokio_io_timeout::TimeoutStream;
 
-use super::{HEAD_TIMEOUT, Problem, WRITE_TIMEOUT, peer::Peer};
+use super::{HEAD_TIMEOUT, Problem, Routes, WRITE_TIMEOUT, hot::Desk, peer::Peer};
 use crate::{clock, config, metrics::Metrics, telemetry::Throttle};
 
 /// Why a socket could not be bound.
@@ -121,7 +118,7 @@ impl Listener {
     }
 
     /// Serves until the future is dropped.
-    pub async fn serve(mut self, routes: Router, metrics: Arc<Metrics>) {
+    pub async fn serve(mut self, routes: Routes, metrics: Arc<Metrics>) {
         loop {
             match self.socket.accept().await {
                 Ok((stream, _)) => self.admit(stream, &routes, &metrics),
@@ -138,7 +135,7 @@ impl Listener {
     }
 
     /// Starts serving a connection, or refuses it; never waits.
-    fn admit(&mut self, stream: UnixStream, routes: &Router, metrics: &Arc<Metrics>) {
+    fn admit(&mut self, stream: UnixStream, routes: &Routes, metrics: &Arc<Metrics>) {
         let Ok(peer) = Peer::of(&stream) else {
             return self.refuse(stream, &Problem::ForeignPeer, metrics);
         };
@@ -150,8 +147,9 @@ impl Listener {
         let Ok(place) = Arc::clone(&self.connections).try_acquire_owned() else {
             return self.refuse(stream, &Problem::TooManyConnections, metrics);
         };
-        let routes = routes.clone().layer(Extension(peer));
-        tokio::spawn(connection(stream, routes, Arc::clone(metrics), place));
+        let others = routes.others.clone().layer(Extension(peer));
+        let desk = Desk::new(routes.events.clone(), others);
+        tokio::spawn(connection(stream, desk, Arc::clone(metrics), place));
     }
 
     fn refuse(&self, stream: UnixStream, problem: &'static Problem, metrics: &Metrics) {
@@ -197,7 +195,7 @@ const MALFORMED_HTTP: &str = "malformed-http";
 /// Serves one connection to its end.
 async fn connection(
     stream: UnixStream,
-    routes: Router,
+    desk: Desk,
     metrics: Arc<Metrics>,
     _place: OwnedSemaphorePermit,
 ) {
@@ -212,8 +210,7 @@ async fn connection(
     let mut stream = TimeoutStream::new(stream);
     stream.set_write_timeout(Some(WRITE_TIMEOUT));
     let io = TokioIo::new(Box::pin(stream));
-    let service = TowerToHyperService::new(routes);
-    let mut connection = pin!(Some(builder.serve_connection(io, service)));
+    let mut connection = pin!(Some(builder.serve_connection(io, desk)));
     let served = poll_fn(|context| {
         let connection = connection.as_mut().get_mut().as_mut().expect("taken after this only");
         connection.poll_without_shutdown(context)

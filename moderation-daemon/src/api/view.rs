@@ -1,35 +1,54 @@
 //! The JSON that callers read.
 
+use std::borrow::Cow;
+
 use moderation_common::{Alarm, Counter, Reason};
 use serde::{Serialize, Serializer};
 use serde_json::{Value, json};
 
+use super::said;
 use crate::{
     clock,
-    engine::{Cause, Count, Lease, Moment, Verdict, ViolationType},
+    engine::{Cause, Count, Lease, Moment, Rules, Verdict, ViolationType},
     moderator::{Answer, BanView, Enforcement},
 };
 
 /// The answer to an event, a violation or a lease.
 #[derive(Debug, Serialize)]
-pub(super) struct AnswerView {
+pub(super) struct AnswerView<'a> {
     decision: &'static str,
     reason: Option<&'static str>,
-    limits: Vec<LimitView>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    message: Option<Cow<'static, str>>,
+    limits: Limits<'a>,
     #[serde(skip_serializing_if = "Option::is_none")]
     violation: Option<ViolationView>,
     #[serde(skip_serializing_if = "Option::is_none", serialize_with = "points_if_any")]
     score: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     ban: Option<BanJson>,
+    /// Whether the user's sessions are to end.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    logout: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     lease: Option<LeaseView>,
     #[serde(skip_serializing_if = "Option::is_none")]
     retry_after_ms: Option<u64>,
 }
 
+/// Limits as they are, with the moment from which they are told.
+#[derive(Debug)]
+struct Limits<'a>(&'a [Count], Moment);
+
+impl Serialize for Limits<'_> {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_seq(self.0.iter().map(|count| LimitView::new(count, self.1)))
+    }
+}
+
+/// How one limit stands.
 #[derive(Debug, Serialize)]
-struct LimitView {
+pub(super) struct LimitView {
     name: &'static str,
     limit: u64,
     remaining: u64,
@@ -78,10 +97,9 @@ pub(super) struct BanJson {
     lifted_by: Option<String>,
 }
 
-impl AnswerView {
-    pub(super) fn new(answer: Answer, now: Moment) -> Self {
-        let outcome = answer.outcome;
-        let limits: Vec<_> = outcome.counts.iter().map(|count| limit(count, now)).collect();
+impl<'a> AnswerView<'a> {
+    pub(super) fn new(answer: &'a Answer, rules: &Rules, now: Moment) -> Self {
+        let outcome = &answer.outcome;
         let ban = answer.ban.as_ref().map(|ban| BanJson::new(ban, now));
         let waits_for_window =
             outcome.counts.last().filter(|count| count.exceeds()).map(|count| ends_in(count, now));
@@ -99,25 +117,41 @@ impl AnswerView {
                 Cause::Limited => "rate_limited",
                 Cause::NothingToRefund => "nothing_to_refund",
             }),
-            limits,
+            message: said::message(outcome, rules),
+            limits: Limits(&outcome.counts, now),
             violation: outcome.violation.as_ref().map(|violation| ViolationView {
                 r#type: violation.kind.name(),
                 score: violation.points,
             }),
             score: outcome.violation.as_ref().map(|violation| violation.total),
+            logout: outcome.logout || ban.as_ref().is_some_and(|ban| ban.user.is_some()),
             ban,
             lease: outcome.lease.as_ref().map(|lease| LeaseView::new(lease, now)),
             retry_after_ms,
         }
     }
+
+    /// Writes it as JSON.
+    pub(super) fn write(&self, text: &mut Vec<u8>) {
+        serde_json::to_writer(text, self).expect("writing to memory cannot fail");
+    }
 }
 
-fn limit(count: &Count, now: Moment) -> LimitView {
-    LimitView {
-        name: count.limiter.name(),
-        limit: count.max,
-        remaining: count.remaining(),
-        reset_ms: ends_in(count, now),
+/// An answer as JSON. One that allows is some hundred bytes.
+pub(super) fn written(answer: &Answer, rules: &Rules) -> Vec<u8> {
+    let mut text = Vec::with_capacity(256);
+    AnswerView::new(answer, rules, clock::now()).write(&mut text);
+    text
+}
+
+impl LimitView {
+    pub(super) const fn new(count: &Count, now: Moment) -> Self {
+        Self {
+            name: count.limiter.name(),
+            limit: count.max,
+            remaining: count.remaining(),
+            reset_ms: ends_in(count, now),
+        }
     }
 }
 

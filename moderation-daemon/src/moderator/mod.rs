@@ -6,6 +6,7 @@
 //! for operators', so that a flood of the one does not keep out the other. Who
 //! is banned already is answered from the [`Board`], which waits for nothing.
 
+mod batch;
 mod board;
 mod enforce;
 mod import;
@@ -24,8 +25,8 @@ use tokio::sync::{mpsc, oneshot};
 use crate::{
     clock,
     engine::{
-        Act, BanId, BanRefusal, Dossier, Lease, LeaseId, LiftTarget, NewBan, Outcome, PrefixSet,
-        Request, Rules, Subject, Trust, Verdict, ViolationType,
+        Act, BanId, BanRefusal, Count, Dossier, Factor, Lease, LeaseId, LiftTarget, Moment, NewBan,
+        Outcome, PrefixSet, Request, Rules, Subject, Traits, Trust, UserId, Verdict, ViolationType,
     },
     librechat::Record,
     metrics::Metrics,
@@ -33,6 +34,7 @@ use crate::{
     store::Allowed,
 };
 
+pub use batch::Ask;
 pub use board::{Board, DriftSeen, Fill, KernelStatus};
 pub use import::{Added, Batch, ImportRefusal, Refused, SLICE};
 pub use kernel::Kernel;
@@ -76,6 +78,15 @@ pub struct Answer {
     pub ban: Option<BanView>,
 }
 
+/// What is known about a user.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Known {
+    /// What the app said.
+    pub traits: Traits,
+    /// How the user's limits stand, if they follow that.
+    pub factor: Option<Factor>,
+}
+
 /// The kernel's map of allowed prefixes is as long as it may be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the allowlist is full")]
@@ -86,7 +97,11 @@ type Reply<T> = oneshot::Sender<Result<T, Unavailable>>;
 /// What can be asked of the task.
 #[derive(Debug)]
 enum Command {
-    Judge(Request, Reply<Answer>),
+    Judge(Ask, Reply<Answer>),
+    JudgeAll(Vec<Ask>, Reply<Vec<Answer>>),
+    Usage(Request, Reply<Vec<Count>>),
+    Known(UserId, Reply<Option<Known>>),
+    Describe(UserId, Traits, Reply<Known>),
     Renew(LeaseId, Reply<Option<Lease>>),
     Release(LeaseId, Reply<bool>),
     Ban(NewBan, Reply<Result<BanView, BanRefusal>>),
@@ -97,6 +112,16 @@ enum Command {
     Dossier(Subject, Reply<Dossier>),
     TakeScores(Vec<TakenScore>, Reply<usize>),
     TakeRecords(Vec<Record>, Reply<u64>),
+}
+
+impl Command {
+    /// How many decisions it asks for.
+    const fn decisions(&self) -> usize {
+        match self {
+            Self::JudgeAll(asks, _) => asks.len(),
+            _ => 1,
+        }
+    }
 }
 
 /// What the task is made of.
@@ -140,15 +165,70 @@ impl Moderator {
     /// # Errors
     ///
     /// See [`Unavailable`].
-    pub async fn judge(&self, request: Request) -> Result<Answer, Unavailable> {
-        if request.act.is_answered_by_a_ban()
-            && let Some(ban) = self.check(&request.subject)
-        {
-            let outcome = Outcome::banned(Arc::clone(&ban.ban));
-            self.metrics.judged(&request.act, Verdict::Deny);
-            return Ok(Answer { outcome, ban: Some(ban) });
+    pub async fn judge(&self, ask: impl Into<Ask>) -> Result<Answer, Unavailable> {
+        let ask = ask.into();
+        if let Some(answer) = self.answer_banned(&ask, clock::now()) {
+            return Ok(answer);
         }
-        self.ask(&self.queue, |reply| Command::Judge(request, reply), DECISION_TIMEOUT).await
+        self.ask(&self.queue, |reply| Command::Judge(ask, reply), DECISION_TIMEOUT).await
+    }
+
+    /// Judges all in their order, as one entry of the queue: all are decided, or
+    /// none.
+    ///
+    /// # Errors
+    ///
+    /// See [`Unavailable`].
+    pub async fn judge_all(&self, asks: Vec<Ask>) -> Result<Vec<Answer>, Unavailable> {
+        let now = clock::now();
+        let (known, waiting) = batch::split(asks, |ask| self.answer_banned(ask, now));
+        if waiting.is_empty() {
+            return Ok(batch::join(known, Vec::new()));
+        }
+        let command = |reply| Command::JudgeAll(waiting, reply);
+        let waited = self.ask(&self.queue, command, DECISION_TIMEOUT).await?;
+        Ok(batch::join(known, waited))
+    }
+
+    /// How the limits of an event stand, as if it were not to happen.
+    ///
+    /// # Errors
+    ///
+    /// See [`Unavailable`].
+    pub async fn usage(&self, request: Request) -> Result<Vec<Count>, Unavailable> {
+        self.ask(&self.queue, |reply| Command::Usage(request, reply), DECISION_TIMEOUT).await
+    }
+
+    /// What is known about a user; `None` if nothing has been said.
+    ///
+    /// # Errors
+    ///
+    /// See [`Unavailable`].
+    pub async fn known(&self, user: UserId) -> Result<Option<Known>, Unavailable> {
+        self.ask(&self.queue, |reply| Command::Known(user, reply), DECISION_TIMEOUT).await
+    }
+
+    /// Writes down what the app says about a user; what it leaves out stays as
+    /// it was. Returns all that is known.
+    ///
+    /// # Errors
+    ///
+    /// See [`Unavailable`].
+    pub async fn describe(&self, user: UserId, traits: Traits) -> Result<Known, Unavailable> {
+        let command = |reply| Command::Describe(user, traits, reply);
+        self.ask(&self.queue, command, DECISION_TIMEOUT).await
+    }
+
+    /// The answer to somebody who is banned already.
+    fn answer_banned(&self, ask: &Ask, now: Moment) -> Option<Answer> {
+        if !ask.request.act.is_answered_by_a_ban() {
+            return None;
+        }
+        let ban = self.board.check(&ask.request.subject, now)?;
+        if !ask.is_peek {
+            self.metrics.judged(&ask.request.act, Verdict::Deny);
+        }
+        Some(Answer { outcome: Outcome::banned(Arc::clone(&ban.ban)), ban: Some(ban) })
     }
 
     /// Judges a source that opened more connections than it may; the daemon

@@ -17,7 +17,7 @@ use super::{
     enforce::Enforcer,
     import::{Importer, Job},
     number,
-    pending::{Pending, decide, respond},
+    pending::{Desk, Pending, decide, respond},
 };
 use crate::{
     blocklist::Imports,
@@ -29,7 +29,8 @@ use crate::{
     telemetry::Throttle,
 };
 
-/// Decisions that share a transaction at most.
+/// Decisions that share a transaction, from which on nobody else joins them. A
+/// caller's batch is not torn apart, so there can be more by one of those.
 const MAX_BATCH: usize = 256;
 /// How often what is over is forgotten and the kernel looked after.
 const TICK: Duration = Duration::from_secs(1);
@@ -203,10 +204,15 @@ impl Task {
                     self.start_import(job);
                     Ok(())
                 }
-                taken = self.requests.recv_many(&mut batch, MAX_BATCH) => {
-                    if taken == 0 {
+                request = self.requests.recv() => {
+                    let Some(request) = request else {
                         break; // nobody is left to ask anything
-                    }
+                    };
+                    batch.push(request);
+                    // Whoever is about to ask gets in, too: what a batch costs,
+                    // however few are in it, is most of what one request costs.
+                    tokio::task::yield_now().await;
+                    self.fill_with_requests(&mut batch);
                     self.serve(mem::take(&mut batch)).await
                 }
                 // Only while nobody waits; a page is over before anybody notices.
@@ -231,9 +237,15 @@ impl Task {
         {
             batch.push(wish);
         }
-        while batch.len() < MAX_BATCH
+        self.fill_with_requests(batch);
+    }
+
+    fn fill_with_requests(&mut self, batch: &mut Vec<Command>) {
+        let mut decisions = batch.iter().map(Command::decisions).sum::<usize>();
+        while decisions < MAX_BATCH
             && let Ok(request) = self.requests.try_recv()
         {
+            decisions += request.decisions();
             batch.push(request);
         }
     }
@@ -279,10 +291,10 @@ impl Task {
     /// One batch's way: decide, commit, apply, enforce, answer.
     async fn moderate(&mut self, batch: Vec<Command>) -> Result<(), StoreLost> {
         let now = clock::now();
-        let mut overlay = self.engine.overlay();
+        let mut desk = Desk::new(&self.engine);
         let pending: Vec<_> =
-            batch.into_iter().map(|command| decide(&mut overlay, command, now)).collect();
-        let changes = overlay.into_changes();
+            batch.into_iter().map(|command| decide(&mut desk, command, now)).collect();
+        let changes = desk.into_changes();
         let changes = match self.commit(changes).await? {
             Ok(changes) => changes,
             Err(error) => {

@@ -2,6 +2,7 @@
 //! that we set ourselves. They judge no correctness but this: whoever is measured was
 //! seen to do its job first.
 
+mod api;
 mod bulk;
 mod datapath;
 mod latency;
@@ -27,6 +28,8 @@ pub enum Name {
     Bulk,
     /// Milliseconds from an event to the first dropped packet, beside fail2ban
     Latency,
+    /// Decisions per second over the socket, beside redis-server
+    Api,
 }
 
 /// Runs a benchmark. What it made is gone when this returns, however it returns.
@@ -35,5 +38,6 @@ pub fn run(name: Name) -> Result<Report> {
         Name::Datapath => datapath::run(),
         Name::Bulk => bulk::run(),
         Name::Latency => latency::run(),
+        Name::Api => api::run(),
     }
 }

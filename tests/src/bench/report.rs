@@ -126,6 +126,12 @@ impl Goal {
         Self::of(name, format!("<= {bound:?}"), measured, met)
     }
 
+    /// `measured` is to be at least `bound`.
+    pub(super) fn at_least(name: &str, bound: f64, measured: f64) -> Self {
+        let met = measured >= bound;
+        Self::of(name, format!(">= {bound:?}"), measured, met)
+    }
+
     /// `measured` is to be less than `bound`.
     pub(super) fn below(name: &str, bound: f64, measured: f64) -> Self {
         let met = measured < bound;

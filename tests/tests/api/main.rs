@@ -2,6 +2,7 @@
 //! daemon as a process. Most of it needs no kernel; what real packets do is
 //! proved elsewhere.
 
+mod batch;
 mod import;
 mod lease;
 mod limit;
@@ -9,6 +10,7 @@ mod lockout;
 mod observe;
 mod operator;
 mod outage;
+mod peek;
 mod place;
 mod problem;
 mod retry;

@@ -15,7 +15,7 @@ pub(crate) struct Shape {
 type Maker = fn(&mut Random) -> Shape;
 
 /// Each with its name.
-pub(crate) const SHAPES: [(&str, Maker); 16] = [
+pub(crate) const SHAPES: [(&str, Maker); 17] = [
     ("random JSON", |random| waits(json_request(random))),
     ("JSON of another shape", |random| waits(misshapen(random))),
     ("almost right", |random| waits(mutated(random))),
@@ -31,6 +31,7 @@ pub(crate) const SHAPES: [(&str, Maker); 16] = [
     ("a wrong length", |random| waits(wrong_length(random))),
     ("odd chunks", |random| waits(chunks(random))),
     ("a line that is none", |random| waits(odd_line(random))),
+    ("lines of junk", |random| waits(lines(random))),
     ("a pipeline of garbage", |random| waits(pipeline(random))),
 ];
 
@@ -38,8 +39,9 @@ const fn waits(bytes: Vec<u8>) -> Shape {
     Shape { bytes, hangs_up: false }
 }
 
-const PATHS: [&str; 12] = [
+const PATHS: [&str; 13] = [
     "/v1/events",
+    "/v1/events/batch",
     "/v1/violations",
     "/v1/leases",
     "/v1/leases/1",
@@ -172,6 +174,19 @@ fn odd_line(random: &mut Random) -> Vec<u8> {
         "GET / HTTP/1.1\r\n folded: x\r\n\r\n",
     ];
     random.pick(&lines).into()
+}
+
+/// A batch of which no line is an event.
+fn lines(random: &mut Random) -> Vec<u8> {
+    let ends = ["\n", "\r\n", "\n\n", "\u{0}\n", ""];
+    let count = random.index(1_100);
+    let lines = (0..count).map(|_| value(random, 2).to_string() + random.pick(&ends));
+    let mut body: Vec<u8> = lines.collect::<String>().into_bytes();
+    let half = random.index(body.len() + 1);
+    if random.below(4) == 0 {
+        body.truncate(half);
+    }
+    request("POST", "/v1/events/batch", body)
 }
 
 fn pipeline(random: &mut Random) -> Vec<u8> {
