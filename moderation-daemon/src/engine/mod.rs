@@ -37,6 +37,7 @@ use window::Windows;
 
 pub(crate) use ban::longest;
 pub use ban::{Ban, BanId, BanIndex};
+pub use browser::is_browser;
 pub use decision::{BanRefusal, Cause, Change, Decision, Lift, Outcome, Verdict, Violation};
 pub use event::{Act, EventType, Request, RequestId, ViolationType};
 pub use lease::{Lease, LeaseId};
