@@ -4,6 +4,8 @@
 
 use std::sync::LazyLock;
 
+use aho_corasick::AhoCorasick;
+
 /// What is longer is cut, in UTF-16 units.
 const LONGEST: usize = 500;
 
@@ -12,10 +14,19 @@ type Class = fn(u8) -> bool;
 
 /// Names, in lower case, and what must follow them.
 struct Mark {
-    /// Whether a name counts only where a word begins.
-    begins_word: bool,
+    /// What must stand before a name.
+    after: Before,
     names: &'static [&'static str],
     then: &'static [Piece],
+}
+
+#[derive(Clone, Copy)]
+enum Before {
+    Anything,
+    /// The beginning of a word.
+    Edge,
+    /// Five of the letters of Tizen and Nokia, and perhaps a space.
+    TizenOrNokia,
 }
 
 /// What follows a name. Nothing that may come next is of a class that is taken
@@ -35,11 +46,11 @@ enum Piece {
 type Phrase = &'static [(usize, Mark)];
 
 const fn mark(names: &'static [&'static str], then: &'static [Piece]) -> Mark {
-    Mark { begins_word: false, names, then }
+    Mark { after: Before::Anything, names, then }
 }
 
 const fn word(names: &'static [&'static str], then: &'static [Piece]) -> Mark {
-    Mark { begins_word: true, names, then }
+    Mark { after: Before::Edge, names, then }
 }
 
 const fn one(class: Class) -> Piece {
@@ -111,15 +122,7 @@ static MARKS: &[Mark] = &[
             one(is_version),
         ],
     ),
-    mark(
-        &["a", "e", "i", "k", "n", "o", "t", "z"],
-        &[
-            Piece::Times(4, 4, is_of_tizen_and_nokia),
-            perhaps(is_space),
-            Piece::Text("browser/"),
-            one(is_version),
-        ],
-    ),
+    Mark { after: Before::TizenOrNokia, names: &["browser/"], then: A_VERSION },
     mark(&["tesla/20"], &[Piece::Times(2, 2, is_digit), Piece::Text("."), one(is_dashed_version)]),
     // Gecko's relatives, and those before and beside all of these.
     mark(&["camino", "chimera", "conkeror", "fennec", "icedragon", "iceweasel"], LATER_GECKO),
@@ -152,7 +155,7 @@ static MARKS_UNLESS: &[(Mark, &str)] = &[
 ];
 
 /// Each of these makes a browser.
-static PHRASES: &[Phrase] = &[
+const PHRASES: &[Phrase] = &[
     &[
         (0, mark(&["version/"], &[many(is_listed_version), Piece::Text(" ")])),
         (0, mark(&["safari"], NOTHING)),
@@ -200,16 +203,35 @@ static PHRASES: &[Phrase] = &[
     ],
 ];
 
-/// The names of [`MARKS`] by their first byte, so that each place of a text is
-/// compared with few of them.
-static BY_FIRST_BYTE: LazyLock<Vec<Vec<(&'static str, &'static Mark)>>> = LazyLock::new(|| {
-    let mut index = vec![Vec::new(); 256];
-    for mark in MARKS {
-        for name in mark.names {
-            index[usize::from(name.as_bytes()[0])].push((*name, mark));
-        }
-    }
-    index
+/// What the name of a mark, wherever it is found, leads to.
+#[derive(Clone, Copy)]
+enum Lead {
+    Alone(&'static Mark),
+    Unless(&'static Mark, &'static str),
+    /// The phrase of that index, whose first mark it is.
+    Phrase(usize, &'static Mark),
+}
+
+/// All names, to be found in one pass.
+struct Names {
+    finder: AhoCorasick,
+    /// What each pattern of the finder is, and what it leads to.
+    leads: Vec<(&'static str, Lead)>,
+}
+
+static NAMES: LazyLock<Names> = LazyLock::new(|| {
+    let alone = MARKS.iter().map(|mark| (mark, Lead::Alone(mark)));
+    let unless = MARKS_UNLESS.iter().map(|(mark, word)| (mark, Lead::Unless(mark, word)));
+    let phrases = PHRASES.iter().enumerate();
+    let first = phrases.map(|(index, phrase)| (&phrase[0].1, Lead::Phrase(index, &phrase[0].1)));
+    let marks = alone.chain(unless).chain(first);
+    let leads: Vec<(&str, Lead)> =
+        marks.flat_map(|(mark, lead)| mark.names.iter().map(move |name| (*name, lead))).collect();
+    let finder = AhoCorasick::builder()
+        .ascii_case_insensitive(true)
+        .build(leads.iter().map(|(name, _)| name))
+        .expect("the names are few");
+    Names { finder, leads }
 });
 
 /// Whether `user_agent` looks like a browser's.
@@ -259,33 +281,42 @@ struct Line<'a> {
 
 impl Line<'_> {
     fn is_browser(&self) -> bool {
-        (0..self.bytes.len()).any(|at| self.has_mark_at(at))
-            || PHRASES.iter().any(|phrase| self.has_phrase(phrase))
-            || MARKS_UNLESS.iter().any(|(mark, unless)| self.has_mark_unless(mark, unless))
+        // Where the first mark of a phrase ends first, which leaves the most to the rest.
+        let mut begun = [None; PHRASES.len()];
+        let is_marked = NAMES.finder.find_overlapping_iter(self.bytes).any(|found| {
+            let (name, lead) = NAMES.leads[found.pattern()];
+            let end = |mark| self.name_end(mark, name, found.start());
+            match lead {
+                Lead::Alone(mark) => end(mark).is_some(),
+                Lead::Unless(mark, word) => {
+                    end(mark).is_some() && !self.has_later(word, found.end())
+                }
+                Lead::Phrase(index, mark) => {
+                    begun[index] = begun[index].or_else(|| end(mark));
+                    false
+                }
+            }
+        });
+        let mut phrases = PHRASES.iter().zip(begun);
+        is_marked
+            || phrases
+                .any(|(phrase, begun)| begun.is_some_and(|end| self.has_rest(&phrase[1..], end)))
     }
 
-    fn has_mark_at(&self, at: usize) -> bool {
-        let candidates = &BY_FIRST_BYTE[usize::from(self.bytes[at].to_ascii_lowercase())];
-        candidates.iter().any(|(name, mark)| self.name_end(mark, name, at).is_some())
-    }
-
-    fn has_phrase(&self, phrase: Phrase) -> bool {
-        let mut from = 0;
-        phrase.iter().enumerate().all(|(index, (gap, mark))| {
-            let start = if index == 0 { 0 } else { from + gap };
-            // The first is the best: it leaves the most to what comes after it.
-            let end = (start..self.bytes.len()).find_map(|at| self.mark_end(mark, at));
-            from = end.unwrap_or(from);
-            end.is_some()
+    /// Whether these marks follow, each the first that leaves its gap.
+    fn has_rest(&self, marks: Phrase, end: usize) -> bool {
+        let mut end = end;
+        marks.iter().all(|(gap, mark)| {
+            let found = (end + gap..self.bytes.len()).find_map(|at| self.mark_end(mark, at));
+            end = found.unwrap_or(end);
+            found.is_some()
         })
     }
 
-    fn has_mark_unless(&self, mark: &Mark, unless: &str) -> bool {
-        let last = self.bytes.windows(unless.len()).rposition(|part| is_same(part, unless));
-        (0..self.bytes.len()).any(|at| {
-            let name = mark.names.iter().find(|name| self.name_end(mark, name, at).is_some());
-            name.is_some_and(|name| last.is_none_or(|last| last <= at + name.len()))
-        })
+    /// Whether `word` comes after `end` and at least one other character.
+    fn has_later(&self, word: &str, end: usize) -> bool {
+        let rest = self.bytes.get(end + 1..).unwrap_or_default();
+        rest.windows(word.len()).any(|part| is_same(part, word))
     }
 
     fn mark_end(&self, mark: &Mark, at: usize) -> Option<usize> {
@@ -294,9 +325,20 @@ impl Line<'_> {
 
     /// Where the mark ends whose name begins at `at`.
     fn name_end(&self, mark: &Mark, name: &str, at: usize) -> Option<usize> {
-        let is_inside = mark.begins_word && at > 0 && is_word(self.bytes[at - 1]);
-        let end = self.text_end(name, at).filter(|_| !is_inside)?;
+        let end = self.text_end(name, at).filter(|_| self.stands_after(mark.after, at))?;
         mark.then.iter().try_fold(end, |end, piece| self.piece_end(piece, end))
+    }
+
+    fn stands_after(&self, before: Before, at: usize) -> bool {
+        let text = &self.bytes[..at];
+        match before {
+            Before::Anything => true,
+            Before::Edge => text.last().is_none_or(|byte| !is_word(*byte)),
+            Before::TizenOrNokia => {
+                let text = text.strip_suffix(b" ").unwrap_or(text);
+                text.len() >= 5 && text[text.len() - 5..].iter().all(|b| is_of_tizen_and_nokia(*b))
+            }
+        }
     }
 
     fn piece_end(&self, piece: &Piece, at: usize) -> Option<usize> {
