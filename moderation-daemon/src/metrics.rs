@@ -10,7 +10,7 @@ use prometheus_client::{
 };
 
 use crate::{
-    engine::{Act, BanRefusal, Size, Verdict, ViolationType},
+    engine::{Act, BanRefusal, PenaltyKind, Size, Verdict, ViolationType},
     moderator::{Added, Fill},
     network::Changes,
 };
@@ -84,6 +84,12 @@ pub struct Metrics {
     registry: Registry,
     events: Family<EventLabels, Counter>,
     violations: Family<ViolationLabels, Counter>,
+    violations_repeated: Family<ViolationLabels, Counter>,
+    penalties: Family<KindLabels, Counter>,
+    /// Requests whose counts were taken back.
+    pub refunds: Counter,
+    /// Rows of the store that were not read, because their type is not known.
+    pub rows_skipped: Counter,
     /// Bans that fell.
     pub bans: Counter,
     bans_refused: Family<ReasonLabels, Counter>,
@@ -114,6 +120,7 @@ pub struct Metrics {
     bans_stopped: Gauge,
     scores: Gauge,
     windows: Gauge,
+    windows_max: Gauge,
     leases: Gauge,
     queue_length: Gauge,
     kernel_open: Gauge,
@@ -129,6 +136,8 @@ pub struct Snapshot {
     pub fill: Fill,
     /// How many exact ones and how many networks there may be.
     pub max: (usize, usize),
+    /// How many limiter windows there may be.
+    pub max_windows: usize,
     /// Entries of imported lists.
     pub imported: usize,
     /// Whether automatic bans have stopped.
@@ -160,6 +169,10 @@ impl Metrics {
         let mut registry = Registry::with_prefix("moderation");
         registry.register("events", "Requests judged, by type and decision", self.events.clone());
         registry.register("violations", "Rules broken, by type", self.violations.clone());
+        registry.register("violations_repeated", "Violations that were repeats and count for nothing, by type", self.violations_repeated.clone());
+        registry.register("penalties", "Penalties that fell, by kind", self.penalties.clone());
+        registry.register("refunds", "Requests whose counts were taken back", self.refunds.clone());
+        registry.register("store_rows_skipped", "Rows of the store that were not read, because their violation type is not known", self.rows_skipped.clone());
         registry.register("bans", "Bans that fell", self.bans.clone());
         registry.register("bans_refused", "Bans that a score called for and that did not fall", self.bans_refused.clone());
         registry.register("bans_active", "Bans that hold now", self.bans_active.clone());
@@ -187,6 +200,7 @@ impl Metrics {
         registry.register("imported", "Entries of imported lists that hold now", self.imported.clone());
         registry.register("scores", "Scores in memory", self.scores.clone());
         registry.register("windows", "Limiter windows in memory", self.windows.clone());
+        registry.register("windows_max", "How many there may be; beyond, newcomers share one for each limiter", self.windows_max.clone());
         registry.register("leases", "Leases in memory", self.leases.clone());
         self.registry = registry;
     }
@@ -197,6 +211,7 @@ impl Metrics {
             Act::Event { kind, .. } => kind.name(),
             Act::Violation { .. } => "violation",
             Act::Acquire => "lease",
+            Act::Refund(_) => "refund",
         };
         let decision = match verdict {
             Verdict::Allow => "allow",
@@ -210,10 +225,21 @@ impl Metrics {
         self.violations.get_or_create(&ViolationLabels { r#type: kind.name() }).inc();
     }
 
+    /// Counts a violation that was a repeat.
+    pub fn repeated(&self, kind: ViolationType) {
+        self.violations_repeated.get_or_create(&ViolationLabels { r#type: kind.name() }).inc();
+    }
+
+    /// Counts a penalty.
+    pub fn punished(&self, kind: &PenaltyKind) {
+        self.penalties.get_or_create(&KindLabels { kind: kind.name() }).inc();
+    }
+
     /// Counts a ban that a score called for and that did not fall.
     pub fn ban_refused(&self, refusal: BanRefusal) {
         let reason = match refusal {
             BanRefusal::Protected(_) => "protected",
+            BanRefusal::ProtectedUser => "protected_user",
             BanRefusal::Full => "full",
             BanRefusal::Runaway => "runaway",
         };
@@ -271,6 +297,7 @@ impl Metrics {
         self.bans_stopped.set(i64::from(snapshot.bans_stopped));
         self.scores.set(gauge(snapshot.size.scores));
         self.windows.set(gauge(snapshot.size.windows));
+        self.windows_max.set(gauge(snapshot.max_windows));
         self.leases.set(gauge(snapshot.size.leases));
         self.queue_length.set(gauge(snapshot.queue_length));
         self.kernel_open.set(i64::from(snapshot.kernel_open));

@@ -16,7 +16,9 @@ use super::{
 use crate::{
     clock,
     config::parse_duration,
-    engine::{BanRefusal, InvalidPrefix, LiftTarget, NewBan, Prefix, Subject, Trust, Trusted},
+    engine::{
+        BanLength, BanRefusal, InvalidPrefix, LiftTarget, NewBan, Prefix, Subject, Trust, Trusted,
+    },
     moderator::{AllowlistFull, BanView},
     store::{Allowed, BanPage, BanRecord, Removal},
 };
@@ -109,6 +111,7 @@ async fn ban(
         blocks: blocks(body.network_block.as_deref())?,
         reason: text("reason", body.reason)?.unwrap_or_else(|| "banned by an operator".to_owned()),
         duration_ms: duration_ms(&context, body.duration.as_deref())?,
+        by: peer.name().into(),
     };
     if new.user.is_none() && new.prefix.is_none() {
         return Err(Problem::NoSubject);
@@ -143,7 +146,14 @@ fn text(field: &str, text: Option<String>) -> Result<Option<String>, Problem> {
 /// `None` is for ever; without a word it is as long as automatic bans are.
 fn duration_ms(context: &Context, text: Option<&str>) -> Result<Option<u64>, Problem> {
     match text {
-        None => Ok(Some(context.config.rules.ban.duration_ms)),
+        None => match context.config.rules.ban.length {
+            BanLength::For(ms) => Ok(Some(ms)),
+            BanLength::Forever => Ok(None),
+            BanLength::Soft => {
+                let detail = "duration: say how long; bans.duration is soft".to_owned();
+                Err(Problem::InvalidField(detail))
+            }
+        },
         Some("permanent") => Ok(None),
         Some(text) => {
             let duration = parse_duration(text)
@@ -156,7 +166,9 @@ fn duration_ms(context: &Context, text: Option<&str>) -> Result<Option<u64>, Pro
 fn refused(refusal: BanRefusal, prefix: Option<Prefix>) -> Problem {
     match refusal {
         BanRefusal::Full => Problem::Full("ban"),
-        BanRefusal::Runaway => unreachable!("operators' bans are not limited"),
+        BanRefusal::Runaway | BanRefusal::ProtectedUser => {
+            unreachable!("only automatic bans are refused for that")
+        }
         BanRefusal::Protected(trusted) => {
             let prefix = prefix.map_or_else(String::new, |prefix| prefix.to_string());
             Problem::Protected(protected(&prefix, trusted))

@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     clock,
-    engine::{Act, EventType, LeaseId, Request, ViolationType},
+    engine::{Act, Cost, EventType, LeaseId, Request, Rules, ViolationType},
 };
 
 pub(super) fn routes() -> Router<Context> {
@@ -44,20 +44,20 @@ struct EventBody {
 }
 
 async fn event(State(context): State<Context>, Json(body): Json<EventBody>) -> Answered {
-    let kind = event_type(&body.r#type)?;
+    let rules = &context.config.rules;
+    let kind = event_type(rules, &body.r#type)?;
     let subject = subject(body.user.as_deref(), body.ip.as_deref())?;
-    let id = request_id(kind.name(), &subject, body.id)?;
-    let request = Request { act: Act::Event { kind, user_agent: body.user_agent }, subject, id };
-    answer(&context, request).await
+    let id = request_id(kind.name(), &rules.bearer(&subject), body.id)?;
+    let act = Act::Event { kind, user_agent: body.user_agent, cost: Cost::default() };
+    answer(&context, Request { id, ..Request::new(act, subject) }).await
 }
 
-fn event_type(name: &str) -> Result<EventType, Problem> {
-    match name {
-        "login" => Ok(EventType::Login),
-        "registration" => Ok(EventType::Registration),
-        "message" => Ok(EventType::Message),
-        _ => Err(Problem::UnknownType("type: login, registration or message".to_owned())),
-    }
+/// One that the rules know.
+fn event_type(rules: &Rules, name: &str) -> Result<EventType, Problem> {
+    EventType::from_name(name).filter(|kind| rules.event(*kind).is_some()).ok_or_else(|| {
+        let names: Vec<_> = rules.events.iter().map(|rule| rule.kind.name()).collect();
+        Problem::UnknownType(format!("type: one of {}", names.join(", ")))
+    })
 }
 
 #[derive(Debug, Deserialize)]
@@ -72,14 +72,15 @@ struct ViolationBody {
 
 async fn violation(State(context): State<Context>, Json(body): Json<ViolationBody>) -> Answered {
     let kind = ViolationType::from_name(&body.r#type).ok_or_else(|| {
-        let names: Vec<_> = ViolationType::ALL.iter().map(|kind| kind.name()).collect();
+        let names: Vec<_> = ViolationType::all().map(ViolationType::name).collect();
         Problem::UnknownType(format!("type: one of {}", names.join(", ")))
     })?;
     let points = body.score.map(points).transpose()?;
     let subject = subject(body.user.as_deref(), body.ip.as_deref())?;
-    let id = request_id(kind.name(), &subject, body.id)?;
-    let request = Request { act: Act::Violation { kind, points }, subject, id };
-    answer(&context, request).await
+    let bearer = context.config.rules.bearer(&subject);
+    let id = request_id(kind.name(), &bearer, body.id)?;
+    let act = Act::Violation { kind, points, severity: None, details: None };
+    answer(&context, Request { id, ..Request::new(act, subject) }).await
 }
 
 /// More points than this are a mistake, and sums stay exact below it.
@@ -102,9 +103,8 @@ struct LeaseBody {
 
 async fn acquire(State(context): State<Context>, Json(body): Json<LeaseBody>) -> Answered {
     let subject = subject(body.user.as_deref(), body.ip.as_deref())?;
-    let id = request_id("lease", &subject, body.id)?;
-    let request = Request { act: Act::Acquire, subject, id };
-    answer(&context, request).await
+    let id = request_id("lease", &context.config.rules.bearer(&subject), body.id)?;
+    answer(&context, Request { id, ..Request::new(Act::Acquire, subject) }).await
 }
 
 #[derive(Debug, Serialize)]

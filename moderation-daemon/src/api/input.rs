@@ -113,7 +113,7 @@ const MAX_REQUEST_ID_BYTES: usize = 128;
 /// is answered what somebody else was by naming a request like theirs.
 pub(super) fn request_id(
     asked: &str,
-    about: &Subject,
+    about: &Bearer,
     id: Option<String>,
 ) -> Result<Option<RequestId>, Problem> {
     match id {
@@ -123,9 +123,10 @@ pub(super) fn request_id(
         }
         None => Ok(None),
         Some(id) => {
-            let bearer = match about.bearer() {
+            let bearer = match about {
                 Bearer::User(user) => format!("user {user}"),
                 Bearer::Address(address) => format!("address {address}"),
+                Bearer::Account(account) => format!("account {account}"),
             };
             // A user id can hold anything; the length says where it ends.
             let length = bearer.len();

@@ -134,6 +134,7 @@ fn metrics_of(context: &Context) -> String {
         size: board.size(),
         fill: board.fill(),
         max: (bounds.bans, bounds.networks),
+        max_windows: bounds.windows,
         imported: board.lists().iter().map(|list| list.entries).sum(),
         bans_stopped: board.is_runaway(),
         bans_enforced: board.ban_counts().1,

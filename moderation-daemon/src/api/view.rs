@@ -96,6 +96,8 @@ impl AnswerView {
                 Cause::Violation(kind) => kind.name(),
                 Cause::LeasesFull => "leases_full",
                 Cause::WindowsFull => "windows_full",
+                Cause::Limited => "rate_limited",
+                Cause::NothingToRefund => "nothing_to_refund",
             }),
             limits,
             violation: outcome.violation.as_ref().map(|violation| ViolationView {
@@ -112,15 +114,15 @@ impl AnswerView {
 
 fn limit(count: &Count, now: Moment) -> LimitView {
     LimitView {
-        name: count.key.limiter.name(),
-        limit: count.limit.max,
+        name: count.limiter.name(),
+        limit: count.max,
         remaining: count.remaining(),
         reset_ms: ends_in(count, now),
     }
 }
 
 const fn ends_in(count: &Count, now: Moment) -> u64 {
-    count.window.ends_at_boot_ms.saturating_sub(now.boot_ms)
+    count.retry_at_boot_ms().saturating_sub(now.boot_ms)
 }
 
 impl LeaseView {

@@ -16,7 +16,8 @@ use super::{
     network,
 };
 use crate::engine::{
-    BanRule, Bounds, Concurrency, Escalation, Limit, NetworkBlocks, Rules, Scores,
+    Anonymous, BanLength, BanRule, Bounds, Concurrency, Counting, Decay, Escalation, Limit,
+    Limiter, LimiterRule, Mapped, NetworkBlocks, Rules, Scoring, ViolationType,
 };
 
 /// What is wrong with a configuration.
@@ -144,25 +145,37 @@ fn check_prefixes(lists: &[&[IpNet]]) -> Result<(), ConfigError> {
     Ok(())
 }
 
+/// LibreChat's rules, with addresses counted and scored by whoever has them.
 fn rules(file: &File) -> Result<Rules, ConfigError> {
+    let mut rules = Rules::librechat();
+    rules.counting = Counting { v6_bits: 64, mapped: Mapped::AsIpv4, ..rules.counting };
+    rules.limiters.push(LimiterRule::message_user());
     let limits = &file.limits;
-    let (login, registration) = (&limits.login, &limits.registration);
     let (by_ip, by_user) = (&limits.message_ip, &limits.message_user);
-    let message_ip = limit("limits.message_ip", by_ip.max, by_ip.window)?;
-    let message_user = limit("limits.message_user", by_user.max, by_user.window)?;
+    let given = [
+        (Limiter::LOGIN, true, limits.login.max, limits.login.window),
+        (Limiter::REGISTRATION, true, limits.registration.max, limits.registration.window),
+        (Limiter::MESSAGE_IP, by_ip.enabled, by_ip.max, by_ip.window),
+        (Limiter::MESSAGE_USER, by_user.enabled, by_user.max, by_user.window),
+    ];
+    for (limiter, is_on, max, window) in given {
+        let limit = limit(&format!("limits.{limiter}"), max, window)?;
+        if !is_on {
+            rules.limiters.retain(|rule| rule.limiter != limiter);
+        } else if let Some(rule) = rules.limiter_mut(limiter) {
+            rule.limit = limit;
+        }
+    }
     Ok(Rules {
-        login: limit("limits.login", login.max, login.window)?,
-        registration: limit("limits.registration", registration.max, registration.window)?,
-        message_ip: by_ip.enabled.then_some(message_ip),
-        message_user: by_user.enabled.then_some(message_user),
         concurrency: concurrency(&file.concurrency)?,
-        scores: scores(&file.scores)?,
-        ban: ban_rule(&file.bans)?,
+        scoring: scoring(&file.scores, rules.scoring)?,
+        ban: ban_rule(&file.bans, rules.ban)?,
         bounds: Bounds {
             bans: usize::try_from(file.network.max_bans.get()).unwrap_or(usize::MAX),
             networks: usize::try_from(file.network.max_networks.get()).unwrap_or(usize::MAX),
             ..Bounds::default()
         },
+        ..rules
     })
 }
 
@@ -173,7 +186,7 @@ fn limit(key: &str, max: u64, window: Duration) -> Result<Limit, ConfigError> {
             "a limit of 0 would refuse every request",
         ));
     }
-    Ok(Limit { max, window_ms: milliseconds(&format!("{key}.window"), window)? })
+    Ok(Limit::new(max, milliseconds(&format!("{key}.window"), window)?))
 }
 
 fn concurrency(file: &file::Concurrency) -> Result<Option<Concurrency>, ConfigError> {
@@ -184,26 +197,28 @@ fn concurrency(file: &file::Concurrency) -> Result<Option<Concurrency>, ConfigEr
     Ok(file.enabled.then_some(Concurrency { max: file.max, lease_ms }))
 }
 
-fn scores(file: &file::Scores) -> Result<Scores, ConfigError> {
-    let points = |key: &str, points: f64| {
-        if points.is_finite() && points >= 0.0 {
-            return Ok(points);
+fn scoring(file: &file::Scores, base: Scoring) -> Result<Scoring, ConfigError> {
+    let given = [
+        (ViolationType::LOGINS, file.logins),
+        (ViolationType::REGISTRATIONS, file.registrations),
+        (ViolationType::MESSAGE_LIMIT, file.message_limit),
+        (ViolationType::CONCURRENT, file.concurrent),
+        (ViolationType::NON_BROWSER, file.non_browser),
+        (ViolationType::ILLEGAL_MODEL_REQUEST, file.illegal_model_request),
+        (ViolationType::CONNECTION_RATE, file.connection_rate),
+    ];
+    let mut points = base.points;
+    for (kind, value) in given {
+        if !value.is_finite() || value < 0.0 {
+            let problem = format!("{value} is not a number of points: 0 or more");
+            return Err(ConfigError::value(format!("scores.{kind}"), problem));
         }
-        let problem = format!("{points} is not a number of points: 0 or more");
-        Err(ConfigError::value(format!("scores.{key}"), problem))
-    };
-    Ok(Scores {
-        logins: points("logins", file.logins)?,
-        registrations: points("registrations", file.registrations)?,
-        message_limit: points("message_limit", file.message_limit)?,
-        concurrent: points("concurrent", file.concurrent)?,
-        non_browser: points("non_browser", file.non_browser)?,
-        illegal_model_request: points("illegal_model_request", file.illegal_model_request)?,
-        connection_rate: points("connection_rate", file.connection_rate)?,
-    })
+        points.set(kind, value);
+    }
+    Ok(Scoring { points, decay: Decay::Never, anonymous: Anonymous::Address, ..base })
 }
 
-fn ban_rule(file: &file::Bans) -> Result<BanRule, ConfigError> {
+fn ban_rule(file: &file::Bans, base: BanRule) -> Result<BanRule, ConfigError> {
     if !file.interval.is_finite() || file.interval <= 0.0 {
         let problem = format!("{} is not a number of points above 0", file.interval);
         return Err(ConfigError::value("bans.interval", problem));
@@ -220,20 +235,25 @@ fn ban_rule(file: &file::Bans) -> Result<BanRule, ConfigError> {
     Ok(BanRule {
         enabled: file.enabled,
         interval: file.interval,
-        duration_ms,
+        length: BanLength::For(duration_ms),
         v6_prefix: file.v6_prefix,
-        network_block: network_blocks(file),
+        network_block: network_blocks(file)?,
         max_per_minute: file.max_per_minute,
         escalation: escalation(&file.escalation)?,
+        ..base
     })
 }
 
-fn network_blocks(file: &file::Bans) -> NetworkBlocks {
+fn network_blocks(file: &file::Bans) -> Result<NetworkBlocks, ConfigError> {
     let mut blocks = NetworkBlocks::all(file.network_block);
-    for (kind, block) in &file.network_block_by_type {
-        blocks.set(*kind, *block);
+    for (name, block) in &file.network_block_by_type {
+        let kind = ViolationType::from_name(name).ok_or_else(|| {
+            let problem = format!("{name:?} is no violation type");
+            ConfigError::value("bans.network_block_by_type", problem)
+        })?;
+        blocks.set(kind, *block);
     }
-    blocks
+    Ok(blocks)
 }
 
 fn escalation(file: &file::Escalation) -> Result<Escalation, ConfigError> {

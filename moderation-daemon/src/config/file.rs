@@ -8,7 +8,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{ConfigError, network};
-use crate::engine::{NetworkBlock, ViolationType};
+use crate::engine::NetworkBlock;
 
 /// Reads a YAML text; an empty one is the defaults.
 pub(super) fn parse(yaml: &str) -> Result<File, ConfigError> {
@@ -248,7 +248,7 @@ pub(super) struct Bans {
     pub(super) network_block: NetworkBlock,
     /// The same by violation type, for example {non_browser: repeat}.
     #[schemars(with = "BTreeMap<String, String>")]
-    pub(super) network_block_by_type: BTreeMap<ViolationType, NetworkBlock>,
+    pub(super) network_block_by_type: BTreeMap<String, NetworkBlock>,
     /// When more bans than this are called for within a minute, a rule has run
     /// away: automatic bans stop until it is quiet again. Scores go on, and
     /// operators can ban.

@@ -7,7 +7,7 @@ use std::{
     sync::Arc,
 };
 
-use super::{Prefix, UserId, ViolationType, prefix::Lengths};
+use super::{Author, Prefix, Severity, UserId, ViolationType, prefix::Lengths};
 
 /// A ban's number on this host; never used twice.
 pub type BanId = u64;
@@ -34,6 +34,14 @@ pub struct Ban {
     pub created_at_unix_ms: u64,
     /// Until when, in milliseconds since 1970; `None` for ever.
     pub expires_at_unix_ms: Option<u64>,
+    /// Who banned.
+    pub by: Author,
+    /// The ban that it fell together with and is lifted with.
+    pub with: Option<BanId>,
+    /// How bad the violation was, if somebody said so.
+    pub severity: Option<Severity>,
+    /// Whether a person is to look at it.
+    pub review: bool,
 }
 
 impl Ban {
@@ -223,6 +231,10 @@ mod tests {
             score: None,
             created_at_unix_ms: 0,
             expires_at_unix_ms: expires,
+            by: Author::Rule,
+            with: None,
+            severity: None,
+            review: false,
         }
     }
 

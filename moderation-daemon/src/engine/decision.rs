@@ -3,8 +3,9 @@
 use std::{net::IpAddr, sync::Arc};
 
 use super::{
-    Ban, Bearer, Count, Lease, LeaseId, Limiter, RequestId, Score, ScoreKey, Trusted, UserId,
-    ViolationType, Window, WindowKey,
+    Address, Ban, BanId, Bearer, Charge, Count, Factor, Lease, LeaseId, Limit, Limiter, Offence,
+    Penalty, PenaltyId, RequestId, Score, ScoreKey, Severity, Traits, Trusted, UserId,
+    ViolationType,
 };
 
 /// A conclusion about one request: what to answer, and what it changes.
@@ -32,12 +33,20 @@ pub enum Cause {
     Banned,
     /// It broke a rule.
     Violation(ViolationType),
+    /// It is over a limit, which is no violation.
+    Limited,
     /// There is no room to remember another lease.
     LeasesFull,
     /// There is no room to count this one apart, and those who are counted
     /// together have used up their limit. Nobody's fault: no violation.
     WindowsFull,
+    /// There is nothing to take back: no such request is remembered, or it
+    /// counted nothing, or that has been taken back.
+    NothingToRefund,
 }
+
+/// The limiters' answers to one event, in the order in which they were asked.
+pub type Counts = Vec<Count>;
 
 /// What the caller is told.
 #[derive(Clone, Debug, PartialEq)]
@@ -47,15 +56,17 @@ pub struct Outcome {
     /// Why not.
     pub cause: Option<Cause>,
     /// The limiters that were asked.
-    pub counts: Vec<Count>,
+    pub counts: Counts,
     /// The violation that this was.
-    pub violation: Option<Violation>,
+    pub violation: Option<Arc<Violation>>,
     /// The ban that holds, or that fell just now.
     pub ban: Option<Arc<Ban>>,
     /// Why no ban fell though the score called for one.
     pub refusal: Option<BanRefusal>,
     /// The lease that was given.
     pub lease: Option<Lease>,
+    /// Whether the user's sessions are to end, though no ban fell.
+    pub logout: bool,
 }
 
 impl Outcome {
@@ -68,6 +79,7 @@ impl Outcome {
             ban: None,
             refusal: None,
             lease: None,
+            logout: false,
         }
     }
 
@@ -88,6 +100,8 @@ pub enum BanRefusal {
     /// The address is on the allowlist or guarded, or holds what is guarded,
     /// and no user is known.
     Protected(Trusted),
+    /// The user, or the user's role, is never banned automatically.
+    ProtectedUser,
     /// There are as many bans, or banned prefixes, as there may be.
     Full,
     /// More bans were called for within a minute than there may be.
@@ -111,8 +125,20 @@ pub struct Violation {
     pub previous: f64,
     /// The score of this type now.
     pub total: f64,
-    /// The limiter that was exceeded, if it was one.
-    pub limiter: Option<Limiter>,
+    /// The limiter that was exceeded, if it was one, and its limit.
+    pub limiter: Option<(Limiter, Limit)>,
+    /// The generations that were running, if there were too many.
+    pub pending: Option<usize>,
+    /// How bad it is, if somebody said so.
+    pub severity: Option<Severity>,
+    /// What the reporter said about it.
+    pub details: Option<Arc<str>>,
+    /// How many repeats came before it that count for nothing.
+    pub repeats: u32,
+    /// The ban that it led to.
+    pub ban: Option<BanId>,
+    /// The penalty that it led to.
+    pub penalty: Option<PenaltyId>,
     /// When, in milliseconds since 1970.
     pub at_unix_ms: u64,
     /// The caller's name for the request.
@@ -130,28 +156,72 @@ pub struct Lift {
     pub by: String,
 }
 
-/// One change of state. Bans, lifts, scores and violations are durable, the
-/// rest lives in memory.
+/// The early end of a penalty.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EndPenalty {
+    /// Which.
+    pub penalty: PenaltyId,
+    /// When, in milliseconds since 1970.
+    pub at_unix_ms: u64,
+    /// Who ended it.
+    pub by: String,
+}
+
+/// An answer as it is remembered for retries.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Remembered {
+    /// The answer.
+    pub outcome: Arc<Outcome>,
+    /// When its counts were charged, on the boot clock; `None`: they were not,
+    /// or have been taken back.
+    pub charged_at_boot_ms: Option<u64>,
+}
+
+/// One change of state. What is about bans, penalties, scores, violations and
+/// what is known about users is durable, the rest lives in memory.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Change {
     /// A limiter counted.
-    Count(WindowKey, Window),
-    /// A score grew.
+    Charge(Charge),
+    /// A limiter's count was taken back.
+    Refund(Charge),
+    /// What a remembered request counted was taken back.
+    Refunded(RequestId),
+    /// A score changed.
     Score(ScoreKey, Score),
     /// A score made room for another.
     ForgetScore(ScoreKey),
+    /// A violation was a repeat that counts for nothing.
+    Repeat(ScoreKey),
     /// A rule was broken.
-    Violation(Box<Violation>),
+    Violation(Arc<Violation>),
     /// An automatic ban was called for, at a moment of the boot clock.
     BanCall(u64),
     /// A ban fell.
     Ban(Arc<Ban>),
     /// A ban was lifted.
     Lift(Lift),
-    /// A lease was given or renewed.
-    Lease(Lease),
+    /// A penalty fell.
+    Penalty(Arc<Penalty>),
+    /// A penalty was taken back.
+    EndPenalty(EndPenalty),
+    /// How often somebody has been banned.
+    Offence(Bearer, Offence),
+    /// Somebody's scores were forgotten.
+    Pardon(Bearer),
+    /// A lease was given, for a request of that name.
+    Lease(Lease, Option<RequestId>),
+    /// A lease was renewed until a moment of the boot clock.
+    Renew(LeaseId, u64),
     /// A lease was given back.
     Release(LeaseId),
+    /// The app said something about a user, at a moment in milliseconds since
+    /// 1970; this is all that is known now.
+    Traits(UserId, Traits, u64),
+    /// A user's limits changed.
+    Factor(UserId, Factor),
+    /// A user, as a digest, was seen at an address.
+    Seen(Address, u64),
     /// An answer to remember until a moment of the boot clock.
-    Answer(RequestId, Arc<Outcome>, u64),
+    Answer(RequestId, Remembered, u64),
 }

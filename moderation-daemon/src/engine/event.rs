@@ -1,91 +1,8 @@
-//! What can happen, and what can be wrong with it.
+//! A request: what happened, to whom, and what the caller says about it.
 
-use std::{fmt, sync::Arc};
+use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
-
-use super::Subject;
-
-/// Something that a user or client did.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum EventType {
-    /// An attempt to log in, successful or not.
-    Login,
-    /// An attempt to make an account.
-    Registration,
-    /// A message to a model.
-    Message,
-}
-
-impl EventType {
-    /// Its name in the API, in metrics and in the configuration.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Login => "login",
-            Self::Registration => "registration",
-            Self::Message => "message",
-        }
-    }
-}
-
-/// What an event can break, by LibreChat's own strings.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum ViolationType {
-    /// Too many logins.
-    Logins,
-    /// Too many registrations.
-    Registrations,
-    /// Too many messages.
-    MessageLimit,
-    /// Too many generations at once.
-    Concurrent,
-    /// A client that is no browser.
-    NonBrowser,
-    /// A model that the user may not use.
-    IllegalModelRequest,
-    /// More connections than one source may open in a window; the daemon counts
-    /// them itself.
-    ConnectionRate,
-}
-
-impl ViolationType {
-    /// Every type.
-    pub const ALL: [Self; 7] = [
-        Self::Logins,
-        Self::Registrations,
-        Self::MessageLimit,
-        Self::Concurrent,
-        Self::NonBrowser,
-        Self::IllegalModelRequest,
-        Self::ConnectionRate,
-    ];
-
-    /// Its name in the API, in metrics, in the store and in the configuration.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Logins => "logins",
-            Self::Registrations => "registrations",
-            Self::MessageLimit => "message_limit",
-            Self::Concurrent => "concurrent",
-            Self::NonBrowser => "non_browser",
-            Self::IllegalModelRequest => "illegal_model_request",
-            Self::ConnectionRate => "connection_rate",
-        }
-    }
-
-    /// The type with that name.
-    pub fn from_name(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|kind| kind.name() == name)
-    }
-}
-
-impl fmt::Display for ViolationType {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
-    }
-}
+use super::{Account, EventType, Severity, Subject, Traits, Unit, ViolationType};
 
 /// The caller's name for a request: the same one twice counts once.
 pub type RequestId = Arc<str>;
@@ -97,6 +14,10 @@ pub struct Request {
     pub act: Act,
     /// Whom it concerns.
     pub subject: Subject,
+    /// The account that somebody who is not logged in names.
+    pub account: Option<Account>,
+    /// What the caller says about the user.
+    pub traits: Option<Traits>,
     /// The caller's name for it, if a retry must not count again.
     pub id: Option<RequestId>,
 }
@@ -111,6 +32,8 @@ pub enum Act {
         /// The client's `User-Agent`, if the caller knows it. `Some("")` is a
         /// client that sent none.
         user_agent: Option<String>,
+        /// What it costs besides being one event.
+        cost: Cost,
     },
     /// The app found a violation by itself.
     Violation {
@@ -118,7 +41,61 @@ pub enum Act {
         kind: ViolationType,
         /// Points, instead of the configured ones.
         points: Option<f64>,
+        /// How bad it is; `None`: as its type is.
+        severity: Option<Severity>,
+        /// What people should know, for the record.
+        details: Option<Arc<str>>,
     },
     /// A generation wants to start.
     Acquire,
+    /// What an earlier request counted was in vain: it is to be taken back.
+    Refund(RequestId),
+}
+
+/// What an event costs besides being one event.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Cost {
+    /// Bytes.
+    pub bytes: u64,
+    /// Tokens.
+    pub tokens: u64,
+}
+
+impl Cost {
+    /// What it costs in some unit.
+    pub const fn of(self, unit: Unit) -> u64 {
+        match unit {
+            Unit::Events => 1,
+            Unit::Bytes => self.bytes,
+            Unit::Tokens => self.tokens,
+        }
+    }
+}
+
+impl Act {
+    /// An event of which nothing else is known.
+    pub const fn event(kind: EventType) -> Self {
+        Self::Event { kind, user_agent: None, cost: Cost { bytes: 0, tokens: 0 } }
+    }
+
+    /// Whether a ban of the subject is the answer. What the app found by itself
+    /// happened, whether or not the subject is banned.
+    pub const fn is_answered_by_a_ban(&self) -> bool {
+        match self {
+            Self::Event { .. } | Self::Acquire => true,
+            Self::Violation { .. } | Self::Refund(_) => false,
+        }
+    }
+
+    /// A violation of which nothing else is known.
+    pub const fn violation(kind: ViolationType) -> Self {
+        Self::Violation { kind, points: None, severity: None, details: None }
+    }
+}
+
+impl Request {
+    /// A request of which nothing else is known.
+    pub const fn new(act: Act, subject: Subject) -> Self {
+        Self { act, subject, account: None, traits: None, id: None }
+    }
 }

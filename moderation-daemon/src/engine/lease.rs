@@ -43,6 +43,12 @@ impl Leases {
         self.by_id.insert(lease.id, lease);
     }
 
+    pub(super) fn renew(&mut self, id: LeaseId, ends_at_boot_ms: u64) {
+        if let Some(lease) = self.by_id.get_mut(&id) {
+            lease.ends_at_boot_ms = ends_at_boot_ms;
+        }
+    }
+
     pub(super) fn remove(&mut self, id: LeaseId) {
         let Some(lease) = self.by_id.remove(&id) else { return };
         if let Some(ids) = self.by_bearer.get_mut(&lease.bearer) {

@@ -12,10 +12,16 @@ mod circuit;
 mod decide;
 mod decision;
 mod event;
+mod factor;
+mod key;
+mod kind;
+mod ladder;
 mod lease;
+mod offence;
 mod overlay;
 mod penalty;
 mod prefix;
+mod profile;
 mod rule;
 mod score;
 mod subject;
@@ -26,7 +32,7 @@ mod window;
 mod tests;
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{BTreeMap, HashMap, VecDeque},
     sync::Arc,
 };
 
@@ -38,20 +44,31 @@ use window::Windows;
 pub(crate) use ban::longest;
 pub use ban::{Ban, BanId, BanIndex};
 pub use browser::is_browser;
-pub use decision::{BanRefusal, Cause, Change, Decision, Lift, Outcome, Verdict, Violation};
-pub use event::{Act, EventType, Request, RequestId, ViolationType};
+pub use decision::{
+    BanRefusal, Cause, Change, Counts, Decision, EndPenalty, Lift, Outcome, Remembered, Verdict,
+    Violation,
+};
+pub use event::{Act, Cost, Request, RequestId};
+pub use factor::{Adaptive, Factor, Since, Traits};
+pub use key::{Key, Keys};
+pub use kind::{EventType, Limiter, MAX_CUSTOM, TooManyKinds, ViolationType};
+pub use ladder::{Author, Ladder, Penalty, PenaltyId, PenaltyKind, Severity, Step};
 pub use lease::{Lease, LeaseId};
+pub use offence::Offence;
 pub use overlay::{LiftTarget, NewBan, Overlay};
 pub(crate) use prefix::Lengths;
 pub use prefix::{InvalidPrefix, Prefix};
 pub use rule::{
-    BanRule, Bounds, Concurrency, Escalation, Limit, Limiter, NetworkBlock, NetworkBlocks, Rules,
-    Scores,
+    Anonymous, BanLength, BanRule, Bounds, By, ByViolation, Commit, Concurrency, Counting,
+    Crossing, Decay, Escalation, EventRule, Growth, Limit, LimiterRule, Mapped, NetworkBlock,
+    NetworkBlocks, Protected, Repeats, Rules, Scoring, SharedRule, Shown, Tiers, Unit, Windowing,
 };
 pub use score::{Score, ScoreKey};
-pub use subject::{Address, Bearer, InvalidAddress, InvalidUserId, NoSubject, Subject, UserId};
+pub use subject::{
+    Account, Address, Bearer, InvalidAddress, InvalidUserId, NoSubject, Subject, UserId,
+};
 pub use trust::{PrefixSet, Trust, Trusted};
-pub use window::{Count, Window, WindowKey};
+pub use window::{Charge, Count, Usage};
 
 /// Now, by both clocks that matter: limits and leases must not jump when the
 /// wall clock is set, bans end at a time of day.
@@ -68,10 +85,15 @@ pub struct Moment {
 pub struct Engine {
     rules: Rules,
     trust: PrefixSet,
+    keys: Keys,
     windows: Windows,
     scores: ScoreBook,
     bans: BanIndex,
     leases: Leases,
+    penalties: BTreeMap<PenaltyId, Arc<Penalty>>,
+    offences: HashMap<Bearer, Offence>,
+    traits: HashMap<UserId, Traits>,
+    factors: HashMap<UserId, Factor>,
     answers: Answers,
     circuit: Circuit,
     taken: Taken,
@@ -91,6 +113,17 @@ pub struct Restored {
     pub answers: Vec<(RequestId, Outcome)>,
     /// The highest number that a ban ever had.
     pub last_ban: BanId,
+    /// Penalties that hold.
+    pub penalties: Vec<Penalty>,
+    /// How often somebody has been banned.
+    pub offences: Vec<(Bearer, Offence)>,
+    /// What is known about users.
+    pub traits: Vec<(UserId, Traits)>,
+    /// How their limits stand.
+    pub factors: Vec<(UserId, Factor)>,
+    /// Leases of an earlier life, with the names of the requests that they were
+    /// given for. They begin anew: when they ended was told by another clock.
+    pub leases: Vec<(LeaseId, Bearer, Option<RequestId>)>,
 }
 
 /// Places in the kernel that are taken by others than the engine's bans.
@@ -118,17 +151,29 @@ pub struct Size {
 }
 
 impl Engine {
-    /// An engine that goes on where the store's left off.
-    pub fn new(rules: Rules, trust: PrefixSet, restored: Restored, now: Moment) -> Self {
+    /// An engine that goes on where the store's left off. `seed` is a secret
+    /// that decides who would share a window if digests met.
+    pub fn new(
+        rules: Rules,
+        trust: PrefixSet,
+        restored: Restored,
+        seed: [u64; 2],
+        now: Moment,
+    ) -> Self {
         let mut engine = Self {
             circuit: Circuit::new(rules.ban.max_per_minute),
             taken: Taken::default(),
+            keys: Keys::new(seed),
+            windows: Windows::new(&rules.limiters),
             rules,
             trust,
-            windows: Windows::default(),
             scores: ScoreBook::default(),
             bans: BanIndex::default(),
             leases: Leases::default(),
+            penalties: BTreeMap::new(),
+            offences: restored.offences.into_iter().collect(),
+            traits: restored.traits.into_iter().collect(),
+            factors: restored.factors.into_iter().collect(),
             answers: Answers::default(),
             next_ban: restored.last_ban + 1,
             // Never a number of an earlier life, whose holders may still renew
@@ -141,11 +186,35 @@ impl Engine {
         for (key, score) in restored.scores {
             engine.scores.put(key, score);
         }
-        let until = now.boot_ms.saturating_add(engine.rules.bounds.request_id_ms);
+        for penalty in restored.penalties {
+            engine.penalties.insert(penalty.id, Arc::new(penalty));
+        }
         for (id, outcome) in restored.answers {
-            engine.answers.put(id, Arc::new(outcome), until);
+            engine.remember(id, outcome, now);
+        }
+        for (id, bearer, request) in restored.leases {
+            engine.take_lease(id, bearer, request, now);
         }
         engine
+    }
+
+    fn remember(&mut self, id: RequestId, outcome: Outcome, now: Moment) {
+        let until = now.boot_ms.saturating_add(self.rules.bounds.request_id_ms);
+        let answer = Remembered { outcome: Arc::new(outcome), charged_at_boot_ms: None };
+        self.answers.put(id, answer, until);
+    }
+
+    /// Takes over a lease of an earlier life; none if there is no limit now.
+    fn take_lease(&mut self, id: LeaseId, bearer: Bearer, request: Option<RequestId>, now: Moment) {
+        let Some(rule) = self.rules.concurrency else { return };
+        let ends_at_boot_ms = now.boot_ms.saturating_add(rule.lease_ms);
+        let lease = Lease { id, bearer, ends_at_boot_ms };
+        if let Some(request) = request {
+            let outcome = Outcome { lease: Some(lease.clone()), ..Outcome::allow() };
+            self.remember(request, outcome, now);
+        }
+        self.next_lease = self.next_lease.max(id + 1);
+        self.leases.put(lease);
     }
 
     /// A view on which decisions build on each other before any is applied.
@@ -167,22 +236,37 @@ impl Engine {
 
     fn change(&mut self, change: Change) {
         match change {
-            Change::Count(key, window) => self.windows.put(key, window),
+            Change::Charge(charge) => self.windows.charge(&charge),
+            Change::Refund(charge) => self.windows.refund(&charge),
+            Change::Refunded(id) => self.answers.refunded(&id),
             Change::Score(key, score) => self.scores.put(key, score),
             Change::ForgetScore(key) => self.scores.remove(&key),
-            Change::Violation(_) => {} // a record; the engine keeps its score
+            Change::Pardon(bearer) => {
+                for kind in ViolationType::all() {
+                    self.scores.remove(&ScoreKey { bearer: bearer.clone(), kind });
+                }
+            }
+            // A violation is a record, of which the engine keeps the score. The
+            // others no decision makes while no rule asks for them.
+            Change::Violation(_) | Change::Repeat(_) | Change::Seen(..) => {}
             Change::BanCall(at_boot_ms) => self.circuit.call(at_boot_ms),
+            Change::Penalty(penalty) => drop(self.penalties.insert(penalty.id, penalty)),
+            Change::EndPenalty(end) => drop(self.penalties.remove(&end.penalty)),
+            Change::Offence(bearer, offence) => drop(self.offences.insert(bearer, offence)),
+            Change::Traits(user, traits, _) => drop(self.traits.insert(user, traits)),
+            Change::Factor(user, factor) => drop(self.factors.insert(user, factor)),
             Change::Ban(ban) => {
                 self.next_ban = self.next_ban.max(ban.id + 1);
                 self.bans.insert(ban);
             }
             Change::Lift(lift) => drop(self.bans.remove(lift.ban.id)),
-            Change::Lease(lease) => {
+            Change::Lease(lease, _) => {
                 self.next_lease = self.next_lease.max(lease.id + 1);
                 self.leases.put(lease);
             }
+            Change::Renew(id, ends_at_boot_ms) => self.leases.renew(id, ends_at_boot_ms),
             Change::Release(id) => self.leases.remove(id),
-            Change::Answer(id, outcome, until) => self.answers.put(id, outcome, until),
+            Change::Answer(id, answer, until) => self.answers.put(id, answer, until),
         }
     }
 
@@ -225,6 +309,26 @@ impl Engine {
         &self.bans
     }
 
+    /// The penalties that hold, by number.
+    pub const fn penalties(&self) -> &BTreeMap<PenaltyId, Arc<Penalty>> {
+        &self.penalties
+    }
+
+    /// How often somebody has been banned.
+    pub fn offence(&self, bearer: &Bearer) -> Option<Offence> {
+        self.offences.get(bearer).copied()
+    }
+
+    /// What the app said about a user.
+    pub fn traits(&self, user: &UserId) -> Option<&Traits> {
+        self.traits.get(user)
+    }
+
+    /// How a user's limits stand.
+    pub fn factor(&self, user: &UserId) -> Option<Factor> {
+        self.factors.get(user).copied()
+    }
+
     /// How full it is.
     pub fn size(&self) -> Size {
         Size {
@@ -240,13 +344,13 @@ impl Engine {
 /// Answers to recent requests by id, so that a retry gets the same one.
 #[derive(Debug, Default)]
 struct Answers {
-    by_id: HashMap<RequestId, Arc<Outcome>>,
+    by_id: HashMap<RequestId, Remembered>,
     by_age: VecDeque<(u64, RequestId)>,
     forgotten_early: u64,
 }
 
 impl Answers {
-    fn get(&self, id: &RequestId) -> Option<&Arc<Outcome>> {
+    fn get(&self, id: &RequestId) -> Option<&Remembered> {
         self.by_id.get(id)
     }
 
@@ -254,9 +358,15 @@ impl Answers {
         self.by_age.len()
     }
 
-    fn put(&mut self, id: RequestId, outcome: Arc<Outcome>, until_boot_ms: u64) {
+    fn put(&mut self, id: RequestId, answer: Remembered, until_boot_ms: u64) {
         self.by_age.push_back((until_boot_ms, Arc::clone(&id)));
-        self.by_id.insert(id, outcome);
+        self.by_id.insert(id, answer);
+    }
+
+    fn refunded(&mut self, id: &RequestId) {
+        if let Some(answer) = self.by_id.get_mut(id) {
+            answer.charged_at_boot_ms = None;
+        }
     }
 
     fn forget_oldest(&mut self) {

@@ -9,9 +9,9 @@ use std::{
 };
 
 use super::{
-    Ban, BanId, BanIndex, BanRefusal, Bearer, Change, Decision, Engine, Lease, LeaseId, Lift,
-    Moment, Outcome, Prefix, RequestId, Score, ScoreKey, Subject, UserId, Window, WindowKey,
-    ban::longest,
+    Author, Ban, BanId, BanIndex, BanRefusal, Bearer, Change, Charge, Decision, Engine, Key, Lease,
+    LeaseId, Lift, Limiter, Moment, Prefix, Remembered, RequestId, Score, ScoreKey, Subject, Usage,
+    UserId, ViolationType, ban::longest,
 };
 
 /// See the module.
@@ -19,7 +19,8 @@ use super::{
 pub struct Overlay<'e> {
     pub(super) engine: &'e Engine,
     changes: Vec<Change>,
-    windows: HashMap<WindowKey, Window>,
+    /// What the batch counted, less what it took back.
+    charges: HashMap<Key, i64>,
     scores: HashMap<ScoreKey, Score>,
     /// Keys in `scores` that the engine does not have.
     fresh_scores: usize,
@@ -29,7 +30,7 @@ pub struct Overlay<'e> {
     /// Bans that the engine has and should no longer have.
     lifted: HashSet<BanId>,
     leases: HashMap<LeaseId, Option<Lease>>,
-    answers: HashMap<RequestId, Arc<Outcome>>,
+    answers: HashMap<RequestId, Remembered>,
     /// Moments of the boot clock at which automatic bans were called for.
     calls: Vec<u64>,
     pub(super) next_ban: BanId,
@@ -49,6 +50,8 @@ pub struct NewBan {
     pub reason: String,
     /// For how long; `None` for ever.
     pub duration_ms: Option<u64>,
+    /// Who wants it.
+    pub by: Arc<str>,
 }
 
 impl<'e> Overlay<'e> {
@@ -56,7 +59,7 @@ impl<'e> Overlay<'e> {
         Self {
             engine,
             changes: Vec::new(),
-            windows: HashMap::new(),
+            charges: HashMap::new(),
             scores: HashMap::new(),
             fresh_scores: 0,
             forgotten: HashSet::new(),
@@ -81,7 +84,14 @@ impl<'e> Overlay<'e> {
 
     fn lay(&mut self, change: &Change) {
         match change {
-            Change::Count(key, window) => drop(self.windows.insert(key.clone(), *window)),
+            Change::Charge(charge) => self.add_to(charge.key, signed(charge.cost)),
+            Change::Refund(charge) => self.add_to(charge.key, -signed(charge.cost)),
+            Change::Refunded(id) => {
+                if let Some(answer) = self.answer(id) {
+                    let answer = Remembered { charged_at_boot_ms: None, ..answer.clone() };
+                    self.answers.insert(Arc::clone(id), answer);
+                }
+            }
             Change::Score(key, score) => {
                 self.forgotten.remove(key);
                 let known = self.scores.insert(key.clone(), *score).is_some();
@@ -95,7 +105,23 @@ impl<'e> Overlay<'e> {
                     self.fresh_scores -= usize::from(known);
                 }
             }
-            Change::Violation(_) => {}
+            Change::Pardon(bearer) => {
+                for kind in ViolationType::all() {
+                    let key = ScoreKey { bearer: bearer.clone(), kind };
+                    if self.score(&key).is_some() {
+                        self.lay(&Change::ForgetScore(key));
+                    }
+                }
+            }
+            // No decision asks for these within their own batch.
+            Change::Violation(_)
+            | Change::Repeat(_)
+            | Change::Penalty(_)
+            | Change::EndPenalty(_)
+            | Change::Offence(..)
+            | Change::Traits(..)
+            | Change::Factor(..)
+            | Change::Seen(..) => {}
             Change::BanCall(at_boot_ms) => self.calls.push(*at_boot_ms),
             Change::Ban(ban) => {
                 self.next_ban = ban.id + 1;
@@ -106,13 +132,20 @@ impl<'e> Overlay<'e> {
                     self.lifted.insert(lift.ban.id);
                 }
             }
-            Change::Lease(lease) => {
+            Change::Lease(lease, _) => {
                 self.next_lease = self.next_lease.max(lease.id + 1);
                 self.leases.insert(lease.id, Some(lease.clone()));
             }
+            Change::Renew(id, ends_at_boot_ms) => {
+                let known =
+                    self.leases.get(id).map_or_else(|| self.engine.leases.get(*id), Option::as_ref);
+                let renewed =
+                    known.map(|lease| Lease { ends_at_boot_ms: *ends_at_boot_ms, ..lease.clone() });
+                self.leases.insert(*id, renewed);
+            }
             Change::Release(id) => drop(self.leases.insert(*id, None)),
-            Change::Answer(id, outcome, _) => {
-                self.answers.insert(Arc::clone(id), Arc::clone(outcome));
+            Change::Answer(id, answer, _) => {
+                self.answers.insert(Arc::clone(id), answer.clone());
             }
         }
     }
@@ -122,13 +155,33 @@ impl<'e> Overlay<'e> {
         self.changes
     }
 
-    pub(super) fn window(&self, key: &WindowKey) -> Option<Window> {
-        self.windows.get(key).copied().or_else(|| self.engine.windows.get(key))
+    /// What is used up of a limit. All of a batch happens at one moment, so what
+    /// it counted is a sum.
+    pub(super) fn usage(&self, limiter: Limiter, key: Key, now: Moment) -> Usage {
+        let usage = self.engine.windows.usage(limiter, key, now.boot_ms);
+        let fresh = self.charges.get(&key).copied().unwrap_or(0);
+        Usage { used: usage.used.saturating_add_signed(fresh), ..usage }
+    }
+
+    /// Whether a window has its place.
+    pub(super) fn knows(&self, key: Key) -> bool {
+        self.charges.contains_key(&key) || self.engine.windows.knows(key)
     }
 
     /// An upper bound: a key that is in both counts twice.
     pub(super) fn windows_at_most(&self) -> usize {
-        self.engine.windows.len() + self.windows.len()
+        self.engine.windows.len() + self.charges.len()
+    }
+
+    fn add_to(&mut self, key: Key, cost: i64) {
+        let sum = self.charges.entry(key).or_default();
+        *sum = sum.saturating_add(cost);
+    }
+
+    /// Whether what was charged counts still, so that it can be taken back.
+    pub(super) fn counts_still(&self, charge: &Charge, now: Moment) -> bool {
+        let is_fresh = charge.at_boot_ms == now.boot_ms && self.charges.contains_key(&charge.key);
+        is_fresh || self.engine.windows.counts(charge, now.boot_ms)
     }
 
     pub(super) fn score(&self, key: &ScoreKey) -> Option<Score> {
@@ -154,7 +207,7 @@ impl<'e> Overlay<'e> {
         old.or_else(young).cloned()
     }
 
-    pub(super) fn answer(&self, id: &RequestId) -> Option<&Arc<Outcome>> {
+    pub(super) fn answer(&self, id: &RequestId) -> Option<&Remembered> {
         self.answers.get(id).or_else(|| self.engine.answers.get(id))
     }
 
@@ -276,7 +329,7 @@ impl<'e> Overlay<'e> {
         let lifetime_ms = self.engine.rules.concurrency?.lease_ms;
         let ends_at_boot_ms = now.boot_ms.saturating_add(lifetime_ms);
         let lease = Lease { ends_at_boot_ms, ..self.lease(id, now)?.clone() };
-        self.record(Change::Lease(lease.clone()));
+        self.record(Change::Renew(id, ends_at_boot_ms));
         Some(lease)
     }
 
@@ -313,6 +366,10 @@ impl<'e> Overlay<'e> {
             score: None,
             created_at_unix_ms: now.unix_ms,
             expires_at_unix_ms: new.duration_ms.map(|ms| now.unix_ms.saturating_add(ms)),
+            by: Author::Operator(new.by),
+            with: None,
+            severity: None,
+            review: false,
         });
         self.record(Change::Ban(Arc::clone(&ban)));
         Ok(ban)
@@ -341,6 +398,10 @@ impl<'e> Overlay<'e> {
         self.lay(&change);
         self.changes.push(change);
     }
+}
+
+fn signed(cost: u64) -> i64 {
+    i64::try_from(cost).unwrap_or(i64::MAX)
 }
 
 /// Which bans to lift.

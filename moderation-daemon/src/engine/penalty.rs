@@ -5,47 +5,60 @@
 use std::sync::Arc;
 
 use super::{
-    Ban, BanRefusal, Change, Moment, NetworkBlock, Overlay, Prefix, Subject, Trusted, Violation,
+    Author, Ban, BanLength, BanRefusal, Change, Moment, NetworkBlock, Overlay, Prefix, Subject,
+    Trusted, Violation,
 };
 
 /// What a violation brings.
 #[derive(Debug, Default)]
-pub(super) struct Penalty {
+pub(super) struct Sentence {
     /// The ban on the subject.
     pub(super) ban: Option<Arc<Ban>>,
     /// Why there is none, or why its address or a wider block is not in it.
     pub(super) refusal: Option<BanRefusal>,
+    /// Whether the user's sessions are to end, though no ban falls.
+    pub(super) logout: bool,
     /// The bans, and that one was called for.
     pub(super) changes: Vec<Change>,
 }
 
-impl Penalty {
+impl Sentence {
     fn refused(refusal: BanRefusal) -> Self {
         Self { refusal: Some(refusal), ..Self::default() }
     }
 }
 
 impl Overlay<'_> {
-    /// The penalty for a violation; nothing if the score crosses no line.
-    pub(super) fn penalty(&self, violation: &Violation, subject: &Subject, now: Moment) -> Penalty {
+    /// What a violation brings; nothing if the score crosses no line.
+    pub(super) fn sentence(
+        &self,
+        violation: &Violation,
+        subject: &Subject,
+        now: Moment,
+    ) -> Sentence {
         let rule = &self.engine.rules.ban;
         if !rule.enabled || !rule.crosses(violation.previous, violation.total) {
-            return Penalty::default();
+            return Sentence::default();
         }
+        let expires_at_unix_ms = match rule.length {
+            BanLength::Soft => return Sentence { logout: true, ..Sentence::default() },
+            BanLength::For(ms) => Some(now.unix_ms.saturating_add(ms)),
+            BanLength::Forever => None,
+        };
         let (user, prefix) = (subject.user().cloned(), self.bannable_prefix(subject));
         let prefix = match (&user, prefix) {
-            (None, Some(Err(trusted))) => return Penalty::refused(BanRefusal::Protected(trusted)),
+            (None, Some(Err(trusted))) => return Sentence::refused(BanRefusal::Protected(trusted)),
             (_, prefix) => prefix.and_then(Result::ok),
         };
         // Long lists that fill the kernel must not keep users from being banned.
         let prefix_fits = self.has_room(prefix);
         let prefix = prefix.filter(|_| prefix_fits);
         if !prefix_fits && (user.is_none() || !self.has_room(None)) {
-            return Penalty::refused(BanRefusal::Full);
+            return Sentence::refused(BanRefusal::Full);
         }
         let call = Change::BanCall(now.boot_ms);
         if self.is_runaway(now) {
-            return Penalty { changes: vec![call], ..Penalty::refused(BanRefusal::Runaway) };
+            return Sentence { changes: vec![call], ..Sentence::refused(BanRefusal::Runaway) };
         }
         let ban = Arc::new(Ban {
             id: self.next_ban,
@@ -56,15 +69,20 @@ impl Overlay<'_> {
             violation: Some(violation.kind),
             score: Some(violation.total),
             created_at_unix_ms: now.unix_ms,
-            expires_at_unix_ms: Some(now.unix_ms.saturating_add(rule.duration_ms)),
+            expires_at_unix_ms,
+            by: Author::Rule,
+            with: None,
+            severity: violation.severity,
+            review: false,
         });
-        let mut penalty = Penalty {
+        let mut sentence = Sentence {
             ban: Some(Arc::clone(&ban)),
             refusal: (!prefix_fits).then_some(BanRefusal::Full),
+            logout: false,
             changes: vec![call, Change::Ban(Arc::clone(&ban))],
         };
-        self.escalate(&ban, now, &mut penalty);
-        penalty
+        self.escalate(&ban, now, &mut sentence);
+        sentence
     }
 
     /// What the subject's address is banned as, or what protects it.
@@ -95,7 +113,7 @@ impl Overlay<'_> {
 
     /// Whoever has many /64s has the block around them: bans that, too, as long
     /// as the ban that was one too many.
-    fn escalate(&self, ban: &Arc<Ban>, now: Moment, penalty: &mut Penalty) {
+    fn escalate(&self, ban: &Arc<Ban>, now: Moment, sentence: &mut Sentence) {
         let Some(narrow) = ban.prefix else { return };
         let rule = self.engine.rules.ban.escalation;
         let steps = [(56, rule.v6_56), (48, rule.v6_48)];
@@ -111,11 +129,11 @@ impl Overlay<'_> {
                 continue;
             }
             if !self.has_room(Some(wide)) {
-                penalty.refusal = Some(BanRefusal::Full);
+                sentence.refusal = Some(BanRefusal::Full);
                 continue;
             }
             id += 1;
-            penalty.changes.push(Change::Ban(Arc::new(Ban {
+            sentence.changes.push(Change::Ban(Arc::new(Ban {
                 id,
                 user: None,
                 prefix: Some(wide),

@@ -14,12 +14,23 @@ pub struct ScoreKey {
 }
 
 /// Points so far.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Score {
-    /// The sum.
+    /// Those that have led to no ban yet; where nothing is consumed, all.
     pub points: f64,
+    /// Those that have.
+    pub spent: f64,
+    /// Up to when they have decayed, in milliseconds since 1970.
+    pub decayed_at_unix_ms: u64,
     /// When the last ones were added, in milliseconds since 1970.
     pub updated_at_unix_ms: u64,
+}
+
+impl Score {
+    /// What callers and records are told.
+    pub fn shown(&self) -> f64 {
+        self.points + self.spent
+    }
 }
 
 /// All scores, by key and by age.

@@ -1,14 +1,10 @@
 //! Whom an event concerns: a user, an address, or both. Parsing happens here
 //! once; everything behind it takes these types for granted.
 
-use std::{
-    fmt,
-    net::{IpAddr, Ipv6Addr},
-    str::FromStr,
-    sync::Arc,
-};
+use std::{fmt, net::IpAddr, str::FromStr, sync::Arc};
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use sha2::{Digest as _, Sha256};
 
 /// A user's id, as the app names the user: 1 to 128 bytes of printable text.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -64,8 +60,8 @@ impl fmt::Display for UserId {
     }
 }
 
-/// An address at the width at which we count and ban: one IPv4 address, or the
-/// /64 of an IPv6 address. An IPv4-mapped IPv6 address is the IPv4 address.
+/// An address at the width at which we count: one IPv4 address, one IPv6
+/// address, or the /64 of one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Address(IpNet);
 
@@ -73,22 +69,25 @@ pub struct Address(IpNet);
 const V6_PREFIX_BITS: u8 = 64;
 
 impl Address {
-    /// The prefix: a /32 or a /64.
+    /// The address as it stands, IPv6 at a width of so many bits; more than 128
+    /// are 128.
+    pub fn new(ip: IpAddr, v6_bits: u8) -> Self {
+        Self(match ip {
+            IpAddr::V4(ip) => IpNet::V4(Ipv4Net::from(ip)),
+            IpAddr::V6(ip) => IpNet::V6(Ipv6Net::new_assert(ip, v6_bits.min(128)).trunc()),
+        })
+    }
+
+    /// The prefix.
     pub const fn prefix(self) -> IpNet {
         self.0
     }
 }
 
 impl From<IpAddr> for Address {
+    /// An IPv4 address, also from an IPv4-mapped one, or a /64.
     fn from(ip: IpAddr) -> Self {
-        Self(match ip.to_canonical() {
-            IpAddr::V4(ip) => IpNet::V4(Ipv4Net::from(ip)),
-            IpAddr::V6(ip) => {
-                let [a, b, c, d, ..] = ip.segments();
-                let network = Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0);
-                IpNet::V6(Ipv6Net::new_assert(network, V6_PREFIX_BITS))
-            }
-        })
+        Self::new(ip.to_canonical(), V6_PREFIX_BITS)
     }
 }
 
@@ -101,8 +100,8 @@ pub enum InvalidAddress {
         /// What was given.
         text: String,
     },
-    /// A prefix of another width than bans have.
-    #[error("{prefix} cannot be banned: only single IPv4 addresses and IPv6 /64s can")]
+    /// A prefix of another width than is counted at.
+    #[error("{prefix} is neither a single address nor an IPv6 /64")]
     Width {
         /// What was given.
         prefix: IpNet,
@@ -112,7 +111,8 @@ pub enum InvalidAddress {
 impl FromStr for Address {
     type Err = InvalidAddress;
 
-    /// `192.0.2.7`, `192.0.2.7/32`, `2001:db8::1` (its /64) or `2001:db8::/64`.
+    /// `192.0.2.7`, `192.0.2.7/32`, `2001:db8::1` (its /64), `2001:db8::/64` or
+    /// `2001:db8::1/128`.
     fn from_str(text: &str) -> Result<Self, InvalidAddress> {
         if let Ok(ip) = text.parse::<IpAddr>() {
             return Ok(Self::from(ip));
@@ -122,7 +122,9 @@ impl FromStr for Address {
         };
         match prefix {
             IpNet::V4(net) if net.prefix_len() == 32 => Ok(Self(prefix)),
-            IpNet::V6(net) if net.prefix_len() == V6_PREFIX_BITS => Ok(Self(prefix.trunc())),
+            IpNet::V6(net) if [V6_PREFIX_BITS, 128].contains(&net.prefix_len()) => {
+                Ok(Self(prefix.trunc()))
+            }
             _ => Err(InvalidAddress::Width { prefix }),
         }
     }
@@ -159,7 +161,7 @@ impl Subject {
         if user.is_none() && ip.is_none() {
             return Err(NoSubject);
         }
-        Ok(Self { user, ip: ip.map(|ip| ip.to_canonical()) })
+        Ok(Self { user, ip })
     }
 
     /// The user, if one is known.
@@ -168,32 +170,58 @@ impl Subject {
     }
 
     /// The full address, if one is known; never IPv4-mapped.
-    pub const fn ip(&self) -> Option<IpAddr> {
+    pub fn ip(&self) -> Option<IpAddr> {
+        self.ip.map(|ip| ip.to_canonical())
+    }
+
+    /// The same as it was given, so that an IPv4-mapped one can be told from the
+    /// IPv4 address.
+    pub const fn ip_as_given(&self) -> Option<IpAddr> {
         self.ip
-    }
-
-    /// The address at the width of limits and bans.
-    pub fn address(&self) -> Option<Address> {
-        self.ip.map(Address::from)
-    }
-
-    /// Who bears the score: the user, or the address of a visitor without one.
-    pub fn bearer(&self) -> Bearer {
-        match (&self.user, self.address()) {
-            (Some(user), _) => Bearer::User(user.clone()),
-            (None, Some(address)) => Bearer::Address(address),
-            (None, None) => unreachable!("Subject::new refuses a subject without either"),
-        }
     }
 }
 
-/// Who is counted or scored: one user, or one address.
+/// An account as somebody typed it who is not logged in: a digest of a name or
+/// an e-mail address. It may be anybody's, so it never becomes a [`UserId`] and
+/// bears no points.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Account([u8; 16]);
+
+impl Account {
+    /// That of a name as typed; upper and lower case are the same.
+    pub fn of(typed: &str) -> Self {
+        let digest = Sha256::digest(typed.to_lowercase());
+        let (half, _) = digest.split_first_chunk().expect("it has 32 bytes");
+        Self(*half)
+    }
+
+    /// The digest.
+    pub const fn as_bytes(&self) -> &[u8; 16] {
+        &self.0
+    }
+}
+
+impl fmt::Display for Account {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:032x}", u128::from_be_bytes(self.0))
+    }
+}
+
+impl fmt::Debug for Account {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Account({self})")
+    }
+}
+
+/// Who is counted or scored: one user, one address, or one account.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Bearer {
     /// A user.
     User(UserId),
     /// An address.
     Address(Address),
+    /// An account that somebody tries to get into; counted, never scored.
+    Account(Account),
 }
 
 #[cfg(test)]
@@ -201,16 +229,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_address_is_one_ipv4_address_or_an_ipv6_64() {
+    fn an_address_is_a_single_one_or_an_ipv6_64() {
         let cases = [
             ("192.0.2.7", Some("192.0.2.7")),
             ("192.0.2.7/32", Some("192.0.2.7")),
             ("::ffff:192.0.2.7", Some("192.0.2.7")),
             ("2001:db8:1:2:3:4:5:6", Some("2001:db8:1:2::/64")),
             ("2001:db8:1:2::9/64", Some("2001:db8:1:2::/64")),
+            ("2001:db8::1/128", Some("2001:db8::1/128")),
             ("192.0.2.0/24", None),
             ("2001:db8::/48", None),
-            ("2001:db8::1/128", None),
+            ("2001:db8::/56", None),
             ("192.0.2.7:443", None),
             ("192.0.2.007", None),
             ("localhost", None),
@@ -232,13 +261,33 @@ mod tests {
     }
 
     #[test]
-    fn the_user_bears_the_score_and_without_one_the_address() -> Result<(), NoSubject> {
-        let ip: IpAddr = [192, 0, 2, 7].into();
-        let user: UserId = "anna".parse().expect("a valid id");
-        let both = Subject::new(Some(user.clone()), Some(ip))?;
-        assert_eq!(both.bearer(), Bearer::User(user));
-        assert_eq!(Subject::new(None, Some(ip))?.bearer(), Bearer::Address(ip.into()));
+    fn an_address_is_counted_at_the_width_that_is_asked_for() {
+        let cases = [
+            ("192.0.2.7", 64, "192.0.2.7"),
+            ("2001:db8:1:2:3::4", 64, "2001:db8:1:2::/64"),
+            ("2001:db8:1:2:3::4", 128, "2001:db8:1:2:3::4/128"),
+            ("::ffff:192.0.2.7", 128, "::ffff:192.0.2.7/128"),
+        ];
+        for (ip, v6_bits, want) in cases {
+            let address = Address::new(ip.parse().expect("an address"), v6_bits);
+            assert_eq!(address.to_string(), want);
+            assert_eq!(want.parse(), Ok(address), "as the store reads it back");
+        }
+    }
+
+    #[test]
+    fn an_account_is_a_digest_that_does_not_care_about_case() {
+        assert_eq!(Account::of("Anna@Example.org"), Account::of("anna@example.org"));
+        assert_ne!(Account::of("anna"), Account::of("anna "));
+        assert_eq!(Account::of("abc").to_string(), "ba7816bf8f01cfea414140de5dae2223");
+    }
+
+    #[test]
+    fn a_subject_knows_its_address_both_ways() {
+        let given: IpAddr = "::ffff:192.0.2.7".parse().expect("an address");
+        let subject = Subject::new(None, Some(given)).expect("it has an address");
+        assert_eq!(subject.ip(), Some([192, 0, 2, 7].into()));
+        assert_eq!(subject.ip_as_given(), Some(given));
         assert_eq!(Subject::new(None, None), Err(NoSubject));
-        Ok(())
     }
 }

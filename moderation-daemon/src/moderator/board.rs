@@ -396,6 +396,7 @@ impl State {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::engine::Author;
 
     const NOW: Moment = Moment { boot_ms: 0, unix_ms: 1_000 };
 
@@ -414,6 +415,10 @@ mod tests {
             score: None,
             created_at_unix_ms: 0,
             expires_at_unix_ms,
+            by: Author::Rule,
+            with: None,
+            severity: None,
+            review: false,
         })
     }
 

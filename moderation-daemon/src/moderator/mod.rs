@@ -133,8 +133,9 @@ impl Moderator {
     ///
     /// See [`Unavailable`].
     pub async fn judge(&self, request: Request) -> Result<Answer, Unavailable> {
-        let found_by_app = matches!(request.act, Act::Violation { .. });
-        if !found_by_app && let Some(ban) = self.check(&request.subject) {
+        if request.act.is_answered_by_a_ban()
+            && let Some(ban) = self.check(&request.subject)
+        {
             let outcome = Outcome::banned(Arc::clone(&ban.ban));
             self.metrics.judged(&request.act, Verdict::Deny);
             return Ok(Answer { outcome, ban: Some(ban) });
@@ -149,9 +150,9 @@ impl Moderator {
     ///
     /// See [`Unavailable`].
     pub async fn too_many_connections(&self, ip: IpAddr) -> Result<Answer, Unavailable> {
-        let act = Act::Violation { kind: ViolationType::ConnectionRate, points: None };
+        let act = Act::violation(ViolationType::CONNECTION_RATE);
         let subject = Subject::new(None, Some(ip)).expect("it has an address");
-        self.judge(Request { act, subject, id: None }).await
+        self.judge(Request::new(act, subject)).await
     }
 
     /// Shows one dropped packet in so many on the kernel's ring; 0: none.

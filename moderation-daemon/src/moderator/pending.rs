@@ -53,6 +53,9 @@ impl Pending {
                 if outcome.cause == Some(Cause::LeasesFull) {
                     metrics.overflow(Table::Leases);
                 }
+                if outcome.counts.iter().any(|count| count.is_shared) {
+                    metrics.overflow(Table::Windows);
+                }
                 let ban = outcome.ban.as_ref().map(|ban| board.view(ban));
                 respond(reply, Ok(Answer { outcome, ban }));
             }

@@ -3,6 +3,7 @@
 
 use std::{collections::BTreeSet, mem, sync::Arc, time::Duration};
 
+use anyhow::Context as _;
 use ipnet::IpNet;
 use tokio::{
     sync::{mpsc, watch},
@@ -81,27 +82,38 @@ impl Stopper {
 ///
 /// # Errors
 ///
-/// If the store cannot be read.
+/// If the store cannot be read, or the kernel gives no random numbers.
 pub fn start(
     setup: Setup,
     mut store: Store,
     (lists, imported): (ImportStore, Imports),
     kernel: Kernel,
     metrics: Arc<Metrics>,
-) -> Result<Started, StoreError> {
+) -> anyhow::Result<Started> {
     let now = clock::now();
     store.prune(now.unix_ms, setup.retention, setup.max_records)?;
     let allowlist = store.allowlist()?;
-    let restored = store.restore(now.unix_ms, setup.rules.bounds.request_id_ms)?;
+    let (restored, skipped) = store.restore(now.unix_ms, setup.rules.bounds.request_id_ms)?;
+    if skipped.rows > 0 {
+        metrics.rows_skipped.inc_by(skipped.rows);
+        tracing::warn!(
+            rows = skipped.rows,
+            types = skipped.types.iter().map(String::as_str).collect::<Vec<_>>().join(", "),
+            "the store has rows of violation types that the configuration does not know; \
+             they are kept and not read"
+        );
+    }
     let board = Arc::new(Board::default());
     for ban in &restored.bans {
         board.insert(&Arc::new(ban.clone()));
     }
     board.set_imports(imported);
+    let seed = [draw()?, draw()?];
     let mut engine = Engine::new(
         setup.rules.clone(),
         setup.trust(&Guards::default(), &allowlist),
         restored,
+        seed,
         now,
     );
     engine.set_taken(board.taken());
@@ -134,6 +146,11 @@ pub fn start(
     let task = tokio::spawn(task.run());
     let moderator = Moderator { queue, operators, lists: lists_queue, board, metrics };
     Ok(Started { moderator, stopper: Stopper { stop, task } })
+}
+
+/// For digests that nobody can foresee.
+fn draw() -> anyhow::Result<u64> {
+    getrandom::u64().context("the kernel gives no random numbers")
 }
 
 pub(super) struct Task {
@@ -313,9 +330,9 @@ impl Task {
                     self.board.remove(&lift.ban);
                     touched.extend(lift.ban.prefix);
                 }
-                Change::Count(key, _) if key.bearer.is_none() => {
-                    self.metrics.overflow(Table::Windows);
-                }
+                Change::Repeat(key) => self.metrics.repeated(key.kind),
+                Change::Penalty(penalty) => self.metrics.punished(&penalty.kind),
+                Change::Refunded(_) => drop(self.metrics.refunds.inc()),
                 Change::ForgetScore(_) => self.metrics.overflow(Table::Scores),
                 Change::Violation(violation) => {
                     self.violations_since_prune += 1;

@@ -7,7 +7,7 @@ use ipnet::IpNet;
 
 use crate::{
     blocklist::{Imported, Source},
-    engine::Ban,
+    engine::{Author, Ban},
 };
 
 /// A ban, and whether it is in force.
@@ -55,6 +55,10 @@ impl BanView {
             score: None,
             created_at_unix_ms: entry.updated_at_unix_ms,
             expires_at_unix_ms: entry.expiry.unix_ms(),
+            by: Author::Operator(entry.source.to_string().into()),
+            with: None,
+            severity: None,
+            review: false,
         };
         Self {
             ban: Arc::new(ban),

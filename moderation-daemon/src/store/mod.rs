@@ -3,6 +3,7 @@
 //! it back after a start; it decides nothing.
 
 mod imports;
+mod penalties;
 mod read;
 mod schema;
 mod write;
@@ -20,7 +21,7 @@ use rusqlite::{Connection, OpenFlags};
 use rusqlite_migration::Migrations;
 
 pub use imports::{ImportStore, Place, Removal, Removed, RunMismatch, Slice};
-pub use read::{BanPage, BanRecord, Reader};
+pub use read::{BanPage, BanRecord, Reader, Skipped};
 pub use write::is_durable;
 
 /// What failed, and on what.

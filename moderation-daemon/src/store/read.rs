@@ -1,27 +1,62 @@
 //! Reading back: what the engine needs after a start, and what operators ask.
 
-use std::sync::{Arc, Mutex};
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, Mutex},
+};
 
 use rusqlite::{Connection, Row, params};
 
 use super::{Allowed, Store, StoreError, sql_ms};
-use crate::engine::{Ban, BanId, Bearer, Cause, Outcome, Restored, Score, ScoreKey, ViolationType};
+use crate::engine::{
+    Author, Ban, BanId, Bearer, Cause, Outcome, Restored, Score, ScoreKey, Severity, ViolationType,
+};
+
+/// Rows that were not read because their violation type is not known: the
+/// configuration had one of its own that it no longer has.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Skipped {
+    /// How many.
+    pub rows: u64,
+    /// Their types.
+    pub types: BTreeSet<String>,
+}
+
+impl Skipped {
+    /// The type of that name, or one row more that is skipped.
+    fn known(&mut self, name: &str) -> Option<ViolationType> {
+        let known = ViolationType::from_name(name);
+        if known.is_none() {
+            self.rows += 1;
+            self.types.insert(name.to_owned());
+        }
+        known
+    }
+}
 
 impl Store {
     /// What an engine goes on with: active bans, scores, and the ids of
-    /// requests that broke a rule within `request_id_ms`.
+    /// requests that broke a rule within `request_id_ms`; and what could not be
+    /// read because its violation type is not known. Bans hold all the same.
     ///
     /// # Errors
     ///
     /// [`StoreError::Corrupt`] names the first row that makes no sense.
-    pub fn restore(&self, now_ms: u64, request_id_ms: u64) -> Result<Restored, StoreError> {
+    pub fn restore(
+        &self,
+        now_ms: u64,
+        request_id_ms: u64,
+    ) -> Result<(Restored, Skipped), StoreError> {
         let connection = &self.connection;
-        Ok(Restored {
+        let mut skipped = Skipped::default();
+        let restored = Restored {
             bans: active_bans(connection, now_ms)?,
-            scores: scores(connection)?,
-            answers: answers(connection, now_ms.saturating_sub(request_id_ms))?,
+            scores: scores(connection, &mut skipped)?,
+            answers: answers(connection, now_ms.saturating_sub(request_id_ms), &mut skipped)?,
             last_ban: last_ban(connection)?,
-        })
+            ..Restored::default()
+        };
+        Ok((restored, skipped))
     }
 
     /// The operator's allowlist.
@@ -92,7 +127,8 @@ impl Reader {
         let mut query = connection
             .prepare_cached(
                 "SELECT id, user, address, reason, violation, score, created_at_ms,
-                        expires_at_ms, blocks, lifted_at_ms, lifted_by
+                        expires_at_ms, blocks, by, with_ban, review, severity, lifted_at_ms,
+                        lifted_by
                  FROM bans
                  WHERE id > ?1 AND (?2 OR (lifted_at_ms IS NULL
                                            AND (expires_at_ms IS NULL OR expires_at_ms > ?3)))
@@ -105,8 +141,8 @@ impl Reader {
         while let Some(row) = rows.next().map_err(read)? {
             bans.push(BanRecord {
                 ban: ban(row)?,
-                lifted_at_unix_ms: column::<Option<i64>>(row, 9)?.map(unix_ms),
-                lifted_by: column(row, 10)?,
+                lifted_at_unix_ms: column::<Option<i64>>(row, 13)?.map(unix_ms),
+                lifted_by: column(row, 14)?,
             });
         }
         Ok(bans)
@@ -118,7 +154,7 @@ fn active_bans(connection: &Connection, now_ms: u64) -> Result<Vec<Ban>, StoreEr
     let mut query = connection
         .prepare(
             "SELECT id, user, address, reason, violation, score, created_at_ms, expires_at_ms,
-                    blocks
+                    blocks, by, with_ban, review, severity
              FROM bans
              WHERE lifted_at_ms IS NULL AND (expires_at_ms IS NULL OR expires_at_ms > ?1)
              ORDER BY id",
@@ -142,18 +178,28 @@ fn ban(row: &Row<'_>) -> Result<Ban, StoreError> {
     let user: Option<String> = column(row, 1)?;
     let address: Option<String> = column(row, 2)?;
     let violation: Option<String> = column(row, 4)?;
+    let by: String = column(row, 9)?;
+    let severity: Option<String> = column(row, 12)?;
     Ok(Ban {
         id: unix_ms(id),
         user: user.map(|user| user.parse()).transpose().map_err(|_| bad("no user id"))?,
         prefix: address.map(|text| text.parse()).transpose().map_err(|_| bad("no address"))?,
         blocks: column(row, 8)?,
         reason: column(row, 3)?,
-        violation: violation
-            .map(|name| ViolationType::from_name(&name).ok_or_else(|| bad("no violation type")))
-            .transpose()?,
+        // A ban outlives the type that it fell for: its reason still says it.
+        violation: violation.as_deref().and_then(ViolationType::from_name),
         score: column(row, 5)?,
         created_at_unix_ms: unix_ms(column(row, 6)?),
         expires_at_unix_ms: column::<Option<i64>>(row, 7)?.map(unix_ms),
+        by: match by.as_str() {
+            "rule" => Author::Rule,
+            name => Author::Operator(name.into()),
+        },
+        with: column::<Option<i64>>(row, 10)?.map(unix_ms),
+        review: column(row, 11)?,
+        severity: severity
+            .map(|name| Severity::from_name(&name).ok_or_else(|| bad("no severity")))
+            .transpose()?,
     })
 }
 
@@ -162,20 +208,26 @@ fn unix_ms(value: i64) -> u64 {
     u64::try_from(value).unwrap_or(0)
 }
 
-fn scores(connection: &Connection) -> Result<Vec<(ScoreKey, Score)>, StoreError> {
+fn scores(
+    connection: &Connection,
+    skipped: &mut Skipped,
+) -> Result<Vec<(ScoreKey, Score)>, StoreError> {
     let read = |error| StoreError::Read("scores", error);
     let mut query = connection
-        .prepare("SELECT bearer_kind, bearer, type, points, updated_at_ms FROM scores")
+        .prepare(
+            "SELECT bearer_kind, bearer, type, points, updated_at_ms, spent, decayed_at_ms
+             FROM scores",
+        )
         .map_err(read)?;
     let mut rows = query.query([]).map_err(read)?;
     let mut scores = Vec::new();
     while let Some(row) = rows.next().map_err(read)? {
-        scores.push(score(row)?);
+        scores.extend(score(row, skipped)?);
     }
     Ok(scores)
 }
 
-fn score(row: &Row<'_>) -> Result<(ScoreKey, Score), StoreError> {
+fn score(row: &Row<'_>, skipped: &mut Skipped) -> Result<Option<(ScoreKey, Score)>, StoreError> {
     let kind: String = column(row, 0)?;
     let name: String = column(row, 1)?;
     let violation: String = column(row, 2)?;
@@ -185,13 +237,22 @@ fn score(row: &Row<'_>) -> Result<(ScoreKey, Score), StoreError> {
     } else {
         Bearer::Address(name.parse().map_err(|_| bad("no address"))?)
     };
-    let kind = ViolationType::from_name(&violation).ok_or_else(|| bad("no violation type"))?;
-    let score = Score { points: column(row, 3)?, updated_at_unix_ms: unix_ms(column(row, 4)?) };
-    Ok((ScoreKey { bearer, kind }, score))
+    let Some(kind) = skipped.known(&violation) else { return Ok(None) };
+    let score = Score {
+        points: column(row, 3)?,
+        updated_at_unix_ms: unix_ms(column(row, 4)?),
+        spent: column(row, 5)?,
+        decayed_at_unix_ms: unix_ms(column(row, 6)?),
+    };
+    Ok(Some((ScoreKey { bearer, kind }, score)))
 }
 
 /// A retry after a crash is told that it was denied, and for what.
-fn answers(connection: &Connection, since_ms: u64) -> Result<Vec<(Arc<str>, Outcome)>, StoreError> {
+fn answers(
+    connection: &Connection,
+    since_ms: u64,
+    skipped: &mut Skipped,
+) -> Result<Vec<(Arc<str>, Outcome)>, StoreError> {
     let read = |error| StoreError::Read("violations", error);
     let mut query = connection
         .prepare(
@@ -204,9 +265,9 @@ fn answers(connection: &Connection, since_ms: u64) -> Result<Vec<(Arc<str>, Outc
     while let Some(row) = rows.next().map_err(read)? {
         let id: String = column(row, 0)?;
         let name: String = column(row, 1)?;
-        let kind = ViolationType::from_name(&name)
-            .ok_or_else(|| corrupt("violations", &id, "no violation type"))?;
-        answers.push((id.into(), Outcome::deny(Cause::Violation(kind))));
+        if let Some(kind) = skipped.known(&name) {
+            answers.push((id.into(), Outcome::deny(Cause::Violation(kind))));
+        }
     }
     Ok(answers)
 }

@@ -4,7 +4,11 @@
 use rusqlite_migration::{M, Migrations};
 
 pub(super) fn migrations() -> Migrations<'static> {
-    Migrations::new(vec![M::up(BANS_VIOLATIONS_SCORES), M::up(BANS_OF_ANY_SHAPE)])
+    Migrations::new(vec![
+        M::up(BANS_VIOLATIONS_SCORES),
+        M::up(BANS_OF_ANY_SHAPE),
+        M::up(PENALTIES_AND_WHY),
+    ])
 }
 
 /// Times are milliseconds since 1970. An address is `192.0.2.7`, or a prefix
@@ -64,6 +68,100 @@ const BANS_OF_ANY_SHAPE: &str = "
 ALTER TABLE bans ADD COLUMN blocks INTEGER NOT NULL DEFAULT 1 CHECK (blocks IN (0, 1));
 ";
 
+/// What led to a penalty, who did it, how it grows, what is known about users.
+/// Of the bans before it, those without a violation were operators'.
+const PENALTIES_AND_WHY: &str = "
+ALTER TABLE violations ADD COLUMN bearer_kind TEXT;
+ALTER TABLE violations ADD COLUMN bearer TEXT;
+ALTER TABLE violations ADD COLUMN max_shown TEXT;   -- the limit, as LibreChat's records tell it
+ALTER TABLE violations ADD COLUMN window_ms INTEGER;
+ALTER TABLE violations ADD COLUMN pending INTEGER;  -- generations that were running
+ALTER TABLE violations ADD COLUMN repeats INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE violations ADD COLUMN severity TEXT;
+ALTER TABLE violations ADD COLUMN details TEXT;
+ALTER TABLE violations ADD COLUMN ban INTEGER;      -- the ban that it led to
+ALTER TABLE violations ADD COLUMN penalty INTEGER;  -- the penalty that it led to
+ALTER TABLE violations ADD COLUMN imported INTEGER NOT NULL DEFAULT 0 CHECK (imported IN (0, 1));
+CREATE INDEX violations_user ON violations (user, at_ms) WHERE user IS NOT NULL;
+CREATE INDEX violations_ip ON violations (ip, at_ms) WHERE ip IS NOT NULL;
+
+ALTER TABLE bans ADD COLUMN by TEXT NOT NULL DEFAULT 'rule';
+ALTER TABLE bans ADD COLUMN with_ban INTEGER;       -- lifted together with it
+ALTER TABLE bans ADD COLUMN review INTEGER NOT NULL DEFAULT 0 CHECK (review IN (0, 1));
+ALTER TABLE bans ADD COLUMN severity TEXT;
+UPDATE bans SET by = 'operator' WHERE violation IS NULL;
+
+ALTER TABLE scores ADD COLUMN spent REAL NOT NULL DEFAULT 0;
+ALTER TABLE scores ADD COLUMN decayed_at_ms INTEGER NOT NULL DEFAULT 0;
+UPDATE scores SET decayed_at_ms = updated_at_ms;
+
+CREATE TABLE penalties (
+    id           INTEGER PRIMARY KEY AUTOINCREMENT,
+    kind         TEXT NOT NULL,
+    user         TEXT,
+    address      TEXT,
+    violation    TEXT,     -- null: an operator's wish
+    violation_id INTEGER,
+    severity     TEXT,
+    reason       TEXT NOT NULL,
+    detail       TEXT,     -- the message of a warning, the thousandths of a reduction
+    starts_at_ms INTEGER NOT NULL,
+    ends_at_ms   INTEGER,  -- null: permanent
+    by           TEXT NOT NULL,
+    ended_at_ms  INTEGER,
+    ended_by     TEXT,
+    ban          INTEGER,
+    CHECK (user IS NOT NULL OR address IS NOT NULL)
+) STRICT;
+CREATE INDEX penalties_user ON penalties (user) WHERE user IS NOT NULL;
+CREATE INDEX penalties_ends ON penalties (ends_at_ms);
+
+CREATE TABLE offences (
+    bearer_kind TEXT NOT NULL,
+    bearer      TEXT NOT NULL,
+    level       REAL NOT NULL,
+    at_ms       INTEGER NOT NULL,
+    grace       INTEGER NOT NULL DEFAULT 0 CHECK (grace IN (0, 1)),
+    PRIMARY KEY (bearer_kind, bearer)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX offences_at ON offences (at_ms);
+
+CREATE TABLE totals (
+    bearer_kind TEXT NOT NULL,
+    bearer      TEXT NOT NULL,
+    type        TEXT NOT NULL,
+    count       INTEGER NOT NULL,
+    points      REAL NOT NULL,
+    first_at_ms INTEGER NOT NULL,
+    last_at_ms  INTEGER NOT NULL,
+    PRIMARY KEY (bearer_kind, bearer, type)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX totals_last ON totals (last_at_ms);
+
+CREATE TABLE leases (
+    id          INTEGER PRIMARY KEY,
+    bearer_kind TEXT NOT NULL,
+    bearer      TEXT NOT NULL,
+    request_id  TEXT,
+    ends_at_ms  INTEGER NOT NULL
+) STRICT;
+CREATE INDEX leases_ends ON leases (ends_at_ms);
+
+CREATE TABLE subjects (
+    user           TEXT PRIMARY KEY,
+    tier           TEXT,
+    role           TEXT,
+    created_at_ms  INTEGER,
+    email_verified INTEGER CHECK (email_verified IN (0, 1)),
+    paying         INTEGER CHECK (paying IN (0, 1)),
+    factor         INTEGER,  -- thousandths
+    factor_at_ms   INTEGER,
+    flagged        INTEGER NOT NULL DEFAULT 0,
+    seen_at_ms     INTEGER NOT NULL DEFAULT 0
+) STRICT, WITHOUT ROWID;
+CREATE INDEX subjects_seen ON subjects (seen_at_ms);
+";
+
 pub(super) fn import_migrations() -> Migrations<'static> {
     Migrations::new(vec![M::up(IMPORTS)])
 }
@@ -90,6 +188,33 @@ CREATE TABLE import_entries (
 
 #[cfg(test)]
 mod tests {
+    use rusqlite::Connection;
+
+    #[test]
+    fn rows_of_earlier_versions_stay_and_say_who_banned() {
+        let mut database = Connection::open_in_memory().expect("memory");
+        let migrations = super::migrations();
+        migrations.to_version(&mut database, 2).expect("valid SQL");
+        database
+            .execute_batch(
+                "INSERT INTO bans (user, reason, violation, created_at_ms)
+                 VALUES ('anna', 'test', 'logins', 1), ('bert', 'test', NULL, 1);
+                 INSERT INTO scores VALUES ('user', 'anna', 'logins', 20, 7);
+                 INSERT INTO violations (type, user, points, previous, total, at_ms)
+                 VALUES ('logins', 'anna', 1, 19, 20, 7);",
+            )
+            .expect("valid rows");
+        migrations.to_latest(&mut database).expect("valid SQL");
+        let one = |sql: &str| database.query_row(sql, [], |row| row.get::<_, String>(0));
+        assert_eq!(one("SELECT by FROM bans WHERE user = 'anna'"), Ok("rule".to_owned()));
+        assert_eq!(one("SELECT by FROM bans WHERE user = 'bert'"), Ok("operator".to_owned()));
+        assert_eq!(
+            one("SELECT format('%.0f %.0f %d', points, spent, decayed_at_ms) FROM scores"),
+            Ok("20 0 7".to_owned())
+        );
+        assert_eq!(one("SELECT type || repeats FROM violations"), Ok("logins0".to_owned()));
+    }
+
     #[test]
     fn the_migrations_apply_to_an_empty_database() {
         super::migrations().validate().expect("valid SQL");

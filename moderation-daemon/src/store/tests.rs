@@ -1,12 +1,13 @@
 //! The store by its public face, on real files.
 
-use std::{os::unix::fs::PermissionsExt as _, sync::Arc, time::Duration};
+use std::{net::IpAddr, os::unix::fs::PermissionsExt as _, sync::Arc, time::Duration};
 
 use tempfile::TempDir;
 
 use super::*;
 use crate::engine::{
-    Ban, BanId, Bearer, Cause, Change, Lift, Outcome, Score, ScoreKey, Subject, Violation,
+    Author, Ban, BanId, Bearer, Cause, Change, EndPenalty, Factor, Lift, Limit, Limiter, Offence,
+    Outcome, Penalty, PenaltyKind, Score, ScoreKey, Severity, Traits, UserId, Violation,
     ViolationType,
 };
 
@@ -25,30 +26,40 @@ fn ban(id: BanId, expires_at_unix_ms: Option<u64>) -> Ban {
         prefix: "2001:db8:0:1::/64".parse().ok(),
         blocks: id != 2,
         reason: "it's a \"test\"".to_owned(),
-        violation: Some(ViolationType::MessageLimit),
+        violation: Some(ViolationType::MESSAGE_LIMIT),
         score: Some(20.5),
         created_at_unix_ms: 1_000,
         expires_at_unix_ms,
+        by: if id == 2 { Author::Operator("root".into()) } else { Author::Rule },
+        with: (id == 3).then_some(1),
+        severity: (id == 1).then_some(Severity::High),
+        review: id == 1,
     }
 }
 
 fn score(user: &str, points: f64, updated_at_unix_ms: u64) -> Change {
     let bearer = Bearer::User(user.parse().expect("an id"));
-    let key = ScoreKey { bearer, kind: ViolationType::Logins };
-    Change::Score(key, Score { points, updated_at_unix_ms })
+    let key = ScoreKey { bearer, kind: ViolationType::LOGINS };
+    Change::Score(key, Score { points, updated_at_unix_ms, spent: 40.0, decayed_at_unix_ms: 7 })
 }
 
 fn violation(request: Option<&str>, at_unix_ms: u64) -> Change {
-    let subject = Subject::new(None, "192.0.2.7".parse().ok()).expect("an address");
-    Change::Violation(Box::new(Violation {
-        kind: ViolationType::Logins,
+    let ip: IpAddr = "192.0.2.7".parse().expect("an address");
+    Change::Violation(Arc::new(Violation {
+        kind: ViolationType::LOGINS,
         user: None,
-        ip: subject.ip(),
-        bearer: subject.bearer(),
+        ip: Some(ip),
+        bearer: Bearer::Address(ip.into()),
         points: 1.0,
         previous: 0.0,
         total: 1.0,
-        limiter: None,
+        limiter: Some((Limiter::LOGIN, Limit::new(7, 300_000))),
+        pending: None,
+        severity: Some(Severity::Low),
+        details: Some("by hand".into()),
+        repeats: 3,
+        ban: Some(1),
+        penalty: None,
         at_unix_ms,
         request: request.map(Into::into),
     }))
@@ -70,12 +81,14 @@ fn what_was_committed_is_there_after_opening_again() {
     store.commit(&changes).expect("a healthy disk");
     drop(store);
 
-    let restored = open(&folder).restore(1_000, 600).expect("readable");
+    let restored = open(&folder).restore(1_000, 600).expect("readable").0;
     assert_eq!(restored.bans, bans);
     assert_eq!(restored.last_ban, 2);
     let points: Vec<_> = restored.scores.iter().map(|(_, score)| score.points).collect();
     assert_eq!(points, [2.5, 7.0]);
-    let denied = Outcome::deny(Cause::Violation(ViolationType::Logins));
+    let (_, anna) = &restored.scores[0];
+    assert_eq!((anna.spent, anna.decayed_at_unix_ms), (40.0, 7));
+    let denied = Outcome::deny(Cause::Violation(ViolationType::LOGINS));
     assert_eq!(restored.answers, [("request 1".into(), denied)]);
 }
 
@@ -87,7 +100,7 @@ fn a_batch_is_written_whole_or_not_at_all() {
     // The same number twice cannot be: the whole batch must go.
     let batch = [score("anna", 1.0, 10), one.clone(), one];
     assert!(matches!(store.commit(&batch), Err(StoreError::Commit(_))));
-    let restored = store.restore(0, 0).expect("readable");
+    let restored = store.restore(0, 0).expect("readable").0;
     assert_eq!((restored.bans.len(), restored.scores.len()), (0, 0));
 }
 
@@ -104,7 +117,7 @@ fn lapsed_and_lifted_bans_are_not_restored_but_stay_listed() {
             Change::Lift(Lift { ban: lifted, at_unix_ms: 4_000, by: "root".to_owned() }),
         ])
         .expect("a healthy disk");
-    let restored = store.restore(5_000, 0).expect("readable");
+    let restored = store.restore(5_000, 0).expect("readable").0;
     assert_eq!(restored.bans, [ban(3, Some(9_000))]);
     let page = BanPage { all: false, limit: 10, after: 0, now_ms: 5_000 };
     assert_eq!(listed(&store, &folder, page), [3]);
@@ -126,7 +139,7 @@ fn pruning_forgets_the_old_and_keeps_what_holds() {
     changes.push(violation(Some("old"), 1_000));
     store.commit(&changes).expect("a healthy disk");
     store.prune(100_000, Duration::from_secs(50), 4).expect("a healthy disk");
-    let restored = store.restore(100_000, 100_000).expect("readable");
+    let restored = store.restore(100_000, 100_000).expect("readable").0;
     assert_eq!(restored.bans, [ban(2, None)]);
     assert_eq!(restored.scores.len(), 1);
     assert!(restored.answers.len() <= 4, "{}", restored.answers.len());
@@ -139,7 +152,7 @@ fn the_number_of_a_pruned_ban_is_not_given_again() {
     let mut store = open(&folder);
     store.commit(&[Change::Ban(Arc::new(ban(7, Some(1_000))))]).expect("a healthy disk");
     store.prune(100_000, Duration::from_secs(1), 10).expect("a healthy disk");
-    assert_eq!(store.restore(0, 0).expect("readable").last_ban, 7);
+    assert_eq!(store.restore(0, 0).expect("readable").0.last_ban, 7);
 }
 
 #[test]
@@ -161,10 +174,97 @@ fn the_allowlist_is_a_set_of_prefixes() {
 fn a_row_that_makes_no_sense_is_named() {
     let folder = folder();
     let store = open(&folder);
-    let sql = "INSERT INTO scores VALUES ('address', 'nonsense', 'logins', 1, 1)";
+    let sql = "INSERT INTO scores VALUES ('address', 'nonsense', 'logins', 1, 1, 0, 1)";
     store.connection.execute(sql, []).expect("valid SQL");
     let error = store.restore(0, 0).expect_err("nonsense is no address");
     assert_eq!(error.to_string(), "scores of address for logins: no address");
+}
+
+#[test]
+fn rows_of_a_type_that_is_not_known_are_skipped_and_bans_for_it_hold() {
+    let folder = folder();
+    let mut store = open(&folder);
+    let held = ban(1, None);
+    store
+        .commit(&[
+            Change::Ban(Arc::new(held.clone())),
+            score("anna", 1.0, 10),
+            violation(Some("request 1"), 500),
+        ])
+        .expect("a healthy disk");
+    store
+        .connection
+        .execute_batch(
+            "INSERT INTO scores SELECT bearer_kind, 'bert', 'once_custom', 1, 1, 0, 1 FROM scores;
+             UPDATE violations SET type = 'once_custom';
+             UPDATE bans SET violation = 'once_custom';",
+        )
+        .expect("valid SQL");
+    let (restored, skipped) = store.restore(1_000, 600).expect("it is not the store's fault");
+    assert_eq!(restored.bans, [Ban { violation: None, ..held }]);
+    assert_eq!((restored.scores.len(), restored.answers.len()), (1, 0));
+    let types = ["once_custom".to_owned()].into();
+    assert_eq!(skipped, Skipped { rows: 2, types });
+}
+
+#[test]
+fn a_violation_is_written_with_what_led_to_it() {
+    let folder = folder();
+    let mut store = open(&folder);
+    store.commit(&[violation(None, 500)]).expect("a healthy disk");
+    let sql = "SELECT concat_ws(' ', bearer_kind, bearer, limiter, max_shown, window_ms, pending,
+                      repeats, severity, details, ban, penalty) FROM violations";
+    let row: String = store.connection.query_row(sql, [], |row| row.get(0)).expect("one row");
+    assert_eq!(row, "address 192.0.2.7 login 7 300000 3 low by hand 1");
+}
+
+#[test]
+fn penalties_and_what_is_known_about_users_are_written_down() {
+    let folder = folder();
+    let mut store = open(&folder);
+    let anna: UserId = "anna".parse().expect("an id");
+    let bearer = Bearer::User(anna.clone());
+    let penalty = Penalty {
+        id: 12,
+        kind: PenaltyKind::Reduce { factor_permille: 500 },
+        user: Some(anna.clone()),
+        prefix: None,
+        violation: Some(ViolationType::MESSAGE_LIMIT),
+        severity: Some(Severity::Medium),
+        reason: "the second time".to_owned(),
+        starts_at_unix_ms: 1,
+        ends_at_unix_ms: Some(9),
+        by: Author::Rule,
+        ended: None,
+    };
+    let traits = Traits { tier: Some("pro".into()), paying: Some(true), ..Traits::default() };
+    let offence = Offence { level: 1.5, at_unix_ms: 3, has_grace: true };
+    store
+        .commit(&[
+            score("anna", 1.0, 10),
+            score("bert", 1.0, 10),
+            Change::Penalty(Arc::new(penalty)),
+            Change::EndPenalty(EndPenalty { penalty: 12, at_unix_ms: 5, by: "root".to_owned() }),
+            Change::Offence(bearer.clone(), Offence::default()),
+            Change::Offence(bearer.clone(), offence),
+            Change::Factor(anna.clone(), Factor { permille: 700, at_unix_ms: 4, flagged: 2 }),
+            Change::Traits(anna, traits, 6),
+            Change::Pardon(bearer),
+        ])
+        .expect("a healthy disk");
+    let one = |sql: &str| {
+        store.connection.query_row(sql, [], |row| row.get::<_, String>(0)).expect("one row")
+    };
+    let penalty =
+        "SELECT concat_ws(' ', id, kind, user, violation, severity, detail, ends_at_ms, by,
+                          ended_at_ms, ended_by) FROM penalties";
+    assert_eq!(one(penalty), "12 reduce anna message_limit medium 500 9 rule 5 root");
+    let offence = "SELECT concat_ws(' ', bearer, level, at_ms, grace) FROM offences";
+    assert_eq!(one(offence), "anna 1.5 3 1");
+    let subject = "SELECT concat_ws(' ', user, tier, paying, factor, factor_at_ms, flagged,
+                          seen_at_ms) FROM subjects";
+    assert_eq!(one(subject), "anna pro 1 700 4 2 6");
+    assert_eq!(one("SELECT group_concat(bearer) FROM scores"), "bert", "the other is pardoned");
 }
 
 #[test]

@@ -5,9 +5,9 @@ use std::time::Duration;
 use ipnet::IpNet;
 use rusqlite::{Connection, Error, Transaction, params};
 
-use super::{Allowed, Store, StoreError, sql_ms};
+use super::{Allowed, Store, StoreError, penalties, sql_ms};
 use crate::engine::{
-    Ban, Bearer, Change, Lift, Limiter, Score, ScoreKey, Violation, ViolationType,
+    Ban, Bearer, Change, Lift, Score, ScoreKey, Severity, Violation, ViolationType,
 };
 
 impl Store {
@@ -114,13 +114,24 @@ pub const fn is_durable(change: &Change) -> bool {
     match change {
         Change::Score(..)
         | Change::ForgetScore(_)
+        | Change::Pardon(_)
         | Change::Violation(_)
         | Change::Ban(_)
-        | Change::Lift(_) => true,
-        Change::Count(..)
+        | Change::Lift(_)
+        | Change::Penalty(_)
+        | Change::EndPenalty(_)
+        | Change::Offence(..)
+        | Change::Traits(..)
+        | Change::Factor(..) => true,
+        Change::Charge(_)
+        | Change::Refund(_)
+        | Change::Refunded(_)
+        | Change::Repeat(_)
         | Change::BanCall(_)
-        | Change::Lease(_)
+        | Change::Lease(..)
+        | Change::Renew(..)
         | Change::Release(_)
+        | Change::Seen(..)
         | Change::Answer(..) => false,
     }
 }
@@ -129,34 +140,56 @@ fn write(to: &Transaction<'_>, change: &Change) -> Result<(), Error> {
     match change {
         Change::Score(key, score) => write_score(to, key, *score),
         Change::ForgetScore(key) => forget_score(to, key),
+        Change::Pardon(bearer) => forget_scores(to, bearer),
         Change::Violation(violation) => write_violation(to, violation),
         Change::Ban(ban) => write_ban(to, ban),
         Change::Lift(lift) => write_lift(to, lift),
-        Change::Count(..)
+        Change::Penalty(penalty) => penalties::write(to, penalty),
+        Change::EndPenalty(end) => penalties::end(to, end),
+        Change::Offence(bearer, offence) => penalties::write_offence(to, bearer, *offence),
+        Change::Traits(user, traits, at) => penalties::write_traits(to, user, traits, *at),
+        Change::Factor(user, factor) => penalties::write_factor(to, user, *factor),
+        Change::Charge(_)
+        | Change::Refund(_)
+        | Change::Refunded(_)
+        | Change::Repeat(_)
         | Change::BanCall(_)
-        | Change::Lease(_)
+        | Change::Lease(..)
+        | Change::Renew(..)
         | Change::Release(_)
+        | Change::Seen(..)
         | Change::Answer(..) => Ok(()),
     }
 }
 
 /// The two columns that name a bearer.
-fn bearer(bearer: &Bearer) -> (&'static str, String) {
+pub(super) fn bearer(bearer: &Bearer) -> (&'static str, String) {
     match bearer {
         Bearer::User(user) => ("user", user.to_string()),
         Bearer::Address(address) => ("address", address.to_string()),
+        Bearer::Account(account) => ("account", account.to_string()),
     }
 }
 
 fn write_score(to: &Transaction<'_>, key: &ScoreKey, score: Score) -> Result<(), Error> {
     let (kind, name) = bearer(&key.bearer);
     to.prepare_cached(
-        "INSERT INTO scores (bearer_kind, bearer, type, points, updated_at_ms)
-         VALUES (?1, ?2, ?3, ?4, ?5)
+        "INSERT INTO scores
+             (bearer_kind, bearer, type, points, updated_at_ms, spent, decayed_at_ms)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)
          ON CONFLICT (bearer_kind, bearer, type)
-         DO UPDATE SET points = excluded.points, updated_at_ms = excluded.updated_at_ms",
+         DO UPDATE SET points = excluded.points, updated_at_ms = excluded.updated_at_ms,
+                       spent = excluded.spent, decayed_at_ms = excluded.decayed_at_ms",
     )?
-    .execute(params![kind, name, key.kind.name(), score.points, sql_ms(score.updated_at_unix_ms)])
+    .execute(params![
+        kind,
+        name,
+        key.kind.name(),
+        score.points,
+        sql_ms(score.updated_at_unix_ms),
+        score.spent,
+        sql_ms(score.decayed_at_unix_ms),
+    ])
     .map(drop)
 }
 
@@ -167,11 +200,26 @@ fn forget_score(to: &Transaction<'_>, key: &ScoreKey) -> Result<(), Error> {
         .map(drop)
 }
 
+fn forget_scores(to: &Transaction<'_>, of: &Bearer) -> Result<(), Error> {
+    let (kind, name) = bearer(of);
+    to.prepare_cached("DELETE FROM scores WHERE bearer_kind = ?1 AND bearer = ?2")?
+        .execute(params![kind, name])
+        .map(drop)
+}
+
 fn write_violation(to: &Transaction<'_>, violation: &Violation) -> Result<(), Error> {
+    let (bearer_kind, bearer) = bearer(&violation.bearer);
+    let limit = violation.limiter.as_ref().map(|(_, limit)| limit);
+    let max = limit.map(|limit| match &limit.shown.max {
+        Some(text) => text.to_string(),
+        None => limit.max.to_string(),
+    });
     to.prepare_cached(
         "INSERT INTO violations
-             (type, user, ip, points, previous, total, limiter, request_id, at_ms)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
+             (type, user, ip, points, previous, total, limiter, request_id, at_ms, bearer_kind,
+              bearer, max_shown, window_ms, pending, repeats, severity, details, ban, penalty)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10,
+                 ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19)",
     )?
     .execute(params![
         violation.kind.name(),
@@ -180,9 +228,19 @@ fn write_violation(to: &Transaction<'_>, violation: &Violation) -> Result<(), Er
         violation.points,
         violation.previous,
         violation.total,
-        violation.limiter.map(Limiter::name),
+        violation.limiter.as_ref().map(|(limiter, _)| limiter.name()),
         violation.request.as_deref(),
         sql_ms(violation.at_unix_ms),
+        bearer_kind,
+        bearer,
+        max,
+        limit.map(|limit| sql_ms(limit.window_ms)),
+        violation.pending.map(|count| i64::try_from(count).unwrap_or(i64::MAX)),
+        violation.repeats,
+        violation.severity.map(Severity::name),
+        violation.details.as_deref(),
+        violation.ban.map(sql_ms),
+        violation.penalty.map(sql_ms),
     ])
     .map(drop)
 }
@@ -190,8 +248,9 @@ fn write_violation(to: &Transaction<'_>, violation: &Violation) -> Result<(), Er
 fn write_ban(to: &Transaction<'_>, ban: &Ban) -> Result<(), Error> {
     to.prepare_cached(
         "INSERT INTO bans
-             (id, user, address, reason, violation, score, created_at_ms, expires_at_ms, blocks)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
+             (id, user, address, reason, violation, score, created_at_ms, expires_at_ms, blocks,
+              by, with_ban, review, severity)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)",
     )?
     .execute(params![
         sql_ms(ban.id),
@@ -203,6 +262,10 @@ fn write_ban(to: &Transaction<'_>, ban: &Ban) -> Result<(), Error> {
         sql_ms(ban.created_at_unix_ms),
         ban.expires_at_unix_ms.map(sql_ms),
         ban.blocks,
+        ban.by.name(),
+        ban.with.map(sql_ms),
+        ban.review,
+        ban.severity.map(Severity::name),
     ])
     .map(drop)
 }

@@ -10,14 +10,14 @@ fn bounded(bounds: Bounds) -> Engine {
 fn when_windows_run_out_newcomers_share_one() {
     let mut engine = bounded(Bounds { windows: 3, ..Bounds::default() });
     let outcomes: Vec<_> = (0..100)
-        .map(|i| judge_one(&mut engine, event(EventType::Login, "", &format!("192.0.2.{i}")), NOW))
+        .map(|i| judge_one(&mut engine, event(EventType::LOGIN, "", &format!("192.0.2.{i}")), NOW))
         .collect();
     assert_eq!(allowed(&outcomes), 3 + 7);
     assert_eq!(violations(&outcomes), 0, "the newcomers did nothing wrong");
     assert_eq!(outcomes[99].cause, Some(Cause::WindowsFull));
     assert!(engine.size().windows <= 4, "three, and the shared one");
     // Those who came before are not affected by the crowd.
-    let regular = judge_one(&mut engine, event(EventType::Login, "", "192.0.2.0"), NOW);
+    let regular = judge_one(&mut engine, event(EventType::LOGIN, "", "192.0.2.0"), NOW);
     assert_eq!(regular.verdict, Verdict::Allow);
     engine.expire(later(5 * 60_000));
     assert_eq!(engine.size().windows, 0);
@@ -28,13 +28,13 @@ fn when_scores_run_out_the_one_that_was_quiet_longest_goes() {
     let mut engine = bounded(Bounds { scores: 3, ..Bounds::default() });
     for batch in [1, 5] {
         for i in 0..10 {
-            let bad = violation(ViolationType::Logins, None, "", &format!("192.0.2.{i}"));
+            let bad = violation(ViolationType::LOGINS, None, "", &format!("192.0.2.{i}"));
             judge(&mut engine, &[bad.clone(), bad], batch, later(i));
         }
         assert_eq!(engine.size().scores, 3, "in batches of {batch}");
     }
     let many: Vec<_> = (0..50)
-        .map(|i| violation(ViolationType::Logins, None, "", &format!("198.51.100.{i}")))
+        .map(|i| violation(ViolationType::LOGINS, None, "", &format!("198.51.100.{i}")))
         .collect();
     judge(&mut engine, &many, 50, later(100));
     assert_eq!(engine.size().scores, 3, "within one batch too");
@@ -44,7 +44,7 @@ fn when_scores_run_out_the_one_that_was_quiet_longest_goes() {
 fn when_bans_run_out_none_falls_and_the_caller_is_told() {
     let mut engine = bounded(Bounds { bans: 2, ..Bounds::default() });
     let bad: Vec<_> = (0..5)
-        .map(|i| violation(ViolationType::NonBrowser, None, "", &format!("192.0.2.{i}")))
+        .map(|i| violation(ViolationType::NON_BROWSER, None, "", &format!("192.0.2.{i}")))
         .collect();
     let outcomes = judge(&mut engine, &bad, 5, NOW);
     assert_eq!(bans(&outcomes), 2);

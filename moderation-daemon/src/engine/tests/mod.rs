@@ -4,6 +4,7 @@ mod bounds;
 mod penalty;
 mod property;
 mod shape;
+mod switch;
 
 use super::*;
 
@@ -13,13 +14,32 @@ fn later(ms: u64) -> Moment {
     Moment { boot_ms: NOW.boot_ms + ms, unix_ms: NOW.unix_ms + ms }
 }
 
-/// LibreChat's `.env.example`.
+/// LibreChat's `.env.example`, with addresses counted, scored and banned as those
+/// who have them.
 fn rules() -> Rules {
-    crate::config::Config::parse("").expect("the defaults are valid").rules
+    let mut rules = Rules::librechat();
+    rules.counting.v6_bits = 64;
+    rules.counting.mapped = Mapped::AsIpv4;
+    rules.scoring.decay = Decay::Never;
+    rules.scoring.anonymous = Anonymous::Address;
+    rules.ban.v6_prefix = 64;
+    rules
 }
 
+fn set(rules: &mut Rules, limiter: Limiter, max: u64, window_ms: u64) {
+    let known = rules.limiter_mut(limiter).map(|rule| rule.limit = Limit::new(max, window_ms));
+    if known.is_none() {
+        assert_eq!(limiter, Limiter::MESSAGE_USER, "the only one that is off");
+        let limit = Limit::new(max, window_ms);
+        rules.limiters.push(LimiterRule { limit, ..LimiterRule::message_user() });
+    }
+}
+
+/// So that windows have the same keys wherever tests run.
+const SEED: [u64; 2] = [1, 2];
+
 fn engine_with(rules: Rules) -> Engine {
-    Engine::new(rules, PrefixSet::default(), Restored::default(), NOW)
+    Engine::new(rules, PrefixSet::default(), Restored::default(), SEED, NOW)
 }
 
 fn engine() -> Engine {
@@ -35,19 +55,24 @@ fn subject(user: &str, ip: &str) -> Subject {
 }
 
 fn request(act: Act, subject: Subject) -> Request {
-    Request { act, subject, id: None }
+    Request::new(act, subject)
 }
 
 fn event(kind: EventType, user: &str, ip: &str) -> Request {
-    request(Act::Event { kind, user_agent: None }, subject(user, ip))
+    request(Act::event(kind), subject(user, ip))
+}
+
+fn by_agent(kind: EventType, user_agent: Option<&str>) -> Act {
+    Act::Event { kind, user_agent: user_agent.map(str::to_owned), cost: Cost::default() }
 }
 
 fn message(user: &str, ip: &str) -> Request {
-    event(EventType::Message, user, ip)
+    event(EventType::MESSAGE, user, ip)
 }
 
 fn violation(kind: ViolationType, points: Option<f64>, user: &str, ip: &str) -> Request {
-    request(Act::Violation { kind, points }, subject(user, ip))
+    let act = Act::Violation { kind, points, severity: None, details: None };
+    request(act, subject(user, ip))
 }
 
 /// Judges requests in batches, as the moderator does, and returns what each
@@ -120,7 +145,7 @@ fn each_crossing_of_the_interval_brings_one_ban_at_any_batch_size() {
     for batch in BATCHES {
         let mut engine = engine();
         let requests =
-            vec![violation(ViolationType::MessageLimit, None, "anna", "192.0.2.7"); 1_000];
+            vec![violation(ViolationType::MESSAGE_LIMIT, None, "anna", "192.0.2.7"); 1_000];
         let outcomes = judge(&mut engine, &requests, batch, NOW);
         assert_eq!(bans(&outcomes), 50, "in batches of {batch}");
         let totals = outcomes.iter().filter_map(|outcome| outcome.violation.as_ref());
@@ -134,9 +159,9 @@ fn each_crossing_of_the_interval_brings_one_ban_at_any_batch_size() {
 fn the_defaults_are_those_of_the_env_example() {
     let anyone = ("anna", "192.0.2.7");
     let cases = [
-        (EventType::Login, 7, 5 * 60_000, ViolationType::Logins),
-        (EventType::Registration, 5, 60 * 60_000, ViolationType::Registrations),
-        (EventType::Message, 40, 60_000, ViolationType::MessageLimit),
+        (EventType::LOGIN, 7, 5 * 60_000, ViolationType::LOGINS),
+        (EventType::REGISTRATION, 5, 60 * 60_000, ViolationType::REGISTRATIONS),
+        (EventType::MESSAGE, 40, 60_000, ViolationType::MESSAGE_LIMIT),
     ];
     for (kind, max, window_ms, violation) in cases {
         let mut engine = engine();
@@ -150,23 +175,23 @@ fn the_defaults_are_those_of_the_env_example() {
         assert_eq!(next.verdict, Verdict::Allow, "{kind:?}: and no longer");
     }
     let rules = rules();
-    let points = ViolationType::ALL.map(|kind| rules.scores.of(kind));
-    assert_eq!(points, [1.0, 1.0, 1.0, 1.0, 20.0, 5.0, 1.0]);
-    assert_eq!(rules.message_user, None);
+    let points = ViolationType::BUILT_IN[..7].iter().map(|kind| *rules.scoring.points.of(*kind));
+    assert_eq!(points.collect::<Vec<_>>(), [1.0, 1.0, 1.0, 1.0, 20.0, 5.0, 1.0]);
+    assert_eq!(rules.limiter(Limiter::MESSAGE_USER), None);
     assert_eq!(rules.concurrency, Some(Concurrency { max: 2, lease_ms: 60_000 }));
     let ban = rules.ban;
-    let want = (true, 20.0, 2 * 60 * 60_000);
-    assert_eq!((ban.enabled, ban.interval, ban.duration_ms), want);
+    let want = (true, 20.0, BanLength::For(2 * 60 * 60_000));
+    assert_eq!((ban.enabled, ban.interval, ban.length), want);
 }
 
 #[test]
 fn the_limits_by_address_and_by_user_are_asked_in_order_and_the_first_ends_it() {
     let mut rules = rules();
-    rules.message_ip = Some(Limit { max: 2, window_ms: 1_000 });
-    rules.message_user = Some(Limit { max: 1, window_ms: 1_000 });
+    set(&mut rules, Limiter::MESSAGE_IP, 2, 1_000);
+    set(&mut rules, Limiter::MESSAGE_USER, 1, 1_000);
     let mut engine = engine_with(rules);
     let names = |outcome: &Outcome| {
-        let names = outcome.counts.iter().map(|count| count.key.limiter.name());
+        let names = outcome.counts.iter().map(|count| count.limiter.name());
         names.collect::<Vec<_>>()
     };
     let first = judge_one(&mut engine, message("anna", "192.0.2.7"), NOW);
@@ -175,8 +200,8 @@ fn the_limits_by_address_and_by_user_are_asked_in_order_and_the_first_ends_it() 
         (Verdict::Allow, vec!["message_ip", "message_user"])
     );
     let second = judge_one(&mut engine, message("anna", "192.0.2.7"), NOW);
-    let limiter = second.violation.as_ref().and_then(|violation| violation.limiter);
-    assert_eq!(limiter, Some(Limiter::MessageUser));
+    let limiter = second.violation.and_then(|violation| violation.limiter.clone());
+    assert_eq!(limiter, Some((Limiter::MESSAGE_USER, Limit::new(1, 1_000))));
     // The address is over its limit: the user's own count must not suffer.
     let third = judge_one(&mut engine, message("bert", "192.0.2.7"), NOW);
     assert_eq!((third.verdict, names(&third)), (Verdict::Deny, vec!["message_ip"]));
@@ -190,9 +215,9 @@ fn counts_from_elsewhere_decide_as_given() {
     let request = message("anna", "192.0.2.7");
     let overlay = engine.overlay();
     let mut counts = overlay.counts(&request, NOW);
-    counts[0].window.hits = 41;
+    counts[0].usage.used = 40;
     let decision = overlay.decide(&request, &counts, NOW);
-    assert_eq!(decision.outcome.cause, Some(Cause::Violation(ViolationType::MessageLimit)));
+    assert_eq!(decision.outcome.cause, Some(Cause::Violation(ViolationType::MESSAGE_LIMIT)));
 }
 
 #[test]
@@ -200,22 +225,22 @@ fn a_user_bears_the_score_and_an_anonymous_visitor_s_address_does() {
     let mut engine = engine();
     let outcome = judge_one(
         &mut engine,
-        violation(ViolationType::IllegalModelRequest, None, "anna", "192.0.2.7"),
+        violation(ViolationType::ILLEGAL_MODEL_REQUEST, None, "anna", "192.0.2.7"),
         NOW,
     );
-    let bearer = outcome.violation.expect("one").bearer;
-    assert_eq!(bearer, subject("anna", "").bearer());
+    let record = outcome.violation.expect("one");
+    assert_eq!(record.bearer, rules().bearer(&subject("anna", "")));
     let outcome =
-        judge_one(&mut engine, violation(ViolationType::Logins, None, "", "192.0.2.7"), NOW);
+        judge_one(&mut engine, violation(ViolationType::LOGINS, None, "", "192.0.2.7"), NOW);
     let violation = outcome.violation.expect("one");
-    assert_eq!(violation.bearer, subject("", "192.0.2.7").bearer());
+    assert_eq!(violation.bearer, rules().bearer(&subject("", "192.0.2.7")));
     assert_eq!(violation.total, 1.0, "the user's points are not the address's");
 }
 
 #[test]
 fn scores_of_different_types_are_never_summed() {
     let mut engine = engine();
-    for kind in [ViolationType::MessageLimit, ViolationType::Concurrent, ViolationType::Logins] {
+    for kind in [ViolationType::MESSAGE_LIMIT, ViolationType::CONCURRENT, ViolationType::LOGINS] {
         let requests = vec![violation(kind, None, "anna", "192.0.2.7"); 19];
         let outcomes = judge(&mut engine, &requests, 5, NOW);
         assert_eq!(bans(&outcomes), 0, "{kind}");
@@ -225,9 +250,9 @@ fn scores_of_different_types_are_never_summed() {
 #[test]
 fn a_ban_covers_the_user_everywhere_and_the_address_for_everyone() {
     let mut engine = engine();
-    let script = Act::Event { kind: EventType::Message, user_agent: Some("curl/8.5.0".to_owned()) };
+    let script = by_agent(EventType::MESSAGE, Some("curl/8.5.0"));
     let outcome = judge_one(&mut engine, request(script, subject("anna", "192.0.2.7")), NOW);
-    assert_eq!(outcome.cause, Some(Cause::Violation(ViolationType::NonBrowser)));
+    assert_eq!(outcome.cause, Some(Cause::Violation(ViolationType::NON_BROWSER)));
     let ban = outcome.ban.expect("20 points are a ban");
     assert_eq!(ban.expires_at_unix_ms, Some(NOW.unix_ms + 2 * 60 * 60_000));
     let cases = [
@@ -251,13 +276,13 @@ fn a_ban_covers_the_user_everywhere_and_the_address_for_everyone() {
 fn only_messages_are_asked_for_a_browser_and_only_if_the_caller_knows() {
     let mut engine = engine();
     let cases = [
-        (EventType::Login, Some("curl/8.5.0"), Verdict::Allow),
-        (EventType::Message, None, Verdict::Allow),
-        (EventType::Message, Some("Mozilla/5.0 Firefox/121.0"), Verdict::Allow),
-        (EventType::Message, Some(""), Verdict::Deny),
+        (EventType::LOGIN, Some("curl/8.5.0"), Verdict::Allow),
+        (EventType::MESSAGE, None, Verdict::Allow),
+        (EventType::MESSAGE, Some("Mozilla/5.0 Firefox/121.0"), Verdict::Allow),
+        (EventType::MESSAGE, Some(""), Verdict::Deny),
     ];
     for (kind, user_agent, want) in cases {
-        let act = Act::Event { kind, user_agent: user_agent.map(str::to_owned) };
+        let act = by_agent(kind, user_agent);
         let outcome = judge_one(&mut engine, request(act, subject("anna", "192.0.2.7")), NOW);
         assert_eq!(outcome.verdict, want, "{kind:?} {user_agent:?}");
     }
@@ -267,13 +292,15 @@ fn only_messages_are_asked_for_a_browser_and_only_if_the_caller_knows() {
 fn the_same_request_id_twice_counts_once_within_a_batch_and_later() {
     for batch in [1, 3] {
         let mut engine = engine();
-        let mut once = violation(ViolationType::IllegalModelRequest, None, "anna", "192.0.2.7");
+        let mut once = violation(ViolationType::ILLEGAL_MODEL_REQUEST, None, "anna", "192.0.2.7");
         once.id = Some("request 1".into());
         let outcomes = judge(&mut engine, &[once.clone(), once.clone(), once.clone()], batch, NOW);
         assert_eq!(outcomes[0], outcomes[1]);
         assert_eq!(outcomes[0], outcomes[2]);
-        let key =
-            ScoreKey { bearer: once.subject.bearer(), kind: ViolationType::IllegalModelRequest };
+        let key = ScoreKey {
+            bearer: rules().bearer(&once.subject),
+            kind: ViolationType::ILLEGAL_MODEL_REQUEST,
+        };
         assert_eq!(engine.scores.get(&key).map(|score| score.points), Some(5.0));
         let after = later(rules().bounds.request_id_ms);
         engine.expire(after);
@@ -306,7 +333,7 @@ fn a_lease_is_a_place_until_it_is_given_back_or_runs_out() {
     let acquire = || request(Act::Acquire, subject("anna", "192.0.2.7"));
     let outcomes = judge(&mut engine, &[acquire(), acquire(), acquire()], 3, NOW);
     assert_eq!((allowed(&outcomes), violations(&outcomes)), (2, 1));
-    assert_eq!(outcomes[2].cause, Some(Cause::Violation(ViolationType::Concurrent)));
+    assert_eq!(outcomes[2].cause, Some(Cause::Violation(ViolationType::CONCURRENT)));
     let first = outcomes[0].lease.clone().expect("allowed").id;
     let second = outcomes[1].lease.clone().expect("allowed").id;
 
@@ -329,7 +356,7 @@ fn a_lease_is_a_place_until_it_is_given_back_or_runs_out() {
 fn protected_addresses_are_not_banned_but_their_users_are() {
     let mut engine = engine();
     engine.set_trust(trust("192.0.2.0/24", Trust::Allowlist));
-    let bad = |user, ip| violation(ViolationType::NonBrowser, None, user, ip);
+    let bad = |user, ip| violation(ViolationType::NON_BROWSER, None, user, ip);
     let outcome = judge_one(&mut engine, bad("anna", "192.0.2.7"), NOW);
     let ban = outcome.ban.expect("the user can be banned");
     assert_eq!((ban.user.as_ref().map(UserId::as_str), ban.prefix), (Some("anna"), None));
@@ -342,6 +369,7 @@ fn protected_addresses_are_not_banned_but_their_users_are() {
         blocks: true,
         reason: "test".to_owned(),
         duration_ms: None,
+        by: "root".into(),
     };
     assert_eq!(engine.overlay().ban(new, NOW), Err(BanRefusal::Protected(by)));
 }
@@ -349,7 +377,7 @@ fn protected_addresses_are_not_banned_but_their_users_are() {
 #[test]
 fn an_address_that_becomes_protected_is_no_longer_banned() {
     let mut engine = engine();
-    judge_one(&mut engine, violation(ViolationType::NonBrowser, None, "", "192.0.2.7"), NOW);
+    judge_one(&mut engine, violation(ViolationType::NON_BROWSER, None, "", "192.0.2.7"), NOW);
     let visitor = subject("", "192.0.2.7");
     assert!(engine.overlay().ban_of(&visitor, NOW).is_some());
     engine.set_trust(trust("192.0.2.7/32", Trust::Allowlist));
@@ -359,7 +387,7 @@ fn an_address_that_becomes_protected_is_no_longer_banned() {
 #[test]
 fn lifting_ends_a_ban_at_once_and_within_the_same_batch() {
     let mut engine = engine();
-    judge_one(&mut engine, violation(ViolationType::NonBrowser, None, "anna", "192.0.2.7"), NOW);
+    judge_one(&mut engine, violation(ViolationType::NON_BROWSER, None, "anna", "192.0.2.7"), NOW);
     let mut overlay = engine.overlay();
     let prefix: Prefix = "192.0.2.7".parse().expect("an address");
     let lifted = overlay.lift(&LiftTarget::Prefix(prefix), "root", NOW);
@@ -375,7 +403,7 @@ fn lifting_ends_a_ban_at_once_and_within_the_same_batch() {
 #[test]
 fn scores_that_were_quiet_too_long_are_forgotten() {
     let mut engine = engine();
-    let bad = |user| violation(ViolationType::Logins, None, user, "");
+    let bad = |user| violation(ViolationType::LOGINS, None, user, "");
     judge_one(&mut engine, bad("anna"), NOW);
     judge_one(&mut engine, bad("bert"), later(10));
     engine.forget_scores(later(5).unix_ms);
@@ -394,6 +422,7 @@ fn a_ban_that_is_lifted_in_its_own_batch_leaves_no_trace() {
         blocks: true,
         reason: "test".to_owned(),
         duration_ms: None,
+        by: "root".into(),
     };
     let ban = overlay.ban(new, NOW).expect("there is room");
     assert_eq!(overlay.lift(&LiftTarget::Ban(ban.id), "root", NOW), [ban]);
@@ -408,7 +437,8 @@ fn a_ban_that_is_lifted_in_its_own_batch_leaves_no_trace() {
 fn lease_numbers_of_an_earlier_life_are_not_given_again() {
     let acquire = || request(Act::Acquire, subject("anna", "192.0.2.7"));
     let first = judge_one(&mut engine(), acquire(), NOW).lease.expect("there is room");
-    let mut restarted = Engine::new(rules(), PrefixSet::default(), Restored::default(), later(1));
+    let mut restarted =
+        Engine::new(rules(), PrefixSet::default(), Restored::default(), SEED, later(1));
     assert!(
         judge_one(&mut restarted, acquire(), later(1)).lease.expect("there is room").id > first.id
     );

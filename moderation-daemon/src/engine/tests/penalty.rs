@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use super::*;
 
 fn bad(ip: &str) -> Request {
-    violation(ViolationType::NonBrowser, None, "", ip)
+    violation(ViolationType::NON_BROWSER, None, "", ip)
 }
 
 #[test]
@@ -19,14 +19,14 @@ fn the_kernel_blocks_at_once_at_the_second_ban_or_never() {
     for (block, want) in cases {
         let mut rules = rules();
         rules.ban.network_block = NetworkBlocks::all(NetworkBlock::Always);
-        rules.ban.network_block.set(ViolationType::NonBrowser, block);
+        rules.ban.network_block.set(ViolationType::NON_BROWSER, block);
         let mut engine = engine_with(rules);
         let blocks = [NOW, later(1)].map(|now| {
             let outcome = judge_one(&mut engine, bad("192.0.2.7"), now);
             outcome.ban.expect("20 points are a ban").blocks
         });
         assert_eq!(blocks, want, "{block:?}");
-        let other = violation(ViolationType::Logins, Some(20.0), "", "192.0.2.8");
+        let other = violation(ViolationType::LOGINS, Some(20.0), "", "192.0.2.8");
         assert!(judge_one(&mut engine, other, NOW).ban.expect("a ban").blocks, "another type");
     }
 }
@@ -53,6 +53,7 @@ fn when_rules_run_away_automatic_bans_stop_until_it_is_quiet() {
         blocks: true,
         reason: "test".to_owned(),
         duration_ms: None,
+        by: "root".into(),
     };
     assert!(engine.overlay().ban(operator, stop).is_ok(), "operators are not affected");
     let quiet = later(4 * 600_000 + 60_000);
@@ -64,7 +65,7 @@ fn when_rules_run_away_automatic_bans_stop_until_it_is_quiet() {
 fn when_there_is_no_room_for_another_address_the_user_is_banned_all_the_same() {
     let mut engine = engine();
     engine.set_taken(Taken { exact: 1_000_000, networks: 0 });
-    let known = violation(ViolationType::NonBrowser, None, "anna", "192.0.2.7");
+    let known = violation(ViolationType::NON_BROWSER, None, "anna", "192.0.2.7");
     let outcome = judge_one(&mut engine, known, NOW);
     let ban = outcome.ban.expect("the user can be banned");
     assert_eq!((ban.user.is_some(), ban.prefix), (true, None));
@@ -164,7 +165,7 @@ fn the_same_64_over_and_over_is_one() {
 
 #[test]
 fn connections_score_like_any_other_violation_unless_the_source_is_trusted() {
-    let connections = |ip| violation(ViolationType::ConnectionRate, None, "", ip);
+    let connections = |ip| violation(ViolationType::CONNECTION_RATE, None, "", ip);
     let mut engine = engine();
     engine.set_trust(
         [

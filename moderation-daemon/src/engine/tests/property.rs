@@ -10,28 +10,32 @@ use super::*;
 fn any_request() -> impl Strategy<Value = Request> {
     let user = prop::sample::select(vec!["anna", "bert", ""]);
     let ip = prop::sample::select(vec!["192.0.2.7", "198.51.100.7", "2001:db8:0:1::7"]);
-    let kind = prop::sample::select(vec![EventType::Login, EventType::Message]);
+    let kind = prop::sample::select(vec![EventType::LOGIN, EventType::MESSAGE]);
     let act = prop_oneof![
-        6 => kind.prop_map(|kind| Act::Event { kind, user_agent: None }),
-        2 => prop::sample::select(ViolationType::ALL.to_vec())
-            .prop_map(|kind| Act::Violation { kind, points: None }),
+        6 => kind.prop_map(Act::event),
+        2 => prop::sample::select(ViolationType::BUILT_IN.to_vec())
+            .prop_map(Act::violation),
         2 => Just(Act::Acquire),
+        1 => (0_u8..20).prop_map(|id| Act::Refund(name(id))),
     ];
     let id = prop::option::weighted(0.2, 0_u8..20);
     (act, user, ip, id).prop_map(|(act, user, ip, id)| Request {
-        act,
-        subject: subject(user, ip),
-        id: id.map(|id| format!("id {id}").into()),
+        id: id.map(name),
+        ..Request::new(act, subject(user, ip))
     })
+}
+
+fn name(id: u8) -> RequestId {
+    format!("id {id}").into()
 }
 
 /// Low enough that every rule is met.
 fn strict_rules() -> Rules {
     let mut rules = rules();
-    rules.login.max = 3;
-    rules.message_ip = Some(Limit { max: 5, window_ms: 1_000 });
-    rules.message_user = Some(Limit { max: 4, window_ms: 2_000 });
-    rules.ban = BanRule { interval: 6.0, duration_ms: 1_500, ..rules.ban };
+    set(&mut rules, Limiter::LOGIN, 3, 5 * 60_000);
+    set(&mut rules, Limiter::MESSAGE_IP, 5, 1_000);
+    set(&mut rules, Limiter::MESSAGE_USER, 4, 2_000);
+    rules.ban = BanRule { interval: 6.0, length: BanLength::For(1_500), ..rules.ban };
     rules
 }
 
@@ -59,20 +63,19 @@ proptest! {
     ) {
         let mut engine = engine_with(strict_rules());
         let mut now = NOW;
-        let mut allowed: HashMap<(Limiter, Bearer, u64), u64> = HashMap::new();
+        let mut allowed: HashMap<(Key, u64), u64> = HashMap::new();
         for (request, wait_ms) in steps {
             now.boot_ms += wait_ms;
             now.unix_ms += wait_ms;
             engine.expire(now);
-            let is_new = request.id.is_none();
+            let is_new = request.id.is_none() && !matches!(request.act, Act::Refund(_));
             let outcome = judge_one(&mut engine, request, now);
             if outcome.verdict == Verdict::Allow && is_new {
                 for count in outcome.counts {
-                    let bearer = count.key.bearer.expect("the bounds are far");
-                    let key = (count.key.limiter, bearer, count.window.ends_at_boot_ms);
+                    let key = (count.key, count.usage.frees_at_boot_ms);
                     let hits = allowed.entry(key).or_default();
                     *hits += 1;
-                    prop_assert!(*hits <= count.limit.max);
+                    prop_assert!(*hits <= count.max);
                 }
             }
         }
@@ -142,6 +145,6 @@ proptest! {
         let ip = ((0x2001_0db8_0000_0001_u128 << 64) | u128::from(host)).to_be_bytes();
         let subject = Subject::new(None, Some(IpAddr::from(ip))).expect("an address");
         let want: Address = "2001:db8:0:1::/64".parse().expect("an address");
-        prop_assert_eq!(subject.address(), Some(want));
+        prop_assert_eq!(rules().counting.address(&subject), Some(want));
     }
 }

@@ -10,6 +10,7 @@ fn new(prefix: &str) -> NewBan {
         blocks: true,
         reason: "test".to_owned(),
         duration_ms: None,
+        by: "root".into(),
     }
 }
 
@@ -81,7 +82,7 @@ fn ipv6_is_banned_at_the_configured_width() {
         let mut rules = rules();
         rules.ban.v6_prefix = v6_prefix;
         let mut engine = engine_with(rules);
-        let bad = violation(ViolationType::NonBrowser, None, "", "2001:db8:1:2::3");
+        let bad = violation(ViolationType::NON_BROWSER, None, "", "2001:db8:1:2::3");
         let banned = judge_one(&mut engine, bad, NOW).ban.expect("20 points are a ban");
         assert_eq!(banned.prefix.map(|prefix| prefix.to_string()).as_deref(), Some(want));
         assert!(is_banned(&engine, "2001:db8:1:2::3"));
@@ -115,7 +116,7 @@ fn whoever_covers_or_holds_what_is_protected_cannot_be_banned() {
     }
     // The guarded address itself is elsewhere in the same /64: its neighbour is
     // banned alone.
-    let bad = violation(ViolationType::NonBrowser, None, "", "2001:db8:8::99");
+    let bad = violation(ViolationType::NON_BROWSER, None, "", "2001:db8:8::99");
     let banned = judge_one(&mut engine, bad, NOW).ban.expect("a ban").prefix;
     assert_eq!(banned, "2001:db8:8::99/128".parse().ok());
     assert!(!is_banned(&engine, "198.51.100.9"), "it is allowed within a banned block");
@@ -127,7 +128,7 @@ fn a_ban_on_a_proxy_holds_and_asks_nothing_of_the_kernel() {
     let mut engine = engine();
     engine.set_trust(trust("192.0.2.0/24", Trust::Proxy));
     let by_hand = ban(&mut engine, new("192.0.2.9"), NOW).expect("it can be banned");
-    let bad = violation(ViolationType::NonBrowser, None, "", "192.0.2.7");
+    let bad = violation(ViolationType::NON_BROWSER, None, "", "192.0.2.7");
     let by_rule = judge_one(&mut engine, bad, NOW).ban.expect("it can be banned");
     assert!(!by_hand.blocks && !by_rule.blocks);
     assert!(is_banned(&engine, "192.0.2.9") && is_banned(&engine, "192.0.2.7"));
