@@ -60,16 +60,20 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
     }
     let mut config = Config::load(arguments.config.as_deref())?;
     if arguments.check {
+        config.warnings.iter().for_each(|it| exit::tell_line(&format!("warning: {it}")));
         println!("the configuration is valid");
         return Ok(());
     }
     if !arguments.interface.is_empty() {
-        config.network.interfaces = arguments.interface;
+        config.attach_to(arguments.interface);
     }
     if let [interface, ..] = interfaces_to_attach(&config) {
         NeedsRoot::check().with_context(|| format!("cannot attach to {interface}"))?;
     }
     telemetry::start(&config.log)?;
+    for warning in &config.warnings {
+        tracing::warn!(about = warning.about, "configuration: {}", warning.text);
+    }
     tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()?

@@ -5,6 +5,7 @@
 mod admin;
 mod app;
 pub mod client;
+mod effective;
 mod import;
 mod input;
 mod kernel;
@@ -61,7 +62,7 @@ pub fn app_routes(context: Context) -> Router {
 
 /// The routes of the operators' socket.
 pub fn admin_routes(context: Context) -> Router {
-    finish(admin::routes().merge(import::routes()), context)
+    finish(admin::routes().merge(import::routes()).merge(effective::routes()), context)
 }
 
 fn finish(routes: Router<Context>, context: Context) -> Router {

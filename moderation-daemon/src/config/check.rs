@@ -4,21 +4,22 @@
 use std::{
     io,
     path::{Path, PathBuf},
+    sync::Arc,
     time::Duration,
 };
 
 use ipnet::IpNet;
-use jiff::{SignedDuration, fmt::friendly::SpanParser};
 
 use super::{
-    Config, Socket, Store,
-    file::{self, File},
+    Config, Librechat, Profile, Socket, Store,
+    effective::Effective,
+    file::{File, SnapshotFile},
+    layer::Layered,
+    librechat::{Family, to_number, variable},
     network,
+    origin::{Origins, Source},
 };
-use crate::engine::{
-    Anonymous, BanLength, BanRule, Bounds, Concurrency, Counting, Decay, Escalation, Limit,
-    Limiter, LimiterRule, Mapped, NetworkBlocks, Rules, Scoring, ViolationType,
-};
+use crate::engine::{Bounds, Rules, Shown};
 
 /// What is wrong with a configuration.
 #[derive(Debug, thiserror::Error)]
@@ -66,30 +67,15 @@ impl ConfigError {
     }
 }
 
-/// Parses a duration as people write it: `90s`, `5m`, `2h`, `30d`.
-///
-/// # Errors
-///
-/// A sentence about what is wrong with it.
-pub fn duration(text: &str) -> Result<Duration, String> {
-    let expected = || format!("{text:?} is no duration such as 90s, 5m, 2h or 30d");
-    // A day is 24 hours here: jiff leaves it open, for time zones' sake.
-    let signed = SpanParser::new()
-        .parse_span(text)
-        .ok()
-        .and_then(|span| span.to_duration(jiff::SpanRelativeTo::days_are_24_hours()).ok())
-        .ok_or_else(expected)?;
-    if signed <= SignedDuration::ZERO {
-        return Err(format!("{text:?} is not longer than nothing"));
-    }
-    Duration::try_from(signed).map_err(|_| expected())
-}
-
-pub(super) fn check(file: File) -> Result<Config, ConfigError> {
-    let rules = rules(&file)?;
+pub(super) fn check(layered: Layered) -> Result<Config, ConfigError> {
+    let effective = Arc::new(Effective::of(&layered));
+    let Layered { file, origins, warnings, uses_redis, .. } = layered;
+    let rules = rules(&file, &Context { profile: file.profile, origins: &origins })?;
     let network = network::check(file.network)?;
     check_prefixes(&[&network.guards, &network.proxies, &file.allowlist])?;
     Ok(Config {
+        profile: file.profile,
+        librechat: Librechat { uses_redis },
         api: socket("api", file.api.socket, file.api.group, file.api.max_connections)?,
         admin: socket("admin", file.admin.socket, file.admin.group, file.admin.max_connections)?,
         store: Store {
@@ -97,10 +83,14 @@ pub(super) fn check(file: File) -> Result<Config, ConfigError> {
             retention: file.store.retention,
             max_records: file.store.max_records,
         },
+        snapshot_every: snapshot_every(&file.snapshot)?,
         network,
         allowlist: file.allowlist,
         rules,
         log: file.log,
+        origins,
+        warnings,
+        effective,
     })
 }
 
@@ -146,134 +136,70 @@ fn check_prefixes(lists: &[&[IpNet]]) -> Result<(), ConfigError> {
 }
 
 /// LibreChat's rules, with addresses counted and scored by whoever has them.
-fn rules(file: &File) -> Result<Rules, ConfigError> {
-    let mut rules = Rules::librechat();
-    rules.counting = Counting { v6_bits: 64, mapped: Mapped::AsIpv4, ..rules.counting };
-    rules.limiters.push(LimiterRule::message_user());
-    let limits = &file.limits;
-    let (by_ip, by_user) = (&limits.message_ip, &limits.message_user);
-    let given = [
-        (Limiter::LOGIN, true, limits.login.max, limits.login.window),
-        (Limiter::REGISTRATION, true, limits.registration.max, limits.registration.window),
-        (Limiter::MESSAGE_IP, by_ip.enabled, by_ip.max, by_ip.window),
-        (Limiter::MESSAGE_USER, by_user.enabled, by_user.max, by_user.window),
-    ];
-    for (limiter, is_on, max, window) in given {
-        let limit = limit(&format!("limits.{limiter}"), max, window)?;
-        if !is_on {
-            rules.limiters.retain(|rule| rule.limiter != limiter);
-        } else if let Some(rule) = rules.limiter_mut(limiter) {
-            rule.limit = limit;
-        }
+/// So that a crash forgets no more than five seconds, and the disk is not
+/// written to all the time.
+fn snapshot_every(file: &SnapshotFile) -> Result<Duration, ConfigError> {
+    if (Duration::from_millis(100)..=Duration::from_secs(5)).contains(&file.every) {
+        return Ok(file.every);
     }
-    Ok(Rules {
-        concurrency: concurrency(&file.concurrency)?,
-        scoring: scoring(&file.scores, rules.scoring)?,
-        ban: ban_rule(&file.bans, rules.ban)?,
+    Err(ConfigError::value("snapshot.every", "not between 100ms and 5s"))
+}
+
+/// What sections must know of one another.
+pub(super) struct Context<'a> {
+    pub(super) profile: Profile,
+    pub(super) origins: &'a Origins,
+}
+
+impl Context<'_> {
+    /// Whether a value that makes no sense is taken, since LibreChat has it so.
+    pub(super) fn is_librechats(&self, key: &str) -> bool {
+        self.profile == Profile::Librechat
+            && self.origins.get(key).is_some_and(|it| !matches!(it.source, Source::Own(_)))
+    }
+
+    /// How LibreChat's records tell a limit: a maximum from a variable that it
+    /// does not turn into a number is a text there.
+    pub(super) fn shown(&self, key: &str, default: &Shown) -> Shown {
+        let max = self.origins.get(&format!("{key}.max")).and_then(|origin| {
+            let is_raw = variable(&origin.name).is_some_and(|it| it.family == Family::Raw);
+            origin.raw().filter(|_| is_raw).map(Arc::from)
+        });
+        let window_minutes = match self.origins.get(&format!("{key}.window")) {
+            None => default.window_minutes,
+            Some(origin) => origin.raw().and_then(|text| {
+                let minutes = to_number(text);
+                // Multiplied and divided, as LibreChat does it.
+                let is_raw = variable(&origin.name).is_some_and(|it| it.family == Family::Raw);
+                is_raw.then_some(minutes * 60.0 * 1_000.0 / 60_000.0)
+            }),
+        };
+        Shown { max, window_minutes }
+    }
+}
+
+fn rules(file: &File, context: &Context<'_>) -> Result<Rules, ConfigError> {
+    let base = file.profile.rules();
+    let mut rules = Rules {
+        counting: file.counting.check()?,
+        events: file.limits.events(file.profile),
+        limiters: file.limits.check(file.profile, context)?,
+        concurrency: file.concurrency.check()?,
+        scoring: file.scoring.check(&file.scores, file.profile, context)?,
+        adaptive: file.adaptive.check()?,
+        suspension_ms: file.penalties.suspension_ms()?,
         bounds: Bounds {
+            windows: file.counting.max_keys,
             bans: usize::try_from(file.network.max_bans.get()).unwrap_or(usize::MAX),
             networks: usize::try_from(file.network.max_networks.get()).unwrap_or(usize::MAX),
-            ..Bounds::default()
+            ..base.bounds
         },
-        ..rules
-    })
-}
-
-fn limit(key: &str, max: u64, window: Duration) -> Result<Limit, ConfigError> {
-    if max == 0 {
-        return Err(ConfigError::value(
-            format!("{key}.max"),
-            "a limit of 0 would refuse every request",
-        ));
-    }
-    Ok(Limit::new(max, milliseconds(&format!("{key}.window"), window)?))
-}
-
-fn concurrency(file: &file::Concurrency) -> Result<Option<Concurrency>, ConfigError> {
-    if file.max == 0 {
-        return Err(ConfigError::value("concurrency.max", "0 would refuse every message"));
-    }
-    let lease_ms = milliseconds("concurrency.lease", file.lease)?;
-    Ok(file.enabled.then_some(Concurrency { max: file.max, lease_ms }))
-}
-
-fn scoring(file: &file::Scores, base: Scoring) -> Result<Scoring, ConfigError> {
-    let given = [
-        (ViolationType::LOGINS, file.logins),
-        (ViolationType::REGISTRATIONS, file.registrations),
-        (ViolationType::MESSAGE_LIMIT, file.message_limit),
-        (ViolationType::CONCURRENT, file.concurrent),
-        (ViolationType::NON_BROWSER, file.non_browser),
-        (ViolationType::ILLEGAL_MODEL_REQUEST, file.illegal_model_request),
-        (ViolationType::CONNECTION_RATE, file.connection_rate),
-    ];
-    let mut points = base.points;
-    for (kind, value) in given {
-        if !value.is_finite() || value < 0.0 {
-            let problem = format!("{value} is not a number of points: 0 or more");
-            return Err(ConfigError::value(format!("scores.{kind}"), problem));
-        }
-        points.set(kind, value);
-    }
-    Ok(Scoring { points, decay: Decay::Never, anonymous: Anonymous::Address, ..base })
-}
-
-fn ban_rule(file: &file::Bans, base: BanRule) -> Result<BanRule, ConfigError> {
-    if !file.interval.is_finite() || file.interval <= 0.0 {
-        let problem = format!("{} is not a number of points above 0", file.interval);
-        return Err(ConfigError::value("bans.interval", problem));
-    }
-    let duration_ms = milliseconds("bans.duration", file.duration)?;
-    if !matches!(file.v6_prefix, 48..=64 | 128) {
-        let problem = format!("{} is neither between 48 and 64 nor 128", file.v6_prefix);
-        return Err(ConfigError::value("bans.v6_prefix", problem));
-    }
-    if file.max_per_minute == 0 {
-        let problem = "0 would stop every automatic ban; that is bans.enabled: false";
-        return Err(ConfigError::value("bans.max_per_minute", problem));
-    }
-    Ok(BanRule {
-        enabled: file.enabled,
-        interval: file.interval,
-        length: BanLength::For(duration_ms),
-        v6_prefix: file.v6_prefix,
-        network_block: network_blocks(file)?,
-        max_per_minute: file.max_per_minute,
-        escalation: escalation(&file.escalation)?,
         ..base
-    })
-}
-
-fn network_blocks(file: &file::Bans) -> Result<NetworkBlocks, ConfigError> {
-    let mut blocks = NetworkBlocks::all(file.network_block);
-    for (name, block) in &file.network_block_by_type {
-        let kind = ViolationType::from_name(name).ok_or_else(|| {
-            let problem = format!("{name:?} is no violation type");
-            ConfigError::value("bans.network_block_by_type", problem)
-        })?;
-        blocks.set(kind, *block);
-    }
-    Ok(blocks)
-}
-
-fn escalation(file: &file::Escalation) -> Result<Escalation, ConfigError> {
-    let threshold = |key: &str, count: Option<u32>, most: u32| match count {
-        Some(count) if !(2..=most).contains(&count) => {
-            let problem = format!("{count} is not between 2 and {most}");
-            Err(ConfigError::value(format!("bans.escalation.{key}"), problem))
-        }
-        count => Ok(count),
     };
-    Ok(Escalation {
-        v6_56: threshold("v6_56", file.v6_56, 256)?,
-        v6_48: threshold("v6_48", file.v6_48, 65_536)?,
-    })
-}
-
-fn milliseconds(key: &str, duration: Duration) -> Result<u64, ConfigError> {
-    match u64::try_from(duration.as_millis()) {
-        Ok(0) => Err(ConfigError::value(key, "shorter than a millisecond")),
-        Ok(milliseconds) => Ok(milliseconds),
-        Err(_) => Err(ConfigError::value(key, "longer than anyone will wait")),
-    }
+    // These name kinds, which may be custom ones.
+    file.custom.check(&mut rules, context)?;
+    rules.tiers = file.tiers.check(&mut rules.limiters)?;
+    rules.ladders = file.penalties.ladders()?;
+    rules.ban = file.bans.check(rules.ban.crossing, &file.penalties, context)?;
+    Ok(rules)
 }

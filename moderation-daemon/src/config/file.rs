@@ -1,34 +1,64 @@
 //! The file as people write it. The comments here become the comments of the
-//! default file; see [`super::document`].
+//! default file; see [`super::document`]. Sections with rules of their own are in
+//! rooms of their own.
 
-use std::{collections::BTreeMap, path::PathBuf, time::Duration};
+use std::{path::PathBuf, time::Duration};
 
 use ipnet::IpNet;
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
-use super::{ConfigError, network};
-use crate::engine::NetworkBlock;
+use super::{
+    ConfigError, Profile,
+    bans::BansFile,
+    friendly,
+    limits::{ConcurrencyFile, CountingFile, CustomFile, LimitsFile, TiersFile},
+    network,
+    penalties::{AdaptiveFile, PenaltiesFile},
+    scores::{ScoresFile, ScoringFile},
+};
 
-/// Reads a YAML text; an empty one is the defaults.
+/// Whether a text says nothing at all, which is no YAML document.
+pub(super) fn is_blank(yaml: &str) -> bool {
+    yaml.lines().all(|line| line.trim().is_empty() || line.trim().starts_with('#'))
+}
+
+/// Reads a YAML text by itself; an empty one is the defaults.
 pub(super) fn parse(yaml: &str) -> Result<File, ConfigError> {
-    let blank = yaml.lines().all(|line| line.trim().is_empty() || line.trim().starts_with('#'));
-    if blank {
+    if is_blank(yaml) {
         return Ok(File::default());
     }
     serde_yaml::from_str(yaml).map_err(|source| ConfigError::Syntax { source })
 }
 
+/// A section of which all is commented out, which YAML reads as null.
+fn section<'de, T, D>(from: D) -> Result<T, D::Error>
+where
+    T: Default + Deserialize<'de>,
+    D: Deserializer<'de>,
+{
+    Option::deserialize(from).map(Option::unwrap_or_default)
+}
+
 /// A whole configuration file.
-#[derive(Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct File {
+    /// hardened: LibreChat's limits and points, with its defects mended.
+    /// librechat: exactly what LibreChat does. docs/profiles.md has them side by
+    /// side. The values in this file are those of hardened.
+    pub(super) profile: Profile,
+    /// What LibreChat was told. Its settings count where this file says nothing.
+    pub(super) librechat: LibrechatFile,
     /// The socket that the chat app reports to.
     pub(super) api: Api,
     /// The socket for operators: moderationctl, metrics.
     pub(super) admin: Admin,
     /// The embedded store: bans, violations, scores. An SQLite database.
     pub(super) store: Store,
+    /// What limits have counted is kept in a file beside the store, so that a
+    /// restart forgets no more than this.
+    pub(super) snapshot: SnapshotFile,
     /// The kernel: where packets of banned addresses are dropped.
     pub(super) network: network::File,
     /// Prefixes that are never banned and never dropped, for example an
@@ -36,17 +66,101 @@ pub(super) struct File {
     /// running, with moderationctl allow.
     #[schemars(with = "Vec<String>")]
     pub(super) allowlist: Vec<IpNet>,
+    /// How events are counted.
+    #[serde(deserialize_with = "section")]
+    pub(super) counting: CountingFile,
     /// How many events are allowed in a window. Exceeding a limit is a
-    /// violation, and so is every further event in that window.
-    pub(super) limits: Limits,
+    /// violation. score: points for that; null: those of its type, in scores.
+    /// count_rejected: whether refused events use up the limit, too.
+    #[serde(deserialize_with = "section")]
+    pub(super) limits: LimitsFile,
     /// Generations at once.
-    pub(super) concurrency: Concurrency,
+    #[serde(deserialize_with = "section")]
+    pub(super) concurrency: ConcurrencyFile,
+    /// Maxima that differ by tier, which the app states with an event.
+    pub(super) tiers: TiersFile,
+    /// Limits that follow what is known about a user: factors that are
+    /// multiplied.
+    pub(super) adaptive: AdaptiveFile,
+    /// How violations are scored.
+    #[serde(deserialize_with = "section")]
+    pub(super) scoring: ScoringFile,
     /// Points by violation type. Scores of different types are never summed.
-    pub(super) scores: Scores,
+    #[serde(deserialize_with = "section")]
+    pub(super) scores: ScoresFile,
     /// When a score becomes a ban.
-    pub(super) bans: Bans,
+    #[serde(deserialize_with = "section")]
+    pub(super) bans: BansFile,
+    /// What violations bring instead of points alone.
+    pub(super) penalties: PenaltiesFile,
+    /// Events, violations and limits of your own.
+    pub(super) custom: CustomFile,
     /// Log lines go to standard error.
     pub(super) log: Log,
+}
+
+impl File {
+    /// What counts where nothing else is said.
+    pub(super) fn of(profile: Profile) -> Self {
+        Self {
+            profile,
+            librechat: LibrechatFile::default(),
+            api: Api::default(),
+            admin: Admin::default(),
+            store: Store::default(),
+            snapshot: SnapshotFile::default(),
+            network: network::File::default(),
+            allowlist: Vec::new(),
+            counting: CountingFile::of(profile),
+            limits: LimitsFile::of(profile),
+            concurrency: ConcurrencyFile::default(),
+            tiers: TiersFile::default(),
+            adaptive: AdaptiveFile::default(),
+            scoring: ScoringFile::of(profile),
+            scores: ScoresFile::of(profile),
+            bans: BansFile::of(profile),
+            penalties: PenaltiesFile::default(),
+            custom: CustomFile::default(),
+            log: Log::default(),
+        }
+    }
+}
+
+impl Default for File {
+    fn default() -> Self {
+        Self::of(Profile::default())
+    }
+}
+
+#[derive(Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct LibrechatFile {
+    /// Its .env, for example /opt/librechat/.env. Variables that are not in it
+    /// are what LibreChat's code makes of them, not what its example file has.
+    pub(super) env_file: Option<PathBuf>,
+    /// Its librechat.yaml, of which rateLimits counts.
+    pub(super) yaml: Option<PathBuf>,
+    /// Whether the daemon's own environment counts as LibreChat's. It overrules
+    /// the .env, as in LibreChat.
+    pub(super) environment: bool,
+    /// Whether the profile librechat takes those rateLimits, too, that LibreChat
+    /// v0.8.7 reads too late. hardened always does.
+    pub(super) apply_inert_yaml: bool,
+}
+
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct SnapshotFile {
+    /// At most 5s.
+    #[serde(with = "friendly")]
+    #[schemars(with = "String")]
+    pub(super) every: Duration,
+}
+
+impl Default for SnapshotFile {
+    fn default() -> Self {
+        Self { every: Duration::from_secs(4) }
+    }
 }
 
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
@@ -131,163 +245,6 @@ pub enum AttachMode {
     Off,
 }
 
-#[derive(Debug, Default, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub(super) struct Limits {
-    /// Logins by address. LibreChat: LOGIN_MAX, LOGIN_WINDOW.
-    pub(super) login: Login,
-    /// Registrations by address. LibreChat: REGISTER_MAX, REGISTER_WINDOW.
-    pub(super) registration: Registration,
-    /// Messages by address. LibreChat: LIMIT_MESSAGE_IP, MESSAGE_IP_MAX,
-    /// MESSAGE_IP_WINDOW.
-    pub(super) message_ip: MessageIp,
-    /// Messages by user. LibreChat: LIMIT_MESSAGE_USER, MESSAGE_USER_MAX,
-    /// MESSAGE_USER_WINDOW.
-    pub(super) message_user: MessageUser,
-}
-
-/// A limit has its own defaults, and a default belongs to a type.
-macro_rules! limit {
-    ($name:ident, $max:literal in $minutes:literal minutes $(, $switch:ident: $on:literal)?) => {
-        #[derive(Debug, Serialize, Deserialize, JsonSchema)]
-        #[serde(deny_unknown_fields, default)]
-        pub(super) struct $name {
-            $(pub(super) $switch: bool,)?
-            pub(super) max: u64,
-            #[serde(with = "friendly")]
-            #[schemars(with = "String")]
-            pub(super) window: Duration,
-        }
-
-        impl Default for $name {
-            fn default() -> Self {
-                Self { $($switch: $on,)? max: $max, window: minutes($minutes) }
-            }
-        }
-    };
-}
-
-limit!(Login, 7 in 5 minutes);
-limit!(Registration, 5 in 60 minutes);
-limit!(MessageIp, 40 in 1 minutes, enabled: true);
-limit!(MessageUser, 40 in 1 minutes, enabled: false);
-
-#[derive(Debug, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub(super) struct Concurrency {
-    /// LibreChat: LIMIT_CONCURRENT_MESSAGES.
-    pub(super) enabled: bool,
-    /// Generations that one user can run at once. LibreChat:
-    /// CONCURRENT_MESSAGE_MAX.
-    pub(super) max: usize,
-    /// How long a generation's lease lives unless the app renews it.
-    #[serde(with = "friendly")]
-    #[schemars(with = "String")]
-    pub(super) lease: Duration,
-}
-
-impl Default for Concurrency {
-    fn default() -> Self {
-        Self { enabled: true, max: 2, lease: Duration::from_secs(60) }
-    }
-}
-
-#[derive(Debug, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub(super) struct Scores {
-    /// LibreChat: LOGIN_VIOLATION_SCORE.
-    pub(super) logins: f64,
-    /// LibreChat: REGISTRATION_VIOLATION_SCORE.
-    pub(super) registrations: f64,
-    /// LibreChat: MESSAGE_VIOLATION_SCORE.
-    pub(super) message_limit: f64,
-    /// LibreChat: CONCURRENT_VIOLATION_SCORE.
-    pub(super) concurrent: f64,
-    /// LibreChat: NON_BROWSER_VIOLATION_SCORE.
-    pub(super) non_browser: f64,
-    /// LibreChat: ILLEGAL_MODEL_REQ_SCORE.
-    pub(super) illegal_model_request: f64,
-    /// More connections than network.connections allows.
-    pub(super) connection_rate: f64,
-}
-
-impl Default for Scores {
-    fn default() -> Self {
-        Self {
-            logins: 1.0,
-            registrations: 1.0,
-            message_limit: 1.0,
-            concurrent: 1.0,
-            non_browser: 20.0,
-            illegal_model_request: 5.0,
-            connection_rate: 1.0,
-        }
-    }
-}
-
-#[derive(Debug, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub(super) struct Bans {
-    /// false: violations are scored, nobody is banned. LibreChat:
-    /// BAN_VIOLATIONS.
-    pub(super) enabled: bool,
-    /// A ban falls whenever the score of one type reaches or jumps over a
-    /// multiple of this. LibreChat: BAN_INTERVAL.
-    pub(super) interval: f64,
-    /// How long a ban lasts. LibreChat: BAN_DURATION.
-    #[serde(with = "friendly")]
-    #[schemars(with = "String")]
-    pub(super) duration: Duration,
-    /// The width at which an IPv6 address is banned: 48 to 64, or 128. Blocks
-    /// that are wider than a /64 count towards network.max_networks.
-    pub(super) v6_prefix: u8,
-    /// Whether the kernel drops a banned address's packets. always. repeat: only
-    /// from the second ban for the same violation type on. never: the ban holds
-    /// at the API only.
-    #[schemars(with = "String")]
-    pub(super) network_block: NetworkBlock,
-    /// The same by violation type, for example {non_browser: repeat}.
-    #[schemars(with = "BTreeMap<String, String>")]
-    pub(super) network_block_by_type: BTreeMap<String, NetworkBlock>,
-    /// When more bans than this are called for within a minute, a rule has run
-    /// away: automatic bans stop until it is quiet again. Scores go on, and
-    /// operators can ban.
-    pub(super) max_per_minute: u32,
-    /// So many banned IPv6 /64s in one wider block make the whole block banned.
-    /// null: never. Only where v6_prefix is 64.
-    pub(super) escalation: Escalation,
-}
-
-impl Default for Bans {
-    fn default() -> Self {
-        Self {
-            enabled: true,
-            interval: 20.0,
-            duration: minutes(120),
-            v6_prefix: 64,
-            network_block: NetworkBlock::Always,
-            network_block_by_type: BTreeMap::new(),
-            max_per_minute: 100,
-            escalation: Escalation::default(),
-        }
-    }
-}
-
-#[derive(Debug, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub(super) struct Escalation {
-    /// Of the 256 in a /56.
-    pub(super) v6_56: Option<u32>,
-    /// Of the 65536 in a /48.
-    pub(super) v6_48: Option<u32>,
-}
-
-impl Default for Escalation {
-    fn default() -> Self {
-        Self { v6_56: Some(16), v6_48: Some(64) }
-    }
-}
-
 /// How the daemon logs.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
@@ -296,11 +253,15 @@ pub struct Log {
     pub level: LogLevel,
     /// text or json.
     pub format: LogFormat,
+    /// true: records of violations and exported logs hold keyed pseudonyms
+    /// instead of user ids. The key is the credential pseudonym-key, never a
+    /// part of this file.
+    pub pseudonyms: bool,
 }
 
 impl Default for Log {
     fn default() -> Self {
-        Self { level: LogLevel::Info, format: LogFormat::Text }
+        Self { level: LogLevel::Info, format: LogFormat::Text, pseudonyms: false }
     }
 }
 
@@ -349,29 +310,4 @@ pub(super) const fn minutes(minutes: u64) -> Duration {
 
 const fn days(days: u64) -> Duration {
     minutes(24 * 60 * days)
-}
-
-/// Durations as people write them: `90s`, `5m`, `2h`, `1h 30m`, `30d`.
-pub(super) mod friendly {
-    use std::time::Duration;
-
-    use jiff::{SignedDuration, fmt::friendly::SpanPrinter};
-    use serde::{Deserialize as _, Deserializer, Serializer, de::Error as _};
-
-    use crate::config::check::duration;
-
-    pub(in crate::config) fn serialize<S: Serializer>(
-        value: &Duration,
-        to: S,
-    ) -> Result<S::Ok, S::Error> {
-        let signed = SignedDuration::try_from(*value).map_err(serde::ser::Error::custom)?;
-        to.serialize_str(&SpanPrinter::new().duration_to_string(&signed))
-    }
-
-    pub(in crate::config) fn deserialize<'de, D: Deserializer<'de>>(
-        from: D,
-    ) -> Result<Duration, D::Error> {
-        let text = String::deserialize(from)?;
-        duration(&text).map_err(D::Error::custom)
-    }
 }

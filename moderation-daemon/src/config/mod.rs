@@ -1,25 +1,44 @@
 //! The configuration: YAML in, one checked [`Config`] out. Behind this room
 //! nothing is checked again.
 
+mod bans;
 mod check;
 mod document;
+mod effective;
 mod file;
+mod friendly;
+mod layer;
+pub mod librechat;
+mod limits;
 mod network;
+mod origin;
+mod penalties;
+mod profile;
+mod scores;
+#[cfg(test)]
+mod tests;
 
 use std::{
-    fs, io,
+    env, fs, io,
     path::{Path, PathBuf},
+    sync::Arc,
     time::Duration,
 };
 
 use ipnet::IpNet;
 
 use crate::engine::Rules;
+use check::Context;
+use layer::Files;
 
-pub use check::{ConfigError, duration as parse_duration};
-pub use document::default_file;
+pub use check::ConfigError;
+pub use document::{default_file, render};
+pub use effective::Effective;
 pub use file::{AttachMode, Log, LogFormat, LogLevel};
+pub use friendly::parse as parse_duration;
 pub use network::{Connections, Network, Ports, Syn};
+pub use origin::{Origin, Origins, Source, Warning};
+pub use profile::Profile;
 
 /// Where the configuration is unless the command line says otherwise.
 pub const DEFAULT_PATH: &str = "/etc/moderation/moderation.yaml";
@@ -27,12 +46,18 @@ pub const DEFAULT_PATH: &str = "/etc/moderation/moderation.yaml";
 /// The checked configuration.
 #[derive(Clone, Debug)]
 pub struct Config {
+    /// Whose defaults count.
+    pub profile: Profile,
+    /// What is known of LibreChat itself.
+    pub librechat: Librechat,
     /// The app's socket.
     pub api: Socket,
     /// The operators' socket.
     pub admin: Socket,
     /// The embedded store.
     pub store: Store,
+    /// How much of what limits counted may be forgotten by a crash.
+    pub snapshot_every: Duration,
     /// The kernel.
     pub network: Network,
     /// The operator's prefixes from the file.
@@ -41,6 +66,19 @@ pub struct Config {
     pub rules: Rules,
     /// Logging.
     pub log: Log,
+    /// Where values came from.
+    pub origins: Origins,
+    /// What is probably not as it was meant, to be said at start.
+    pub warnings: Vec<Warning>,
+    /// All of it as operators are shown it.
+    pub effective: Arc<Effective>,
+}
+
+/// What is known of LibreChat itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Librechat {
+    /// Whether it keeps its counts in Redis, which its files depend on.
+    pub uses_redis: bool,
 }
 
 /// A Unix socket.
@@ -66,27 +104,61 @@ pub struct Store {
 }
 
 impl Config {
-    /// Reads and checks a file. Without one named, the usual file counts, and
-    /// if that does not exist, the defaults.
+    /// Reads and checks a file, and the files of LibreChat that it names.
+    /// Without one named, the usual file counts, and if that does not exist, the
+    /// defaults.
     ///
     /// # Errors
     ///
     /// See [`ConfigError`].
     pub fn load(path: Option<&Path>) -> Result<Self, ConfigError> {
+        Self::load_with(path, Files::All)
+    }
+
+    /// The same for those who need no limits and scores: files of LibreChat that
+    /// they may not read are left out.
+    ///
+    /// # Errors
+    ///
+    /// See [`ConfigError`].
+    pub fn load_readable(path: Option<&Path>) -> Result<Self, ConfigError> {
+        Self::load_with(path, Files::Readable)
+    }
+
+    fn load_with(path: Option<&Path>, files: Files) -> Result<Self, ConfigError> {
         let (path, named) = path.map_or((Path::new(DEFAULT_PATH), false), |path| (path, true));
         match fs::read_to_string(path) {
-            Ok(text) => Self::parse(&text).map_err(|error| error.in_file(path)),
+            Ok(text) => Self::build(&text, Some(path), files).map_err(|error| error.in_file(path)),
             Err(error) if error.kind() == io::ErrorKind::NotFound && !named => Self::parse(""),
             Err(source) => Err(ConfigError::Read { path: path.to_owned(), source }),
         }
     }
 
-    /// Checks a YAML text.
+    /// Checks a YAML text, and reads the files of LibreChat that it names.
     ///
     /// # Errors
     ///
     /// See [`ConfigError`].
     pub fn parse(yaml: &str) -> Result<Self, ConfigError> {
-        check::check(file::parse(yaml)?)
+        Self::build(yaml, None, Files::All)
     }
+
+    fn build(yaml: &str, path: Option<&Path>, files: Files) -> Result<Self, ConfigError> {
+        check::check(layer::read(yaml, path, files, &process_environment)?)
+    }
+
+    /// Takes interfaces from the command line instead.
+    pub fn attach_to(&mut self, interfaces: Vec<String>) {
+        let effective = Arc::make_mut(&mut self.effective);
+        effective.overrule("network.interfaces", interfaces.clone().into(), "--interface");
+        self.network.interfaces = interfaces;
+    }
+}
+
+/// This process's variables; those that are no text are nobody's settings.
+fn process_environment() -> Vec<(String, String)> {
+    let text = |(name, value): (std::ffi::OsString, std::ffi::OsString)| {
+        Some((name.into_string().ok()?, value.into_string().ok()?))
+    };
+    env::vars_os().filter_map(text).collect()
 }

@@ -12,11 +12,7 @@ use ipnet::IpNet;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{
-    AttachMode, ConfigError,
-    check::absolute,
-    file::{friendly, minutes},
-};
+use super::{AttachMode, ConfigError, check::absolute, file::minutes, friendly};
 
 /// The kernel.
 #[derive(Clone, Debug)]

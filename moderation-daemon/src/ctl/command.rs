@@ -89,6 +89,8 @@ pub(super) enum Command {
         #[arg(long, value_name = "N")]
         count: Option<u64>,
     },
+    /// Show the configuration that counts, and where each value came from
+    Config,
     /// Keep the list of prefixes that are never banned
     #[command(subcommand)]
     Allow(Allow),

@@ -2,6 +2,7 @@
 //! works on the kernel itself and needs no daemon.
 
 mod command;
+mod effective;
 mod import;
 mod keep;
 mod live;
@@ -26,7 +27,10 @@ pub fn main() -> ExitCode {
 }
 
 fn run(arguments: Arguments) -> anyhow::Result<()> {
-    let config = match Config::load(arguments.config.as_deref()) {
+    let path = arguments.config.as_deref();
+    // LibreChat's own files say nothing about sockets and pins, and not every
+    // operator may read them.
+    let config = match Config::load_readable(path) {
         Err(error) if arguments.command.is_emergency() => {
             tell("going by the defaults, for the configuration is wrong", &error);
             Config::parse("")?
@@ -38,5 +42,9 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
         return xdp::run(command, &config, &arguments.files, output);
     }
     let socket = arguments.socket.unwrap_or_else(|| config.admin.path.clone());
-    Remote::new(socket, output, config.rules.ban.v6_prefix, arguments.files).run(arguments.command)
+    let mut remote = Remote::new(socket, output, config.rules.ban.v6_prefix, arguments.files);
+    if matches!(arguments.command, Command::Config) {
+        return effective::show(&mut remote, || Ok(Config::load(path)?.effective.as_ref().clone()));
+    }
+    remote.run(arguments.command)
 }

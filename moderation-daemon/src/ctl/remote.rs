@@ -54,7 +54,7 @@ impl Remote {
             Command::Allow(allow) => self.allow(allow),
             Command::Top { limit, once } => super::live::top(self, limit, once),
             Command::Watch { every, count } => super::live::watch(self, every, count),
-            Command::Xdp(_) => unreachable!("run before there is a remote"),
+            Command::Config | Command::Xdp(_) => unreachable!("run without us"),
         }
     }
 

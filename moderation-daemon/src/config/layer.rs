@@ -1,0 +1,214 @@
+//! One configuration out of several: the profile's defaults, over them what
+//! LibreChat was told (its .env, the environment, its librechat.yaml), over that
+//! our own file. Files are opened here; what values mean is decided elsewhere.
+
+use std::{collections::BTreeSet, fs::File as Handle, io::Read as _, path::Path};
+
+use serde_yaml::{Mapping, Value};
+
+use super::{
+    ConfigError,
+    check::absolute,
+    file::{self, File},
+    librechat::{self, Assignment, Defaults, Env, Yaml},
+    origin::{Origin, Origins, Warning},
+};
+
+/// The variables of a process, where they are asked for.
+pub(super) type Environment<'a> = &'a dyn Fn() -> Vec<(String, String)>;
+
+/// Which of LibreChat's files there must be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Files {
+    /// All that are named.
+    All,
+    /// Those that can be read.
+    Readable,
+}
+
+/// What all layers come to.
+#[derive(Debug)]
+pub(super) struct Layered {
+    pub(super) file: File,
+    pub(super) origins: Origins,
+    pub(super) warnings: Vec<Warning>,
+    pub(super) told: Vec<(&'static str, String)>,
+    pub(super) uses_redis: bool,
+}
+
+/// Mappings whose keys are the operator's: they replace the defaults' instead of
+/// being mixed with them.
+const REPLACED: [&str; 1] = ["tiers.max"];
+/// A .env or librechat.yaml that is larger is none.
+const MAX_BYTES: u64 = 1 << 20;
+
+/// Puts the layers together for the text of our own file, which is at `path`.
+pub(super) fn read(
+    text: &str,
+    path: Option<&Path>,
+    files: Files,
+    environment: Environment<'_>,
+) -> Result<Layered, ConfigError> {
+    // By itself first: only so errors tell the line.
+    let own = file::parse(text)?;
+    let mut tree = serde_yaml::to_value(File::of(own.profile)).expect("plain values");
+    let written = written(text, &tree)?;
+    let is_own = |key: &str| written.keys.iter().any(|own| covers(own, key));
+    let layer = librechat_layer(&own, files, &is_own, environment)?;
+
+    let mut origins = layer.origins;
+    let mut warnings = Vec::new();
+    for remark in layer.remarks {
+        if !remark.keys.is_empty() && remark.keys.iter().all(|key| is_own(key)) {
+            continue;
+        }
+        if remark.is_refused(own.profile) {
+            return Err(refusal(remark, &is_own));
+        }
+        warnings.push(Warning { about: remark.about, text: remark.text });
+    }
+    merge(&mut tree, Value::Mapping(layer.values), "");
+    merge(&mut tree, Value::Mapping(written.tree), "");
+    for key in written.keys {
+        origins.retain(|other, _| !covers(&key, other));
+        origins.insert(key, Origin::own(path.map(Path::to_owned)));
+    }
+    let file = serde_yaml::from_value(tree).map_err(|source| ConfigError::Syntax { source })?;
+    let (told, uses_redis) = (layer.told, layer.uses_redis);
+    Ok(Layered { file, origins, warnings, told, uses_redis })
+}
+
+fn refusal(remark: librechat::Remark, is_own: &dyn Fn(&str) -> bool) -> ConfigError {
+    let problem = match remark.keys.iter().find(|key| !is_own(key)) {
+        None => remark.text,
+        Some(key) => format!("{}; change it, or set {key} yourself", remark.text),
+    };
+    ConfigError::value(remark.about, problem)
+}
+
+/// Whether one key is another, or the section that it is in.
+fn covers(section: &str, key: &str) -> bool {
+    key.strip_prefix(section).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+}
+
+fn librechat_layer(
+    own: &File,
+    files: Files,
+    is_own: &dyn Fn(&str) -> bool,
+    environment: Environment<'_>,
+) -> Result<librechat::Layer, ConfigError> {
+    let settings = &own.librechat;
+    let mut env = Env::default();
+    if settings.environment {
+        for (name, text) in environment() {
+            env.add_own(&name, &text);
+        }
+    }
+    if let Some(path) = &settings.env_file {
+        let path = absolute("librechat.env_file", path.clone())?;
+        let text = contents(&path, files)?.unwrap_or_default();
+        env.add_file(&path, &String::from_utf8_lossy(&text));
+    }
+    let numbers = match &settings.yaml {
+        None => None,
+        Some(path) => {
+            let path = absolute("librechat.yaml", path.clone())?;
+            match contents(&path, files)? {
+                None => None,
+                Some(text) => {
+                    let numbers = rate_limits(&text).map_err(|error| error.in_file(&path))?;
+                    Some((path, numbers))
+                }
+            }
+        }
+    };
+    let yaml = numbers.as_ref().map(|(path, assignments)| Yaml {
+        path,
+        assignments,
+        applies_late: settings.apply_inert_yaml || own.profile == super::Profile::Hardened,
+    });
+    let is_given = settings.environment || settings.env_file.is_some();
+    let defaults = if is_given { Defaults::OfCode } else { Defaults::OfExample };
+    Ok(librechat::layer(env, yaml.as_ref(), defaults, own.profile, is_own))
+}
+
+fn rate_limits(text: &[u8]) -> Result<Vec<Assignment>, ConfigError> {
+    let value: Value =
+        serde_yaml::from_slice(text).map_err(|source| ConfigError::Syntax { source })?;
+    librechat::assignments(&value).map_err(|error| ConfigError::value(error.key, error.problem))
+}
+
+/// What is in a file of LibreChat's; `None` if it can and may be left out.
+fn contents(path: &Path, files: Files) -> Result<Option<Vec<u8>>, ConfigError> {
+    let mut text = Vec::new();
+    let read =
+        Handle::open(path).and_then(|handle| handle.take(MAX_BYTES + 1).read_to_end(&mut text));
+    match read {
+        Err(_) if files == Files::Readable => Ok(None),
+        Err(source) => Err(ConfigError::Read { path: path.to_owned(), source }),
+        Ok(_) if text.len() as u64 > MAX_BYTES => {
+            let problem = format!("{} has more than {MAX_BYTES} bytes", path.display());
+            Err(ConfigError::value("librechat", problem))
+        }
+        Ok(_) => Ok(Some(text)),
+    }
+}
+
+/// What our own file says: as a tree, and which keys.
+struct Written {
+    tree: Mapping,
+    keys: BTreeSet<String>,
+}
+
+fn written(text: &str, defaults: &Value) -> Result<Written, ConfigError> {
+    if file::is_blank(text) {
+        return Ok(Written { tree: Mapping::new(), keys: BTreeSet::new() });
+    }
+    let mut tree: Mapping =
+        serde_yaml::from_str(text).map_err(|source| ConfigError::Syntax { source })?;
+    // Sections of which all is commented out.
+    tree.retain(|_, section| !section.is_null());
+    let mut keys = BTreeSet::new();
+    collect(&tree, defaults, "", &mut keys);
+    Ok(Written { tree, keys })
+}
+
+/// The keys of a tree, as far down as the defaults have sections.
+fn collect(tree: &Mapping, defaults: &Value, prefix: &str, keys: &mut BTreeSet<String>) {
+    for (name, value) in tree {
+        let name = name.as_str().unwrap_or_default();
+        let key = joined(prefix, name);
+        match (value, &defaults[name]) {
+            (Value::Mapping(inner), Value::Mapping(section))
+                if !section.is_empty() && !REPLACED.contains(&&*key) =>
+            {
+                collect(inner, &defaults[name], &key, keys);
+            }
+            _ => {
+                keys.insert(key);
+            }
+        }
+    }
+}
+
+/// Puts a tree over another one.
+fn merge(base: &mut Value, over: Value, key: &str) {
+    match (base, over) {
+        (Value::Mapping(base), Value::Mapping(over)) if !REPLACED.contains(&key) => {
+            for (name, value) in over {
+                let key = joined(key, name.as_str().unwrap_or_default());
+                match base.get_mut(&name) {
+                    Some(inner) => merge(inner, value, &key),
+                    None => {
+                        base.insert(name, value);
+                    }
+                }
+            }
+        }
+        (base, over) => *base = over,
+    }
+}
+
+fn joined(prefix: &str, name: &str) -> String {
+    if prefix.is_empty() { name.to_owned() } else { format!("{prefix}.{name}") }
+}

@@ -1,0 +1,34 @@
+//! The configuration as a whole: what LibreChat's variables and files come to,
+//! what the profiles are, what is refused and what is warned about.
+
+mod layers;
+mod refused;
+mod specification;
+mod variables;
+
+use super::{Config, ConfigError, check, layer};
+
+const LIBRECHAT: &str = "{profile: librechat, librechat: {environment: true}}";
+const HARDENED: &str = "librechat: {environment: true}";
+
+/// The configuration of a process with these variables and no others.
+fn with(yaml: &str, variables: &[(&str, &str)]) -> Result<Config, ConfigError> {
+    let owned =
+        || variables.iter().map(|(name, text)| ((*name).to_owned(), (*text).to_owned())).collect();
+    check::check(layer::read(yaml, None, layer::Files::All, &owned)?)
+}
+
+fn good(yaml: &str, variables: &[(&str, &str)]) -> Config {
+    with(yaml, variables).unwrap_or_else(|error| panic!("{variables:?}: {}", sentence(&error)))
+}
+
+/// An error with its causes, as it is shown.
+fn sentence(error: &ConfigError) -> String {
+    let mut text = error.to_string();
+    let mut source = std::error::Error::source(error);
+    while let Some(cause) = source {
+        text = format!("{text}: {cause}");
+        source = cause.source();
+    }
+    text
+}
