@@ -3,14 +3,18 @@
 // node_modules. It decides nothing itself; what LibreChat does with the libraries is
 // in librechat.mjs. Time is a number that only questions change.
 
-import './clock.mjs';
+import { advance, begin } from './clock.mjs';
 import { createRequire } from 'node:module';
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
+import { LibreChat } from './librechat.mjs';
+import { exact, isEnabled, math } from './settings.mjs';
 
 const folder = process.argv[2];
 const load = createRequire(join(folder, 'package.json'));
+
+let libreChat;
 
 const questions = {
   // The words that the browser part of ua-parser-js knows, so that no test needs a
@@ -25,6 +29,32 @@ const questions = {
     const parse = load('ua-parser-js');
     return texts.map((text) => new parse(text).getBrowser().name ?? null);
   },
+  settings: ({ texts, fallback }) => {
+    const { evaluate } = load('mathjs');
+    return texts.map((text) => ({
+      math: exact(math(evaluate, text, fallback)),
+      int: exact(parseInt(text)),
+      number: exact(+text),
+      text: String(+text),
+      enabled: isEnabled(text),
+    }));
+  },
+  // A LibreChat with these settings that knows nothing yet.
+  begin: ({ env, folder: files, at }) => {
+    begin(at);
+    libreChat = new LibreChat(load, env, files);
+    return null;
+  },
+  judge: ({ event, banned, admitted }) => {
+    advance(event.at);
+    return libreChat.judge({ ...event, banned, admitted });
+  },
+  release: ({ at, user }) => {
+    advance(at);
+    return libreChat.release({ user });
+  },
+  forgive: ({ keys }) => libreChat.forgive({ keys }),
+  files: () => libreChat.writeFiles(),
 };
 
 for await (const line of createInterface({ input: process.stdin })) {

@@ -3,4 +3,7 @@
 //! of differences.toml.
 
 mod browser;
+mod differences;
 mod harness;
+mod replay;
+mod settings;

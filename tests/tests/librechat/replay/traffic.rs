@@ -1,0 +1,198 @@
+//! Made-up traffic: users who share addresses, bursts that go over limits, scripts,
+//! generations, and time that likes to stop where something ends.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeSet, BinaryHeap};
+
+use moderation_tests::random::Random;
+use serde::Serialize;
+
+/// One request, as both sides see it.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Event {
+    /// Milliseconds since 1970.
+    pub(crate) at: u64,
+    pub(crate) kind: &'static str,
+    pub(crate) user: Option<String>,
+    pub(crate) ip: String,
+    pub(crate) agent: &'static str,
+}
+
+/// What happens, the likelier ones more often, and whether a user is known then.
+const KINDS: [(&str, bool); 32] = [
+    ("message", true),
+    ("message", true),
+    ("message", true),
+    ("message", true),
+    ("message", true),
+    ("message", true),
+    ("message", true),
+    ("message", true),
+    ("login", false),
+    ("login", false),
+    ("registration", false),
+    ("password_reset", false),
+    ("password_reset_submission", false),
+    ("email_verification", false),
+    ("email_verification_submission", false),
+    ("two_factor", true),
+    ("two_factor", true),
+    ("file_upload", true),
+    ("file_usage", true),
+    ("import", true),
+    ("fork", true),
+    ("tts", true),
+    ("stt", true),
+    ("tool_call", true),
+    ("prompt_usage", true),
+    ("context_projection", true),
+    ("shared_link", true),
+    ("shared_link", false),
+    ("agent_event", true),
+    ("convo_access", true),
+    ("illegal_model_request", true),
+    ("token_balance", true),
+];
+/// Of these there are as many again.
+const GENERATIONS_IN: u64 = 5;
+
+const CHROME: &str = "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/120.0.0.0 Safari/537.36";
+const AGENTS: [&str; 4] = [
+    "Mozilla/5.0 (iPhone; CPU iPhone OS 17_2 like Mac OS X) AppleWebKit/605.1.15 (KHTML, like Gecko) Mobile/15E148",
+    "curl/8.5.0",
+    "",
+    "Dart/3.2 (dart:io)",
+];
+
+const USERS: u64 = 1_500;
+const ADDRESSES: u64 = 500;
+/// Every so many users keep generations longer than a minute.
+const SLOW: u64 = 40;
+const MINUTE: u64 = 60_000;
+/// Moments at which something ends, of which so many are remembered.
+const MOMENTS: usize = 500;
+
+/// Whether a user's generations may take longer than LibreChat remembers them.
+pub(crate) fn is_slow(user: &str) -> bool {
+    u64::from_str_radix(&user[8..], 16).is_ok_and(|number| number % SLOW == 0)
+}
+
+/// What comes next.
+pub(crate) enum Next {
+    Event(Event),
+    /// A generation of a user is over.
+    Release {
+        user: String,
+        at: u64,
+    },
+}
+
+pub(crate) struct Traffic {
+    random: Random,
+    now: u64,
+    burst: Option<(Event, u64)>,
+    releases: BinaryHeap<Reverse<(u64, String)>>,
+    ends: BTreeSet<u64>,
+}
+
+impl Traffic {
+    pub(crate) fn new(seed: u64, begin: u64) -> Self {
+        let random = Random::new(seed);
+        Self { random, now: begin, burst: None, releases: BinaryHeap::new(), ends: BTreeSet::new() }
+    }
+
+    /// Something ends then: a good moment for the next event.
+    pub(crate) fn ends_at(&mut self, at: u64) {
+        if at > self.now {
+            self.ends.insert(at);
+        }
+        if self.ends.len() > MOMENTS {
+            self.ends.pop_first();
+        }
+    }
+
+    /// A generation was admitted; it will be over some time.
+    pub(crate) fn admitted(&mut self, user: &str) {
+        let slow = is_slow(user) && self.random.below(2) == 0;
+        let most = if slow { 3 * MINUTE } else { MINUTE / 3 };
+        self.releases.push(Reverse((self.now + 1 + self.random.below(most), user.to_owned())));
+    }
+
+    pub(crate) fn next(&mut self) -> Next {
+        let at = self.later();
+        if let Some(Reverse((due, _))) = self.releases.peek()
+            && *due <= at
+            && let Some(Reverse((due, user))) = self.releases.pop()
+        {
+            self.now = self.now.max(due);
+            return Next::Release { user, at: self.now };
+        }
+        self.now = at;
+        Next::Event(self.event(at))
+    }
+
+    /// When the next event is: mostly soon, often when something ends.
+    fn later(&mut self) -> u64 {
+        let random = &mut self.random;
+        if self.burst.is_some() && random.below(50) > 0 {
+            return self.now + random.below(40);
+        }
+        let pause = match random.below(100) {
+            0..10 => return self.at_an_end(),
+            10..55 => random.below(50),
+            55..90 => random.below(20_000),
+            90..99 => random.below(5 * MINUTE),
+            _ => random.below(150 * MINUTE),
+        };
+        self.now + pause
+    }
+
+    /// Exactly then, or a millisecond before or after.
+    fn at_an_end(&mut self) -> u64 {
+        while let Some(at) = self.ends.pop_first() {
+            let at = at - 1 + self.random.below(3);
+            if at >= self.now && at < self.now + 300 * MINUTE {
+                return at;
+            }
+        }
+        self.now
+    }
+
+    fn event(&mut self, at: u64) -> Event {
+        if let Some((event, left)) = self.burst.take() {
+            if left > 1 {
+                self.burst = Some((event.clone(), left - 1));
+            }
+            return Event { at, ..event };
+        }
+        let event = self.fresh(at);
+        if self.random.below(3) == 0 {
+            self.burst = Some((event.clone(), 1 + self.random.below(60)));
+        }
+        event
+    }
+
+    fn fresh(&mut self, at: u64) -> Event {
+        let random = &mut self.random;
+        let (kind, has_user) =
+            if random.below(GENERATIONS_IN) == 0 { ("acquire", true) } else { random.pick(&KINDS) };
+        let number = random.below(USERS);
+        // Some are at home nearly always, with a few others.
+        let place =
+            if random.below(12) == 0 { random.below(ADDRESSES) } else { number % ADDRESSES };
+        let agent = if random.below(25) == 0 { random.pick(&AGENTS) } else { CHROME };
+        let user = has_user.then(|| format!("64b5f0c2{number:016x}"));
+        Event { at, kind, user, ip: address(place), agent }
+    }
+}
+
+/// IPv4, some of which come mapped as well, and IPv6, each in a network of its own.
+fn address(place: u64) -> String {
+    let (kind, place) = (place % 10, place / 10);
+    match kind {
+        0 => format!("::ffff:203.0.113.{}", place % 10 + 1),
+        1 => format!("203.0.113.{}", place + 1),
+        2..5 => format!("2001:db8:{:x}:100::{:x}", place * 10 + kind, place + 1),
+        _ => format!("198.{}.{}.{}", kind, place, place + 1),
+    }
+}
