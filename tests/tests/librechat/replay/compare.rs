@@ -7,6 +7,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use super::ours;
+use crate::differences::Differences;
 
 /// LibreChat's answer; if only `ban` or `pending` is there, it says otherwise than we
 /// do, and has done nothing.
@@ -40,7 +41,12 @@ pub(crate) struct TheirCount {
 }
 
 /// Fails unless both say the same.
-pub(crate) fn same(rules: &Rules, ours: &Decision, theirs: &Theirs) -> Result<()> {
+pub(crate) fn same(
+    rules: &Rules,
+    ours: &Decision,
+    theirs: &Theirs,
+    differences: &mut Differences,
+) -> Result<()> {
     let outcome = &ours.outcome;
     let verdict = match outcome.verdict {
         Verdict::Allow => "allow",
@@ -52,8 +58,12 @@ pub(crate) fn same(rules: &Rules, ours: &Decision, theirs: &Theirs) -> Result<()
         let ended = outcome.ban.as_ref().map(|ban| ban.expires_at_unix_ms);
         record(rules, violation, ended)
     });
-    let (ours, theirs_text) = (text(record.as_ref()), text(theirs.record.as_ref()));
-    ensure!(ours == theirs_text, "our record is {ours}");
+    let mut their_record = theirs.record.clone();
+    if let Some(record) = &mut their_record {
+        excuse(record, differences)?;
+    }
+    let (ours, their_text) = (text(record.as_ref()), text(their_record.as_ref()));
+    ensure!(ours == their_text, "our record is {ours}");
     let logs_out = outcome.ban.is_some() || outcome.logout;
     ensure!(logs_out == theirs.logged_out, "we log out: {logs_out}");
     if let (Some(theirs), Some(count)) = (&theirs.message, outcome.counts.last()) {
@@ -61,6 +71,23 @@ pub(crate) fn same(rules: &Rules, ours: &Decision, theirs: &Theirs) -> Result<()
         let minutes = to_text(minutes(rule));
         let said = rule.said.replace("{w}", &minutes);
         ensure!(said == *theirs, "we say {said:?}");
+    }
+    Ok(())
+}
+
+/// Tells a record as we would where that differs on purpose.
+pub(crate) fn excuse(record: &mut Value, differences: &mut Differences) -> Result<()> {
+    let mut field = |name: &str, is_other: fn(f64) -> bool, ours: fn(f64) -> f64| {
+        let value = record.get_mut(name)?;
+        let theirs = value.as_f64().filter(|theirs| is_other(*theirs))?;
+        *value = number(ours(theirs));
+        Some(())
+    };
+    if field("ban_duration", |ms| ms.fract() != 0.0, f64::ceil).is_some() {
+        differences.note("fraction_of_a_millisecond")?;
+    }
+    if field("max", |max| max < 0.0, |_| 0.0).is_some() {
+        differences.note("maximum_below_nothing")?;
     }
     Ok(())
 }

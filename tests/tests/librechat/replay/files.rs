@@ -8,6 +8,7 @@ use anyhow::{Context, Result, ensure};
 use serde::Deserialize;
 use serde_json::Value;
 
+use super::compare;
 use crate::differences::Differences;
 
 /// What we know at the end: scores by key, with when they expire; logs by key.
@@ -54,16 +55,25 @@ pub(crate) fn compare(
             continue;
         };
         ensure!(score == envelope.value, "{key}: ours {score}, theirs {}", envelope.value);
-        let ours = expires.map(|expires| expires as f64);
-        ensure!(ours == envelope.expires, "{key}: ends {ours:?}, theirs {:?}", envelope.expires);
+        let (ours, theirs) = (expires.map(|at| at as f64), envelope.expires);
+        if theirs.is_some_and(|at| at.fract() != 0.0) {
+            differences.note("fraction_of_a_millisecond")?;
+        }
+        ensure!(ours == theirs.map(f64::ceil), "{key}: ends {ours:?}, theirs {theirs:?}");
         rows += 1;
     }
     ensure!(alive.is_empty(), "not in LibreChat's file: {alive:?}");
     for (key, log) in &kept.logs {
         let theirs = logs.get(key).with_context(|| format!("no log of {key}"))?;
-        // As text, in which the order of the keys counts.
-        let ours = Value::from(log.clone()).to_string();
-        ensure!(ours == theirs.value.to_string(), "{key}: ours {ours}, theirs {}", theirs.value);
+        let theirs = theirs.value.as_array().with_context(|| format!("no list: {key}"))?;
+        ensure!(log.len() == theirs.len(), "{key} is as long as {}", theirs.len());
+        for (ours, theirs) in log.iter().zip(theirs) {
+            let mut theirs = theirs.clone();
+            compare::excuse(&mut theirs, differences)?;
+            // As text, in which the order of the keys counts.
+            let (ours, theirs) = (ours.to_string(), theirs.to_string());
+            ensure!(ours == theirs, "{key}: ours {ours}, theirs {theirs}");
+        }
         rows += log.len();
     }
     ensure!(logs.len() == kept.logs.len(), "LibreChat has logs that we do not have");

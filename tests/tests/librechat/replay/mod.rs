@@ -175,7 +175,7 @@ impl Replay<'_> {
             self.differences.note("lease_lifetime")?;
             return Ok(at);
         }
-        compare::same(&self.ours.rules, &decision, &theirs)
+        compare::same(&self.ours.rules, &decision, &theirs, self.differences)
             .with_context(|| format!("LibreChat says {theirs:?}"))?;
         self.keep(&event, &decision);
         self.ours.apply(&event, *decision);

@@ -64,8 +64,8 @@ const AGENTS: [&str; 4] = [
     "Dart/3.2 (dart:io)",
 ];
 
-const USERS: u64 = 1_500;
-const ADDRESSES: u64 = 500;
+const USERS: u64 = 400;
+const ADDRESSES: u64 = 150;
 /// Every so many users keep generations longer than a minute.
 const SLOW: u64 = 40;
 const MINUTE: u64 = 60_000;
