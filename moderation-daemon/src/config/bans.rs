@@ -149,7 +149,7 @@ impl BansFile {
         context: &Context<'_>,
     ) -> Result<BanRule, ConfigError> {
         self.check_numbers(penalties, context)?;
-        let growth = self.growth.as_ref().map(|growth| growth.check(self.duration));
+        let growth = self.growth.as_ref().map(|growth| growth.check(self.duration, context));
         Ok(BanRule {
             enabled: self.enabled,
             interval: self.interval,
@@ -221,15 +221,22 @@ impl GrowthFile {
         }
     }
 
-    fn check(&self, length: BanLength) -> Result<Growth, ConfigError> {
+    fn check(&self, length: BanLength, context: &Context<'_>) -> Result<Growth, ConfigError> {
         if !(1.0..=100.0).contains(&self.factor) {
             let problem = format!("{} is not between 1 and 100", self.factor);
             return Err(ConfigError::value("bans.growth.factor", problem));
         }
-        let cap_ms = milliseconds("bans.growth.cap", self.cap)?;
-        if matches!(length, BanLength::For(ms) if ms > cap_ms) {
-            let problem = "shorter than bans.duration, the shortest ban";
-            return Err(ConfigError::value("bans.growth.cap", problem));
+        let mut cap_ms = milliseconds("bans.growth.cap", self.cap)?;
+        match length {
+            // A cap that nobody asked for is no reason to refuse a duration.
+            BanLength::For(ms) if !context.is_written("bans.growth.cap") => {
+                cap_ms = cap_ms.max(ms);
+            }
+            BanLength::For(ms) if ms > cap_ms => {
+                let problem = "shorter than bans.duration, the shortest ban";
+                return Err(ConfigError::value("bans.growth.cap", problem));
+            }
+            _ => {}
         }
         let half_life_ms = milliseconds("bans.growth.half_life", self.half_life)?;
         Ok(Growth { factor: self.factor, cap_ms, half_life_ms })

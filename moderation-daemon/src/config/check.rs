@@ -14,7 +14,7 @@ use super::{
     Config, Librechat, Profile, Socket, Store,
     effective::Effective,
     file::{File, SnapshotFile},
-    layer::Layered,
+    layer::{Layered, covers},
     librechat::{Family, to_number, variable},
     network,
     origin::{Origins, Source},
@@ -156,6 +156,11 @@ impl Context<'_> {
     pub(super) fn is_librechats(&self, key: &str) -> bool {
         self.profile == Profile::Librechat
             && self.origins.get(key).is_some_and(|it| !matches!(it.source, Source::Own(_)))
+    }
+
+    /// Whether somebody set a key, or a whole section.
+    pub(super) fn is_written(&self, key: &str) -> bool {
+        self.origins.keys().any(|written| covers(written, key))
     }
 
     /// How LibreChat's records tell a limit: a maximum from a variable that it

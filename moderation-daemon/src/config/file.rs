@@ -11,8 +11,9 @@ use serde::{Deserialize, Deserializer, Serialize};
 use super::{
     ConfigError, Profile,
     bans::BansFile,
+    custom::CustomFile,
     friendly,
-    limits::{ConcurrencyFile, CountingFile, CustomFile, LimitsFile, TiersFile},
+    limits::{ConcurrencyFile, CountingFile, LimitsFile, TiersFile},
     network,
     penalties::{AdaptiveFile, PenaltiesFile},
     scores::{ScoresFile, ScoringFile},

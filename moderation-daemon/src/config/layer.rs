@@ -87,7 +87,7 @@ fn refusal(remark: librechat::Remark, is_own: &dyn Fn(&str) -> bool) -> ConfigEr
 }
 
 /// Whether one key is another, or the section that it is in.
-fn covers(section: &str, key: &str) -> bool {
+pub(super) fn covers(section: &str, key: &str) -> bool {
     key.strip_prefix(section).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
 }
 
@@ -133,8 +133,9 @@ fn librechat_layer(
 }
 
 fn rate_limits(text: &[u8]) -> Result<Vec<Assignment>, ConfigError> {
-    let value: Value =
-        serde_yaml::from_slice(text).map_err(|source| ConfigError::Syntax { source })?;
+    let syntax = |source| ConfigError::Syntax { source };
+    let mut value: Value = serde_yaml::from_slice(text).map_err(syntax)?;
+    value.apply_merge().map_err(syntax)?;
     librechat::assignments(&value).map_err(|error| ConfigError::value(error.key, error.problem))
 }
 

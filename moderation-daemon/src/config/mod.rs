@@ -3,6 +3,7 @@
 
 mod bans;
 mod check;
+mod custom;
 mod document;
 mod effective;
 mod file;

@@ -97,19 +97,19 @@ impl PenaltiesFile {
                 ConfigError::value("penalties.by_type", unknown("violation type", name))
             })?;
             let key = format!("penalties.by_type.{name}");
-            ladders.set(kind, Some(file.check(&key, self.allow_permanent)?));
+            ladders.set(kind, Some(file.check(&key, self)?));
         }
         Ok(ladders)
     }
 }
 
 impl LadderFile {
-    fn check(&self, key: &str, allow_permanent: bool) -> Result<Ladder, ConfigError> {
+    fn check(&self, key: &str, penalties: &PenaltiesFile) -> Result<Ladder, ConfigError> {
         let steps_key = format!("{key}.ladder");
         if !(1..=MAX_STEPS).contains(&self.ladder.len()) {
             return Err(ConfigError::value(steps_key, format!("has 1 to {MAX_STEPS} steps")));
         }
-        let steps = self.ladder.iter().map(|step| step.check(&steps_key, allow_permanent));
+        let steps = self.ladder.iter().map(|step| step.check(&steps_key, penalties));
         Ok(Ladder {
             steps: steps.collect::<Result<_, _>>()?,
             forget_after_ms: milliseconds(&format!("{key}.forget_after"), self.forget_after)?,
@@ -119,7 +119,7 @@ impl LadderFile {
 }
 
 impl StepFile {
-    fn check(&self, key: &str, allow_permanent: bool) -> Result<Step, ConfigError> {
+    fn check(&self, key: &str, penalties: &PenaltiesFile) -> Result<Step, ConfigError> {
         let refused = |problem: &str| Err(ConfigError::value(key, problem));
         Ok(match self {
             Self::Warning { message } if !(1..=MAX_MESSAGE_BYTES).contains(&message.len()) => {
@@ -136,7 +136,7 @@ impl StepFile {
                 return refused("a step bans for 30d at most");
             }
             Self::Ban { duration } => Step::Ban { for_ms: milliseconds(key, *duration)? },
-            Self::Permanent if !allow_permanent => {
+            Self::Permanent if !penalties.allow_permanent => {
                 return refused("a permanent step needs penalties.allow_permanent: true");
             }
             Self::Permanent => Step::Permanent,

@@ -210,4 +210,14 @@ mod tests {
         let shown = format!("{:?}", parse("JWT_SECRET=hunter2"));
         assert!(shown.contains("JWT_SECRET") && !shown.contains("hunter2"), "{shown}");
     }
+
+    proptest::proptest! {
+        #[test]
+        fn every_text_is_read_to_its_end(text in "[AB=:#'\"`\\\\n \t\n\rx]{0,40}|\\PC{0,40}") {
+            let lines = text.replace("\r\n", "\n").replace('\r', "\n").matches('\n').count() + 1;
+            let entries = parse(&text);
+            assert!(entries.iter().all(|entry| (1..=lines).contains(&entry.line)));
+            assert!(entries.is_sorted_by_key(|entry| entry.line), "each in a line of its own");
+        }
+    }
 }

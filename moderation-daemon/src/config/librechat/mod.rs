@@ -10,7 +10,7 @@ mod reading;
 mod table;
 mod yaml;
 
-use std::{collections::BTreeMap, path::Path};
+use std::{collections::BTreeMap, path::Path, time::Duration};
 
 use serde_yaml::{Mapping, Value};
 
@@ -20,7 +20,7 @@ pub use table::{Family, Sets, VARIABLES, Variable, variable};
 pub use yaml::{Assignment, BadYaml, assignments};
 
 use super::{
-    Profile,
+    Profile, friendly,
     origin::{Origin, Origins, Source},
 };
 use reading::{Grade, Taken};
@@ -318,9 +318,21 @@ impl Builder<'_> {
                 (Family::Text, Some(_)) => "empty".to_owned(),
                 (_, Some(origin)) => origin.value(),
             };
+            let text = match session_length(env, row) {
+                Some(length) => format!("{length}, {text}"),
+                None => text,
+            };
             self.layer.told.push((row.name, text));
         }
     }
+}
+
+/// How long a session lives that the variable is about.
+fn session_length(env: &Env, row: &'static Variable) -> Option<String> {
+    let (found, _) = env.resolve(row, Defaults::OfCode)?;
+    let ms = math(Some(&found.text), to_number(row.unset));
+    let length = Duration::try_from_secs_f64(ms / 1_000.0).ok()?;
+    (row.sets == Sets::Session).then(|| friendly::text(length))
 }
 
 /// The keys of our own file that a variable sets.

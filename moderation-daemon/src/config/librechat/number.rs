@@ -252,4 +252,11 @@ mod tests {
             assert_eq!(to_text(number), want);
         }
     }
+
+    proptest::proptest! {
+        #[test]
+        fn a_number_that_is_written_is_read_again(number: f64) {
+            assert!(number.is_nan() || to_number(&to_text(number)) == number, "{number}");
+        }
+    }
 }

@@ -93,6 +93,34 @@ fn rate_limits_go_through_the_environment_as_in_librechat() {
 }
 
 #[test]
+fn a_yaml_s_anchors_and_merges_are_followed() {
+    let yaml = "x: &x {ipMax: 7}\nrateLimits:\n  fileUploads:\n    <<: *x\n    userMax: 8\n";
+    let folder = folder("", yaml);
+    let config = good(&own(folder.path(), ""), &[]);
+    assert_eq!(max(&config, Limiter::FILE_UPLOAD_IP), 7);
+    assert_eq!(max(&config, Limiter::FILE_UPLOAD_USER), 8);
+}
+
+#[test]
+fn how_long_sessions_live_is_told_as_that_is_how_long_a_soft_ban_takes() {
+    let variables = [("SESSION_EXPIRY", "1000 * 60"), ("JWT_SECRET", "x"), ("REDIS_URI", "")];
+    let told = &good(super::LIBRECHAT, &variables).effective.told;
+    assert_eq!(told["SESSION_EXPIRY"], "1m, \"1000 * 60\" in the environment");
+    assert_eq!(told["REFRESH_TOKEN_EXPIRY"], "7d, not set");
+    assert_eq!(told["JWT_SECRET"], "set");
+    assert_eq!(told["REDIS_URI"], "empty");
+    assert_eq!(told["USE_REDIS"], "not set");
+    assert!(good("", &[]).effective.told.is_empty(), "nobody asked about LibreChat");
+}
+
+#[test]
+fn a_cap_that_nobody_asked_for_makes_room_for_a_long_ban() {
+    let year = [("BAN_VIOLATIONS", "true"), ("BAN_DURATION", "365 * 24 * 60 * 60 * 1000")];
+    let growth = good(super::HARDENED, &year).rules.ban.growth.expect("it is on");
+    assert_eq!(growth.cap_ms, 365 * 86_400_000);
+}
+
+#[test]
 fn rate_limits_that_librechat_reads_too_late_count_only_where_they_are_wanted() {
     let yaml = "rateLimits:\n  fileUploads: {userMax: 2}\n  conversationsImport: {userMax: 3}\n  \
                 tts: {userMax: 4}\n  stt: {userMax: 5}\n  agentEvents: {userMax: 6, ipMax: 1}\n";

@@ -2,6 +2,7 @@
 //! what the profiles are, what is refused and what is warned about.
 
 mod layers;
+mod profiles;
 mod refused;
 mod specification;
 mod variables;

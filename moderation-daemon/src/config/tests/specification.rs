@@ -107,6 +107,26 @@ fn every_limiter_has_its_key_its_numbers_and_its_violation() {
     }
 }
 
+/// Newer than the rest, and not told apart by what they break: limiter, whom it
+/// counts, maximum, window.
+#[test]
+fn the_limiters_that_came_after_v0_8_7_have_their_key_and_their_numbers() {
+    let table = [
+        ("file_usage", "file_usage", USER, 120, 15 * MINUTE),
+        ("agent_event", "agent_event", By::AccountElseUser, 40, MINUTE),
+    ];
+    for yaml in [LIBRECHAT, "profile: librechat", ""] {
+        let rules = good(yaml, &[]).rules;
+        for (event, name, by, max, window_ms) in table {
+            let limiter = Limiter::from_name(name).expect(name);
+            let rule = rules.limiter(limiter).expect(name);
+            assert_eq!((rule.by, rule.limit.max, rule.limit.window_ms), (by, max, window_ms));
+            let event = EventType::from_name(event).expect(event);
+            assert!(rules.limiters(event).any(|it| it == rule), "{name}");
+        }
+    }
+}
+
 #[test]
 fn switches_and_bans_are_off_where_nothing_is_set_and_on_in_the_example_file() {
     let (unset, example) = (good(LIBRECHAT, &[]).rules, good("profile: librechat", &[]).rules);

@@ -421,3 +421,32 @@ fn no_variable_is_there_twice_and_none_is_chained_to_one_that_is_not() {
         assert!(variable.or_else.is_none_or(|other| names.contains(other)), "{}", variable.name);
     }
 }
+
+proptest::proptest! {
+    /// Numbers that are no numbers come from here, so they must end here.
+    #[test]
+    fn whatever_a_variable_holds_the_rules_can_be_worked_with(
+        index in 0..VARIABLES.len(),
+        text in "[-+*/%().0-9eExXa-fInfity \n]{0,12}|\\PC{0,12}",
+    ) {
+        let variable = &VARIABLES[index];
+        let mut variables = switches(variable);
+        variables.push((variable.name, &text));
+        for (yaml, is_strict) in [(LIBRECHAT, false), (super::HARDENED, true)] {
+            let Ok(config) = with(yaml, &variables) else { continue };
+            let rules = &config.rules;
+            for rule in &rules.limiters {
+                assert!((1..=2_147_483_647).contains(&rule.limit.window_ms));
+                assert!(rule.limit.max >= u64::from(is_strict));
+                assert!(rule.points.is_none_or(|it| it.is_finite() && (!is_strict || it >= 0.0)));
+            }
+            for kind in ViolationType::all() {
+                let points = *rules.scoring.points.of(kind);
+                assert!(points.is_finite() && (!is_strict || points >= 0.0));
+            }
+            assert!(rules.ban.interval.is_finite() && (!is_strict || rules.ban.interval > 0.0));
+            assert!(!is_strict || rules.ban.length != BanLength::Forever);
+            assert!(rules.concurrency.is_none_or(|it| it.max >= 1));
+        }
+    }
+}

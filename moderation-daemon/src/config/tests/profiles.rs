@@ -1,0 +1,149 @@
+//! docs/profiles.md, whose tables are made here, so that they stay true: the two
+//! profiles side by side, and every variable of LibreChat.
+
+use std::collections::BTreeSet;
+
+use serde_json::Value;
+
+use crate::config::{
+    Profile,
+    file::File,
+    librechat::{Family, Sets, VARIABLES, Variable, keys},
+};
+
+/// Each key in which the profiles differ, and why. `*` stands for every name.
+const REASONS: [(&str, &str); 12] = [
+    ("counting.windows", "around the end of a fixed window twice the limit passes"),
+    ("counting.commit", "what one limit refuses should not use up another one"),
+    ("counting.v6_bits", "whoever has one address of a /64 has all of them"),
+    ("counting.mapped", "one IPv4 address, however it is written, has one budget"),
+    ("limits.*.count_rejected", "a window that slides would never end for who keeps asking"),
+    (
+        "limits.login_account.enabled",
+        "guessing one account's password from many addresses met no limit",
+    ),
+    ("scoring.decay", "a score is forgotten by and by, not never and not at one stroke"),
+    ("scoring.anonymous", "whoever is not logged in was never scored and never banned"),
+    ("scoring.repeats", "one browser tab that repeats itself is not many violations"),
+    ("bans.growth", "who comes back is banned for longer"),
+    ("bans.shared", "an office is not banned for hours for one of its people"),
+    ("bans.v6_prefix", "a single address of a /64 is left behind in a moment"),
+];
+
+/// The difference that has no key, for it only mends what decay would break.
+const CROSSING: &str = "| (none) what a ban is measured by | the total | points that led to no ban \
+                        yet | a total that decays would cross the same line again and again |\n";
+
+/// One value as people write it.
+fn shown(value: &Value) -> String {
+    match value {
+        Value::Null => "off".to_owned(),
+        Value::String(text) => text.clone(),
+        Value::Object(fields) => {
+            let fields = fields.iter().map(|(name, value)| format!("{name} {}", shown(value)));
+            fields.collect::<Vec<_>>().join(", ")
+        }
+        Value::Number(number) => {
+            let text = number.to_string();
+            text.strip_suffix(".0").unwrap_or(&text).to_owned()
+        }
+        other => other.to_string(),
+    }
+}
+
+/// Keys and both values, where they differ.
+fn differences(key: &str, one: &Value, other: &Value, found: &mut Vec<[String; 3]>) {
+    match (one, other) {
+        (Value::Object(fields), Value::Object(others)) => {
+            for (name, value) in fields {
+                let key = if key.is_empty() { name.clone() } else { format!("{key}.{name}") };
+                differences(&key, value, &others[name], found);
+            }
+        }
+        (one, other) if one != other => found.push([key.to_owned(), shown(one), shown(other)]),
+        _ => {}
+    }
+}
+
+fn profiles_table() -> String {
+    let file = |profile| serde_json::to_value(File::of(profile)).expect("plain values");
+    let mut rows = Vec::new();
+    differences("", &file(Profile::Librechat), &file(Profile::Hardened), &mut rows);
+    let mut text = "| key | librechat | hardened | because |\n|---|---|---|---|\n".to_owned();
+    let mut told = BTreeSet::new();
+    for [key, librechat, hardened] in rows {
+        let is_count = key.starts_with("limits.") && key.ends_with(".count_rejected");
+        let key = if is_count { "limits.*.count_rejected".to_owned() } else { key };
+        if key == "profile" || !told.insert(key.clone()) {
+            continue;
+        }
+        let reason = REASONS.iter().find(|(other, _)| *other == key).map(|(_, reason)| *reason);
+        let reason = reason.unwrap_or_else(|| panic!("{key} differs: write down why"));
+        text.push_str(&format!("| `{key}` | {librechat} | {hardened} | {reason} |\n"));
+    }
+    assert!(REASONS.iter().all(|(key, _)| told.contains(*key)), "a reason for nothing: {told:?}");
+    text + CROSSING
+}
+
+fn variables_table() -> String {
+    let code = |text: &str| if text.is_empty() { String::new() } else { format!("`{text}`") };
+    let mut text = "| variable | read as | not set | .env.example | sets |\n".to_owned();
+    text.push_str("|---|---|---|---|---|\n");
+    for variable in VARIABLES {
+        let unset = variable.or_else.unwrap_or(variable.unset);
+        let row =
+            [code(variable.name), family(variable).to_owned(), code(unset), code(variable.example)];
+        text.push_str(&format!("| {} | {} |\n", row.join(" | "), sets(variable)));
+    }
+    text
+}
+
+const fn family(variable: &Variable) -> &'static str {
+    match variable.family {
+        Family::Raw => "number",
+        Family::Int => "whole number",
+        Family::Math => "expression",
+        Family::Bool => "switch",
+        Family::Text => "text",
+    }
+}
+
+fn sets(variable: &Variable) -> String {
+    let unit = match variable.sets {
+        Sets::Window(_) => " (minutes)",
+        Sets::BanDuration | Sets::ScoreTtl => " (ms)",
+        _ => "",
+    };
+    let told = match variable.sets {
+        Sets::Inert => "nothing: LibreChat does not read it",
+        Sets::Session | Sets::Proxies | Sets::Nothing => "nothing; shown",
+        _ => {
+            let keys = keys(variable).into_iter().map(|key| format!("`{key}`"));
+            return format!("{}{unit}", keys.collect::<Vec<_>>().join(", "));
+        }
+    };
+    told.to_owned()
+}
+
+/// What stands between two marks of the document.
+fn between<'a>(document: &'a str, mark: &str) -> &'a str {
+    let (begin, end) = (format!("<!-- {mark} -->\n"), format!("<!-- end of {mark} -->"));
+    let rest = document.split_once(&begin).map(|(_, rest)| rest).unwrap_or_default();
+    rest.split_once(&end).map(|(table, _)| table).unwrap_or_default()
+}
+
+#[test]
+fn the_document_has_the_tables_that_the_code_has() {
+    let document = include_str!("../../../../docs/profiles.md");
+    for (mark, table) in [("profiles", profiles_table()), ("variables", variables_table())] {
+        assert!(between(document, mark) == table, "put this between the marks of {mark}:\n{table}");
+    }
+}
+
+#[test]
+fn the_examples_are_valid_and_leave_nothing_to_be_said() {
+    let example = include_str!("../../../../config/hanzo-chat.yaml");
+    let config = super::good(example, &[]);
+    assert_eq!(config.warnings, []);
+    assert_eq!(config.rules.limiters.len(), super::good("", &[]).rules.limiters.len() + 3);
+}
