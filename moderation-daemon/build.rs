@@ -19,6 +19,7 @@ fn main() {
         Ok(objects) => {
             let object = |name| objects.join(name).display().to_string();
             println!("cargo::rustc-env=KERNEL_OBJECT={}", object("moderation"));
+            println!("cargo::rustc-env=LINES_OBJECT={}", object("lines"));
             println!("cargo::metadata=DRIVER_OBJECT={}", object("driver"));
         }
         // This fails the build, and says only this; a failing exit code would

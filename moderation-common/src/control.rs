@@ -15,8 +15,9 @@ pub struct Control {
     pub nets_v6: u32,
     /// One dropped packet in so many is put on the ring; 0: none.
     pub sample_every: u32,
-    /// Fills the last word.
-    pub reserved: u32,
+    /// Another one whenever a ban was lifted: what was found out before is asked
+    /// anew.
+    pub generation: u32,
 }
 
 impl Control {

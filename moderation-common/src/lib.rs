@@ -16,7 +16,7 @@ mod source;
 pub use ban::BanEntry;
 pub use control::{Alarm, Control, GuardClass, port};
 pub use counter::{Counter, Reason};
-pub use filter::{Place, Seeds, filter_words};
+pub use filter::{FILTER_BITS, Place, Seeds, filter_mask, filter_words};
 pub use hint::{HINT_WORDS, Hint, v4_hints, v6_hints};
 pub use rate::{
     Overrun, RateEntry, RateKey, SKETCH_BLOCK_BYTES, SKETCH_ROWS, SKETCH_SLOTS, Sample,

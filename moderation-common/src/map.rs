@@ -39,8 +39,10 @@ pub const COUNTERS: &str = "COUNTERS";
 pub const ALARMS: &str = "ALARMS";
 /// The sketch of connection attempts; see [`SketchBlock`](crate::SketchBlock).
 pub const SKETCH: &str = "SKETCH";
-/// The boot clock as it was read last, per CPU.
+/// The clocks as they were read last, per CPU.
 pub const CLOCK: &str = "CLOCK";
+/// Whom each CPU has found banned lately.
+pub const RECENT: &str = "RECENT";
 /// Sources whose connection attempts are counted exactly:
 /// [`RateKey`](crate::RateKey) to [`RateEntry`](crate::RateEntry).
 pub const HEAVY: &str = "HEAVY";
@@ -51,9 +53,13 @@ pub const HANDSHAKES: &str = "HANDSHAKES";
 pub const OVERRUNS: &str = "OVERRUNS";
 /// Dropped packets, one in so many: a ring of [`Sample`](crate::Sample).
 pub const SAMPLES: &str = "SAMPLES";
+/// Lines for the daemon's log: a ring in aya-log's form, and by its name.
+pub const LINES: &str = "AYA_LOGS";
+/// When each kind of line was last written, per CPU.
+pub const TOLD: &str = "TOLD";
 
 /// Maps that the daemon works on; a loader gives them to the daemon's user.
-pub const DAEMON_MAPS: [&str; 17] = [
+pub const DAEMON_MAPS: [&str; 18] = [
     BANS_V4,
     BANS_V6,
     BANS_HOST,
@@ -71,12 +77,13 @@ pub const DAEMON_MAPS: [&str; 17] = [
     HANDSHAKES,
     OVERRUNS,
     SAMPLES,
+    LINES,
 ];
 /// Maps that stay root's and that the daemon may read, so that it knows whom a
 /// ban would miss, and cannot ban whom they protect.
 pub const GUARD_MAPS: [&str; 4] = [GUARD_V4, GUARD_V6, GUARD_HINTS, PORTS];
 /// Maps that are root's alone.
-pub const ROOT_MAPS: [&str; 2] = [SKETCH, CLOCK];
+pub const ROOT_MAPS: [&str; 4] = [SKETCH, CLOCK, RECENT, TOLD];
 
 /// The XDP program's symbol.
 pub const PROGRAM: &str = "moderation";
@@ -116,3 +123,8 @@ pub const MAX_HANDSHAKES: u32 = 65_536;
 pub const OVERRUN_BYTES: u32 = 256 * 1_024;
 /// Bytes of the ring of samples.
 pub const SAMPLE_BYTES: u32 = 256 * 1_024;
+/// Bytes of the ring of lines; aya-log's choice.
+pub const LINE_BYTES: u32 = 128 * 1_024;
+/// Kinds of lines: one for each [`Alarm`](crate::Alarm), two for a loader's mistakes.
+#[expect(clippy::cast_possible_truncation, reason = "a handful of alarms")]
+pub const LINE_KINDS: u32 = crate::Alarm::ALL.len() as u32 + 2;

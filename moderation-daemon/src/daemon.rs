@@ -139,10 +139,11 @@ async fn serve(config: Config, files: &SourceFiles) -> anyhow::Result<()> {
     let metrics = Arc::new(Metrics::new());
     let started = moderator::start(setup(&config), store, lists, kernel, Arc::clone(&metrics))?;
     let Started { moderator, mut stopper } = started;
-    let watch = Arc::new(Watch::default());
+    let watch = Arc::new(Watch::new(Arc::clone(&metrics)));
     if let Some(pins) = &pins {
         let (pins, moderator, watch) = (pins.clone(), moderator.clone(), Arc::clone(&watch));
         tokio::spawn(feed::follow_overruns(pins.clone(), moderator.clone(), Arc::clone(&metrics)));
+        tokio::spawn(feed::follow_lines(pins.clone(), Arc::clone(&metrics)));
         let window = config.network.syn.window;
         tokio::spawn(feed::forget_quiet_sources(pins.clone(), window));
         tokio::spawn(async move { watch.serve(pins, moderator).await });

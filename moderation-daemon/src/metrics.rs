@@ -1,6 +1,6 @@
 //! What the daemon counts about itself, in OpenMetrics.
 
-use std::sync::atomic::Ordering;
+use std::sync::{Mutex, PoisonError, atomic::Ordering};
 
 use moderation_common::{Alarm, Counter as PacketCounter, Reason};
 use prometheus_client::{
@@ -12,7 +12,7 @@ use prometheus_client::{
 use crate::{
     engine::{Act, BanRefusal, PenaltyKind, Size, Verdict, ViolationType},
     moderator::{Added, Fill},
-    network::Changes,
+    network::{Changes, XdpMode},
 };
 
 /// Labels of `moderation_events_total`.
@@ -41,6 +41,14 @@ struct KindLabels {
     kind: &'static str,
 }
 
+/// Labels of `moderation_kernel_interface`. Interfaces are root's to name, not
+/// strangers'.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct InterfaceLabels {
+    interface: String,
+    mode: String,
+}
+
 /// Labels of counters of refusals.
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct ReasonLabels {
@@ -58,6 +66,8 @@ pub enum Table {
     Leases,
     /// Remembered request ids.
     RequestIds,
+    /// How finely those who watch want it.
+    Watchers,
 }
 
 impl Table {
@@ -67,6 +77,7 @@ impl Table {
             Self::Scores => "scores",
             Self::Leases => "leases",
             Self::RequestIds => "request_ids",
+            Self::Watchers => "watchers",
         };
         TableLabels { table }
     }
@@ -103,6 +114,10 @@ pub struct Metrics {
     pub hidden_bans: Counter,
     /// Handshakes beyond the limit that were reported, by what became of it.
     pub overruns: Counter,
+    /// Lines that the kernel programs wrote.
+    pub kernel_lines: Counter,
+    /// Those of them that were too many to be written down.
+    pub kernel_lines_suppressed: Counter,
     drift: Counter,
     problems: Family<ReasonLabels, Counter>,
     alarms: Family<ReasonLabels, Counter>,
@@ -125,6 +140,9 @@ pub struct Metrics {
     queue_length: Gauge,
     kernel_open: Gauge,
     kernel_attached: Gauge,
+    kernel_interfaces: Family<InterfaceLabels, Gauge>,
+    /// Held while the series of interfaces are made anew and read.
+    rendering: Mutex<()>,
 }
 
 /// What is looked up only when somebody asks.
@@ -148,8 +166,8 @@ pub struct Snapshot {
     pub queue_length: usize,
     /// Whether the kernel's maps are open.
     pub kernel_open: bool,
-    /// Whether an interface runs the program.
-    pub kernel_attached: bool,
+    /// Configured interfaces and those that run the program, with its mode there.
+    pub interfaces: Vec<(String, Option<XdpMode>)>,
     /// The kernel's packet counters.
     pub packets: Vec<(Reason, PacketCounter)>,
     /// What the kernel programs lost.
@@ -185,9 +203,12 @@ impl Metrics {
         registry.register("kernel_hidden_bans", "Bans that the kernel's prefilter hid from the program, found and mended", self.hidden_bans.clone());
         registry.register("connection_overruns", "Handshakes beyond network.connections.limit", self.overruns.clone());
         registry.register("kernel_alarms", "What the kernel programs lost or had no room for, by name", self.alarms.clone());
+        registry.register("kernel_log_lines", "Lines that the kernel programs wrote", self.kernel_lines.clone());
+        registry.register("kernel_log_lines_suppressed", "Those of them that were too many for the log", self.kernel_lines_suppressed.clone());
         registry.register("kernel_drift", "Entries in which kernel and store were found apart", self.drift.clone());
         registry.register("kernel_open", "1 if the kernel's maps are open", self.kernel_open.clone());
         registry.register("kernel_attached", "1 if an interface runs the program", self.kernel_attached.clone());
+        registry.register("kernel_interface", "1 if the interface runs the program, by its mode there; 0 for a configured one that does not", self.kernel_interfaces.clone());
         registry.register("overflows", "Times that a table in memory was full, by table", self.overflows.clone());
         registry.register("api_problems", "Requests that were answered with a problem, by its name", self.problems.clone());
         registry.register("packets", "Packets seen by the XDP program, by action and reason", self.packets.clone());
@@ -275,6 +296,8 @@ impl Metrics {
 
     /// The OpenMetrics text.
     pub fn render(&self, snapshot: &Snapshot) -> String {
+        // Whoever panicked was rendering, too, and left nothing that counts.
+        let _alone = self.rendering.lock().unwrap_or_else(PoisonError::into_inner);
         self.take(snapshot);
         let mut text = String::new();
         encode(&mut text, &self.registry).expect("writing to a string cannot fail");
@@ -301,7 +324,7 @@ impl Metrics {
         self.leases.set(gauge(snapshot.size.leases));
         self.queue_length.set(gauge(snapshot.queue_length));
         self.kernel_open.set(i64::from(snapshot.kernel_open));
-        self.kernel_attached.set(i64::from(snapshot.kernel_attached));
+        self.take_interfaces(&snapshot.interfaces);
         self.overflows
             .get_or_create(&Table::RequestIds.labels())
             .inner()
@@ -318,6 +341,20 @@ impl Metrics {
                 .get_or_create(&labels)
                 .inner()
                 .store(counter.bytes, Ordering::Relaxed);
+        }
+    }
+
+    /// A mode that is over leaves no series behind.
+    fn take_interfaces(&self, interfaces: &[(String, Option<XdpMode>)]) {
+        let is_attached = interfaces.iter().any(|(_, mode)| mode.is_some());
+        self.kernel_attached.set(i64::from(is_attached));
+        self.kernel_interfaces.clear();
+        for (interface, mode) in interfaces {
+            let labels = InterfaceLabels {
+                interface: interface.clone(),
+                mode: mode.map_or_else(|| "none".to_owned(), |mode| mode.to_string()),
+            };
+            self.kernel_interfaces.get_or_create(&labels).set(i64::from(mode.is_some()));
         }
     }
 }

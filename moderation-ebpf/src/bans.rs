@@ -11,7 +11,7 @@ use aya_ebpf::{
 use moderation_common::{BanEntry, Control, Place, Reason, Seeds, Source, filter_words};
 use moderation_ebpf::parse::{Frame, Packet};
 
-use crate::clock;
+use crate::{clock, log, recent};
 
 /// How many bans there can be unless the loader says otherwise.
 const MAX_BANS: u32 = 1_000_000;
@@ -74,19 +74,16 @@ pub(crate) fn find(
     hash: u64,
     control: &Control,
 ) -> Option<Reason> {
+    let is_banned = is_banned(packet.source, hash, control);
     match packet.source {
+        Source::V4(_) if is_banned => return Some(Reason::BanV4),
+        Source::V6(_) if is_banned => return Some(Reason::BanV6),
         Source::V4(key) => {
-            if may_hold(hash) && lasts(BANS_V4.get_ptr(key)) {
-                return Some(Reason::BanV4);
-            }
             if control.nets_v4 != 0 {
                 return in_net(NETS_V4.get(Key::new(32, key.to_ne_bytes())));
             }
         }
-        Source::V6(key) => {
-            if may_hold(hash) && lasts(BANS_V6.get_ptr(key)) {
-                return Some(Reason::BanV6);
-            }
+        Source::V6(_) => {
             if control.hosts != 0 {
                 let address = packet.address(frame);
                 if may_hold(seeds().hash_host(address)) && lasts(BANS_HOST.get_ptr(address)) {
@@ -101,12 +98,47 @@ pub(crate) fn find(
     None
 }
 
+/// Whether there is a ban on the source itself.
+#[inline(always)]
+fn is_banned(source: Source, hash: u64, control: &Control) -> bool {
+    if !is_set(Place::first(hash, FILTER_MASK.load())) {
+        return false;
+    }
+    let Some(memory) = recent::of(source, hash, control) else { return is_exactly(source, hash) };
+    if memory.is_banned() {
+        return true;
+    }
+    let found = is_exactly(source, hash);
+    if found {
+        memory.note();
+    }
+    found
+}
+
+/// The same from the second half of the prefilter on.
+#[inline(always)]
+fn is_exactly(source: Source, hash: u64) -> bool {
+    is_set(Place::second(hash, FILTER_MASK.load()))
+        && match source {
+            Source::V4(key) => lasts(BANS_V4.get_ptr(key)),
+            Source::V6(key) => lasts(BANS_V6.get_ptr(key)),
+        }
+}
+
 /// Whether a key may be in the exact maps: never `false` for one that is.
 #[inline(always)]
 fn may_hold(hash: u64) -> bool {
-    let place = Place::of(hash, FILTER_MASK.load());
-    // A word that is not there is the loader's mistake: look behind it.
-    FILTER.get(place.word).is_none_or(|word| word & place.bits == place.bits)
+    let mask = FILTER_MASK.load();
+    is_set(Place::first(hash, mask)) && is_set(Place::second(hash, mask))
+}
+
+#[inline(always)]
+fn is_set(place: Place) -> bool {
+    let Some(word) = FILTER.get(place.word) else {
+        log::short_filter();
+        return true; // look behind it
+    };
+    word & place.bits() == place.bits()
 }
 
 #[inline(always)]

@@ -4,6 +4,8 @@
 use aya_ebpf::{macros::map, maps::PerCpuArray};
 use moderation_common::{Alarm, Counter, Reason};
 
+use crate::log;
+
 #[map]
 static COUNTERS: PerCpuArray<Counter> = PerCpuArray::with_max_entries(REASONS, 0);
 #[map]
@@ -29,7 +31,7 @@ pub(crate) fn count(reason: u32, bytes: usize) {
     }
 }
 
-/// Counts something that was lost.
+/// Counts something that was lost, and tells of it now and then.
 #[inline(always)]
 pub(crate) fn alarm(alarm: Alarm) {
     let Some(count) = ALARMS.get_ptr_mut(alarm.index()) else {
@@ -38,7 +40,9 @@ pub(crate) fn alarm(alarm: Alarm) {
     // SAFETY: the row is this CPU's own. Should one program interrupt another
     // on it, one count is lost of something that is lost in thousands.
     #[expect(unsafe_code, reason = "map values are reached by pointer")]
-    unsafe {
+    let count = unsafe {
         *count += 1;
-    }
+        *count
+    };
+    log::alarm(alarm, count);
 }

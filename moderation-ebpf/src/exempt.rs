@@ -12,7 +12,7 @@ use moderation_common::{
     map::{MAX_ALLOWED, MAX_PORTS},
     port,
 };
-use moderation_ebpf::parse::{Frame, Packet, destination, is_neighbour_discovery};
+use moderation_ebpf::parse::{Frame, Packet, destination, is_icmpv6, is_neighbour_discovery};
 
 #[map]
 static ALLOW_V4: LpmTrie<[u8; 4], u32> = LpmTrie::with_max_entries(MAX_ALLOWED, BPF_F_NO_PREALLOC);
@@ -32,6 +32,16 @@ static GUARD_HINTS: Array<u64> = Array::with_max_entries(HINT_WORDS, 0);
 static UNBANNED_PORTS: Global<u64> = Global::new(1);
 #[map]
 static PORTS: HashMap<u16, u32> = HashMap::with_max_entries(MAX_PORTS, 0);
+
+/// Whether [`from_ban`] is worth asking: never `false` for a packet that it lets
+/// pass.
+#[inline(always)]
+pub(crate) fn may_be(frame: &Frame<'_>, packet: &Packet) -> bool {
+    UNBANNED_PORTS.load() != 0
+        || is_hinted(&GUARD_HINTS, packet.source)
+        || is_hinted(&ALLOW_HINTS, packet.source)
+        || is_icmpv6(frame, packet)
+}
 
 /// Why a packet of a banned source passes nevertheless.
 #[inline(always)]

@@ -17,7 +17,11 @@ mod counters;
 #[cfg(target_arch = "bpf")]
 mod exempt;
 #[cfg(target_arch = "bpf")]
+mod log;
+#[cfg(target_arch = "bpf")]
 mod rates;
+#[cfg(target_arch = "bpf")]
+mod recent;
 #[cfg(target_arch = "bpf")]
 mod samples;
 
@@ -35,7 +39,7 @@ mod program {
     use moderation_common::{Reason, Source};
     use moderation_ebpf::parse::{self, Frame, Kind, Malformed, Packet};
 
-    use crate::{bans, counters, exempt, rates, samples};
+    use crate::{bans, counters, exempt, log, rates, samples};
 
     /// The entry: counts the verdict and maps it to an action. Always inline: on
     /// its own it is handed the packet's ends as numbers, which the verifier
@@ -62,10 +66,16 @@ mod program {
             Err(Malformed) => return Reason::Malformed.index(),
         };
         // An array's only entry is always there.
-        let Some(control) = bans::control() else { return Reason::Pass.index() };
+        let Some(control) = bans::control() else {
+            log::no_control();
+            return Reason::Pass.index();
+        };
         let hash = bans::seeds().hash(packet.source);
         let mut passes_as = Reason::Pass.index();
         if let Some(reason) = bans::find(frame, &packet, hash, control) {
+            if control.is_quiet() && !exempt::may_be(frame, &packet) {
+                return reason.index();
+            }
             let [place, key] = packet.pack();
             let (start, end) = frame.ends();
             let noted = if control.is_quiet() { 0 } else { NOTED };

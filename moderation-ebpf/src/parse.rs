@@ -403,6 +403,12 @@ fn is_whole_tcp(header: Frame<'_>) -> bool {
     length >= 20 && header.require(0, length).is_ok()
 }
 
+/// Whether ICMPv6 follows the fixed header at once.
+#[inline(always)]
+pub fn is_icmpv6(frame: &Frame<'_>, packet: &Packet) -> bool {
+    matches!(packet.source, Source::V6(_)) && frame.read(packet.header + 6) == Ok(ICMPV6)
+}
+
 /// Neighbour and router discovery as RFC 4861 demands it: hop limit 255, which
 /// no router lets through, code 0, and no header in between (section 6.1, 7.1;
 /// RFC 6980 forbids fragments). Redirects are left out: nothing is lost without

@@ -27,9 +27,6 @@ use crate::{clock, counters};
 static SYN_LIMIT: Global<u64> = Global::new(0);
 #[expect(unsafe_code, reason = "the loader finds the variable by its symbol")]
 #[unsafe(no_mangle)]
-static SYN_HALF_NS: Global<u64> = Global::new(5_000_000_000);
-#[expect(unsafe_code, reason = "the loader finds the variable by its symbol")]
-#[unsafe(no_mangle)]
 static SKETCH_MASK: Global<u64> = Global::new(0);
 #[expect(unsafe_code, reason = "the loader finds the variable by its symbol")]
 #[unsafe(no_mangle)]
@@ -63,7 +60,7 @@ pub(crate) fn is_too_fast(source: Source, hash: u64) -> bool {
     if limit == 0 {
         return false;
     }
-    let epoch = clock::coarse_ns() / SYN_HALF_NS.load().max(1);
+    let epoch = clock::syn_epoch();
     if suspicion(epoch, hash) <= suspicious(limit) {
         return false;
     }
@@ -174,7 +171,7 @@ unsafe fn increment(word: *mut u64) {
 #[inline(always)]
 pub(crate) fn handshake(source: Source, address: [u8; 16]) {
     let limit = CONNECTION_LIMIT.load();
-    let epoch = clock::coarse_ns() / CONNECTION_HALF_NS.load().max(1);
+    let epoch = clock::epoch(CONNECTION_HALF_NS.load());
     let key = RateKey::from(source);
     let entry = match HANDSHAKES.get_ptr_mut(key) {
         Some(entry) => entry,

@@ -13,6 +13,7 @@ pub mod namespace;
 pub mod caller;
 pub mod chat;
 pub mod daemon;
+pub mod scene;
 pub mod visitor;
 
 pub mod bench;

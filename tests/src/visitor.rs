@@ -6,6 +6,7 @@ use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::os::fd::AsRawFd;
 use std::time::Duration;
 
+use anyhow::Result;
 use nix::errno::Errno;
 use nix::sys::socket::{
     AddressFamily, SockFlag, SockType, SockaddrStorage, bind, connect, setsockopt, socket, sockopt,
@@ -107,6 +108,16 @@ impl Visitor {
         })?;
         Ok(Connection { stream: BufReader::new(stream), user: self.user.clone() })
     }
+
+    /// Asks for so many connections, and awaits none of them.
+    pub fn knock(&self, times: usize) -> Result<()> {
+        self.namespace.run(|| {
+            (0..times).try_for_each(|_| match begin(self.source, self.server) {
+                Ok(()) | Err(Errno::EINPROGRESS) => Ok(()),
+                Err(error) => Err(error.into()),
+            })
+        })
+    }
 }
 
 /// An open connection to the chat.
@@ -153,6 +164,15 @@ fn open(source: IpAddr, server: SocketAddr, patience: Duration) -> io::Result<Tc
     stream.set_read_timeout(Some(patience))?;
     stream.set_nodelay(true)?;
     Ok(stream)
+}
+
+/// Goes away before anybody has answered.
+fn begin(source: IpAddr, server: SocketAddr) -> nix::Result<()> {
+    let family = if source.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
+    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    let socket = socket(family, SockType::Stream, flags, None)?;
+    bind(socket.as_raw_fd(), &SockaddrStorage::from(SocketAddr::new(source, 0)))?;
+    connect(socket.as_raw_fd(), &SockaddrStorage::from(server))
 }
 
 /// A signal interrupts `connect` with a timeout; asked again it goes on waiting.

@@ -37,7 +37,7 @@ const ORDINARY_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 9, 0, 0, 0, 2);
 const NEAR_ORDINARY_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 9, 0, 0, 0, 1);
 
 /// The layouts between which the maps go back and forth.
-const LAYOUTS: [&str; 2] = ["v1", "v2"];
+const LAYOUTS: [&str; 2] = ["v1", Pins::SCHEMA];
 
 /// From and to.
 fn banned() -> [(IpAddr, IpAddr); 2] {

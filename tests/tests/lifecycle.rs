@@ -134,6 +134,56 @@ fn one_daemon_serves_several_interfaces_and_misses_one_aloud() -> Result<()> {
     Ok(())
 }
 
+/// The lines of the metrics about interfaces.
+fn interface_metrics(daemon: &Daemon) -> Result<Vec<String>> {
+    let metrics = daemon.admin().get("/metrics")?.body;
+    let lines = metrics.as_str().context("metrics are text")?.lines();
+    let about = ["moderation_kernel_attached", "moderation_kernel_interface"];
+    let is_about = |line: &&str| about.iter().any(|name| line.starts_with(name));
+    let mut lines: Vec<_> = lines.filter(is_about).map(str::to_owned).collect();
+    lines.sort();
+    Ok(lines)
+}
+
+#[test]
+fn metrics_tell_each_interfaces_mode_and_who_misses_the_program() -> Result<()> {
+    if !need::root() {
+        return Ok(());
+    }
+    let pair = two_wires()?;
+    let interfaces = json!({ "network": { "interfaces": [INTERFACE, MISSING, SECOND] } });
+    let mut daemon = prepare(&pair, interfaces)?;
+    for (interface, mode) in [(INTERFACE, "native"), (SECOND, "generic")] {
+        daemon.ctl(&["xdp", "attach", "--interface", interface, "--mode", mode])?.success()?;
+    }
+    daemon.start()?;
+    let told = |lines: [&str; 4]| lines.map(|line| format!("moderation_kernel_{line}")).to_vec();
+    let all = told([
+        "attached 1",
+        r#"interface{interface="eth0",mode="native"} 1"#,
+        r#"interface{interface="eth1",mode="generic"} 1"#,
+        r#"interface{interface="eth7",mode="none"} 0"#,
+    ]);
+    assert_eq!(interface_metrics(&daemon)?, all);
+    daemon.ctl(&["xdp", "detach", "--interface", SECOND])?.success()?;
+    let one = told([
+        "attached 1",
+        r#"interface{interface="eth0",mode="native"} 1"#,
+        r#"interface{interface="eth1",mode="none"} 0"#,
+        r#"interface{interface="eth7",mode="none"} 0"#,
+    ]);
+    assert_eq!(interface_metrics(&daemon)?, one, "no mode stays that is over");
+    daemon.ctl(&["xdp", "detach", "--interface", INTERFACE])?.success()?;
+    let none = told([
+        "attached 0",
+        r#"interface{interface="eth0",mode="none"} 0"#,
+        r#"interface{interface="eth1",mode="none"} 0"#,
+        r#"interface{interface="eth7",mode="none"} 0"#,
+    ]);
+    assert_eq!(interface_metrics(&daemon)?, none);
+    Ok(())
+}
+
 /// Waits until the program is on the interface.
 fn await_attached(pair: &Pair) -> Result<()> {
     wait::until("the program to be attached", LONG, || {

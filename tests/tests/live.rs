@@ -1,174 +1,45 @@
 //! What goes on while the daemon runs: sources that connect too often are banned,
-//! operators see who is busy and what is dropped, guards come and go, what is
-//! written into the maps by hand is mended, and not every ban drops packets.
+//! operators see who is busy and what is dropped, guards come and go, and not
+//! every ban drops packets.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr};
 use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, ensure};
-use aya::maps::{Array, HashMap as BpfHashMap, Map, MapData, MapError};
+use aya::maps::{Array, Map, MapData};
 use ipnet::IpNet;
-use moderation_common::map::{BANS_V4, CONTROL};
-use moderation_common::{BanEntry, Reason, v4_key};
-use moderation_daemon::network::{AllowMaps, BanMaps, Counters, Guards, Pins, Rates, Table};
-use moderation_tests::cgroup::ControlGroup;
+use moderation_common::Reason;
+use moderation_common::map::CONTROL;
+use moderation_daemon::network::{AllowMaps, BanMaps, Guards, Pins, Rates, Table};
 use moderation_tests::chat::{self, Chat};
-use moderation_tests::daemon::{Daemon, Setup, binary};
-use moderation_tests::lab::{CLIENT_V4, HOST_V4, INTERFACE, Pair};
-use moderation_tests::process::{self, Process};
-use moderation_tests::visitor::{Outcome, Visitor};
+use moderation_tests::daemon::Setup;
+use moderation_tests::lab::{CLIENT_V4, Pair};
+use moderation_tests::scene::{ALLOWED, QUIET, Scene};
+use moderation_tests::visitor::Outcome;
 use moderation_tests::{need, wait};
 use serde_json::{Value, json};
 
 /// For what happens sooner or later.
 const LONG: Duration = Duration::from_secs(20);
-/// For a packet that is dropped or not.
-const SHORT: Duration = Duration::from_millis(400);
 /// For attempts of which nobody awaits the end.
 const AT_ONCE: Duration = Duration::from_millis(5);
-
-/// Whom nothing belongs to (`nobody`).
-const DAEMON_UID: u32 = 65534;
-
-/// Further addresses of the client.
-const QUIET: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 77);
-const ALLOWED: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 78);
-/// Who has never been there.
-const STRANGER: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 99);
 
 /// Handshakes of one source that are no violation.
 const LIMIT: usize = 5;
 
-/// A daemon without privileges, on what a loader has attached, and perhaps
-/// somebody who listens.
-struct Scene {
-    daemon: Daemon,
-    pair: Pair,
-    _listener: Option<Process>,
-    _group: Option<ControlGroup>,
+/// Waits until the daemon knows of so many handshakes beyond the limit.
+fn await_overruns(scene: &Scene, wanted: usize) -> Result<()> {
+    let wanted = u64::try_from(wanted)?;
+    wait::until("handshakes beyond the limit", LONG, || {
+        let found = scene.metric("moderation_connection_overruns_total")?;
+        ensure!(found <= wanted, "{found} instead of {wanted}");
+        Ok((found == wanted).then_some(()))
+    })
 }
 
-impl Scene {
-    fn new(overrides: Value) -> Result<Self> {
-        Self::listening(overrides, None)
-    }
-
-    /// With a listener in a control group, for which handshakes are counted.
-    fn counting(bans: &Value) -> Result<Option<Self>> {
-        let group = ControlGroup::create()?;
-        if !need::is_met("control groups of version 2", group.is_some()) {
-            return Ok(None);
-        }
-        let group = group.context("there is one")?;
-        let connections =
-            json!({ "enabled": true, "limit": LIMIT, "window": "1h", "cgroup": group.path() });
-        let overrides = json!({
-            "allowlist": [format!("{ALLOWED}/32")],
-            "bans": bans,
-            "network": { "connections": connections },
-        });
-        Self::listening(overrides, Some(group)).map(Some)
-    }
-
-    fn listening(overrides: Value, group: Option<ControlGroup>) -> Result<Self> {
-        let pair = Pair::new()?;
-        let more = [QUIET, ALLOWED].map(|ip| format!("address add {ip}/24 dev {INTERFACE}"));
-        pair.client.configure(&more)?;
-        let listener = match &group {
-            None => None,
-            Some(group) => {
-                let mut command = process::command(binary("listener")?);
-                command.arg(group.path()).arg(format!("{HOST_V4}:{}", chat::PORT));
-                Some(pair.host.spawn(command)?)
-            }
-        };
-        let setup = Setup::new().inside(&pair.host).unprivileged(DAEMON_UID, DAEMON_UID);
-        let mut daemon = setup.overrides(overrides).prepare()?;
-        let owner = DAEMON_UID.to_string();
-        daemon.ctl(&["xdp", "attach", "--interface", INTERFACE, "--owner", &owner])?.success()?;
-        daemon.start()?;
-        Ok(Self { daemon, pair, _listener: listener, _group: group })
-    }
-
-    fn pins(&self) -> Pins {
-        Pins::new(self.daemon.pin_root())
-    }
-
-    fn visitor(&self, from: Ipv4Addr) -> Visitor {
-        let server = SocketAddr::new(HOST_V4.into(), chat::PORT);
-        Visitor::new(&self.pair.client, from.into(), server, "anna").patience(SHORT)
-    }
-
-    fn connect(&self, times: usize, from: Ipv4Addr) -> Result<()> {
-        let visitor = self.visitor(from).patience(LONG);
-        for _ in 0..times {
-            visitor.connect().with_context(|| format!("from {from}"))?;
-        }
-        Ok(())
-    }
-
-    /// What an operator is told.
-    fn get(&self, path: &str) -> Result<Value> {
-        let response = self.daemon.admin().get(path)?;
-        ensure!(response.status == 200, "{path}: {response:?}");
-        Ok(response.body)
-    }
-
-    /// The ban on an address; `null` if there is none.
-    fn ban_of(&self, ip: Ipv4Addr) -> Result<Value> {
-        let checked = self.get(&format!("/v1/check?ip={ip}"))?;
-        ensure!(checked["banned"] == checked["ban"].is_object(), "{checked}");
-        Ok(checked["ban"].clone())
-    }
-
-    fn await_ban(&self, ip: Ipv4Addr) -> Result<Value> {
-        let found = wait::until("a ban", LONG, || {
-            let ban = self.ban_of(ip)?;
-            Ok(ban.is_object().then_some(ban))
-        });
-        found.with_context(|| format!("on {ip}; {}", self.daemon.log()))
-    }
-
-    fn ban(&self, prefix: &str) -> Result<()> {
-        let ban = json!({ "ip": prefix, "duration": "1h" });
-        let response = self.daemon.admin().post("/v1/bans", &ban)?;
-        ensure!(response.body["ban"]["enforced"] == true, "{response:?}");
-        Ok(())
-    }
-
-    /// A number of the metrics by its whole name; 0 if it is not there yet.
-    fn metric(&self, name: &str) -> Result<u64> {
-        let metrics = self.get("/metrics")?;
-        let lines = metrics.as_str().context("metrics are text")?.lines();
-        let line = lines.filter_map(|line| line.rsplit_once(' ')).find(|(key, _)| *key == name);
-        line.map_or(Ok(0), |(_, value)| Ok(value.parse()?))
-    }
-
-    /// Handshakes beyond the limit that the daemon knows of.
-    fn await_overruns(&self, wanted: usize) -> Result<()> {
-        let wanted = u64::try_from(wanted)?;
-        wait::until("handshakes beyond the limit", LONG, || {
-            let found = self.metric("moderation_connection_overruns_total")?;
-            ensure!(found <= wanted, "{found} instead of {wanted}");
-            Ok((found == wanted).then_some(()))
-        })
-    }
-
-    fn violations(&self) -> Result<u64> {
-        self.metric("moderation_violations_total{type=\"connection_rate\"}")
-    }
-
-    fn packets(&self, reason: Reason) -> Result<u64> {
-        Ok(Counters::open(&self.pins())?.read(reason)?.packets)
-    }
-
-    /// What `moderationctl --json` says, line by line.
-    fn ctl(&self, arguments: &[&str]) -> Result<Vec<Value>> {
-        let told = self.daemon.ctl(&[&["--json"], arguments].concat())?.success()?;
-        let values = serde_json::Deserializer::from_str(&told).into_iter();
-        Ok(values.collect::<Result<_, _>>()?)
-    }
+fn violations(scene: &Scene) -> Result<u64> {
+    scene.metric("moderation_violations_total{type=\"connection_rate\"}")
 }
 
 /// The entry of a source in a part of what `top` tells.
@@ -182,12 +53,12 @@ fn who_connects_too_often_is_banned_and_who_is_allowed_to_is_not() -> Result<()>
     if !need::root() {
         return Ok(());
     }
-    let Some(scene) = Scene::counting(&json!({ "interval": 3 }))? else { return Ok(()) };
+    let Some(scene) = Scene::counting(LIMIT, &json!({ "interval": 3 }))? else { return Ok(()) };
     scene.connect(LIMIT - 1, QUIET)?;
     scene.connect(LIMIT + 20, ALLOWED)?;
     scene.connect(LIMIT + 2, CLIENT_V4)?;
-    scene.await_overruns(22)?;
-    wait::until("two violations", LONG, || Ok((scene.violations()? == 2).then_some(())))?;
+    await_overruns(&scene, 22)?;
+    wait::until("two violations", LONG, || Ok((violations(&scene)? == 2).then_some(())))?;
     assert_eq!(scene.ban_of(CLIENT_V4)?, Value::Null, "the score is below the interval");
 
     scene.connect(1, CLIENT_V4)?;
@@ -204,7 +75,7 @@ fn who_connects_too_often_is_banned_and_who_is_allowed_to_is_not() -> Result<()>
         assert_eq!(scene.ban_of(ip)?, Value::Null, "{ip}");
         scene.connect(1, ip)?;
     }
-    assert_eq!(scene.violations()?, 3, "nobody else's");
+    assert_eq!(violations(&scene)?, 3, "nobody else's");
     Ok(())
 }
 
@@ -214,17 +85,17 @@ fn who_is_banned_already_gains_nothing_by_more_connections() -> Result<()> {
         return Ok(());
     }
     let bans = json!({ "interval": 3, "network_block": "never" });
-    let Some(scene) = Scene::counting(&bans)? else { return Ok(()) };
+    let Some(scene) = Scene::counting(LIMIT, &bans)? else { return Ok(()) };
     scene.connect(LIMIT + 3, CLIENT_V4)?;
     let ban = scene.await_ban(CLIENT_V4)?;
     assert_eq!(ban["network"], "never", "{ban}");
     // The kernel lets them through.
     scene.connect(10, CLIENT_V4)?;
-    scene.await_overruns(13)?;
+    await_overruns(&scene, 13)?;
     // All before this one have been judged.
     scene.connect(LIMIT + 3, QUIET)?;
     scene.await_ban(QUIET)?;
-    assert_eq!(scene.violations()?, 6);
+    assert_eq!(violations(&scene)?, 6);
     assert_eq!(scene.ban_of(CLIENT_V4)?["id"], ban["id"]);
     Ok(())
 }
@@ -234,10 +105,10 @@ fn top_shows_who_connects_and_who_tries_too_often() -> Result<()> {
     if !need::root() {
         return Ok(());
     }
-    let Some(scene) = Scene::counting(&json!({ "enabled": false }))? else { return Ok(()) };
+    let Some(scene) = Scene::counting(LIMIT, &json!({ "enabled": false }))? else { return Ok(()) };
     scene.connect(LIMIT + 2, CLIENT_V4)?;
     scene.connect(1, QUIET)?;
-    scene.await_overruns(2)?;
+    await_overruns(&scene, 2)?;
     let by_hand = scene.get("/v1/top")?;
     let by_ctl = scene.ctl(&["top", "--once"])?;
     assert_eq!(by_ctl.len(), 1);
@@ -351,6 +222,34 @@ fn watch_shows_dropped_packets_while_somebody_asks() -> Result<()> {
 }
 
 #[test]
+fn of_several_who_watch_the_finest_wins_until_it_goes() -> Result<()> {
+    if !need::root() {
+        return Ok(());
+    }
+    let scene = Scene::new(Value::Null)?;
+    let ask = |every: u32| scene.get(&format!("/v1/watch?every={every}"));
+    wait::until("the finest to win", LONG, || {
+        for every in [3, 2, 4] {
+            ask(every)?;
+        }
+        Ok((sample_every(&scene.pins())? == 2).then_some(()))
+    })?;
+    for every in [2, 3, 4] {
+        ask(every)?;
+        assert_eq!(sample_every(&scene.pins())?, 2, "after somebody asked for {every}");
+    }
+    wait::until("the next to win", LONG, || {
+        for every in [3, 4] {
+            ask(every)?;
+        }
+        let every = sample_every(&scene.pins())?;
+        ensure!(every != 4, "the coarsest of two");
+        Ok((every == 3).then_some(()))
+    })?;
+    wait::until("sampling to end", LONG, || Ok((sample_every(&scene.pins())? == 0).then_some(())))
+}
+
+#[test]
 fn without_pins_there_is_nothing_to_show_which_is_said() -> Result<()> {
     if !need::root() {
         return Ok(());
@@ -411,7 +310,7 @@ fn guards_that_come_and_go_are_followed_and_bans_that_stood_are_enforced_again()
     }
     // A look through the maps in between takes nothing for blocked that is not.
     wait::until("the entry to be taken out", LONG, || {
-        Ok(entry_of(&pins, CLIENT_V4)?.is_none().then_some(()))
+        Ok(BanMaps::open(&pins)?.get("192.0.2.2".parse()?)?.is_none().then_some(()))
     })?;
     let status = scene.daemon.status()?;
     assert_eq!(status["network"]["enforced"], 0, "{status}");
@@ -428,57 +327,6 @@ fn guards_that_come_and_go_are_followed_and_bans_that_stood_are_enforced_again()
         assert_eq!(scene.ban_of(ip)?["enforced"], true, "{ip}");
     }
     scene.daemon.ctl(&again)?.success()?;
-    Ok(())
-}
-
-fn raw(pins: &Pins) -> Result<BpfHashMap<MapData, u32, u64>> {
-    Ok(BpfHashMap::try_from(Map::HashMap(MapData::from_pin(pins.map(BANS_V4))?))?)
-}
-
-fn entry_of(pins: &Pins, ip: Ipv4Addr) -> Result<Option<u64>> {
-    match raw(pins)?.get(&v4_key(ip), 0) {
-        Ok(entry) => Ok(Some(entry)),
-        Err(MapError::KeyNotFound) => Ok(None),
-        Err(error) => Err(error.into()),
-    }
-}
-
-#[test]
-fn what_is_written_into_the_maps_by_hand_is_mended_and_told() -> Result<()> {
-    if !need::root() {
-        return Ok(());
-    }
-    let scene = Scene::new(json!({ "network": { "reconcile_interval": "1s" } }))?;
-    let pins = scene.pins();
-    scene.ban("192.0.2.2")?;
-    let await_drift = |key: &str| {
-        wait::until(&format!("drift to be told: {key}"), LONG, || {
-            let status = scene.daemon.status()?;
-            Ok((status["network"]["last_drift"][key] == 1).then_some(()))
-        })
-    };
-    let mut map = raw(&pins)?;
-    map.insert(v4_key(STRANGER), BanEntry::NEVER, 0)?;
-    await_drift("removed")?;
-    wait::until("a foreign entry to go", LONG, || {
-        Ok(entry_of(&pins, STRANGER)?.is_none().then_some(()))
-    })?;
-
-    map.remove(&v4_key(CLIENT_V4))?;
-    await_drift("added")?;
-    wait::until("a ban to come back", LONG, || Ok(entry_of(&pins, CLIENT_V4)?.map(drop)))?;
-    assert_eq!(scene.visitor(CLIENT_V4).look(), Outcome::Timeout);
-
-    // One for the other: as many as there should be.
-    map.remove(&v4_key(CLIENT_V4))?;
-    map.insert(v4_key(STRANGER), BanEntry::NEVER, 0)?;
-    wait::until("both to be mended", LONG, || {
-        let is_mended =
-            entry_of(&pins, CLIENT_V4)?.is_some() && entry_of(&pins, STRANGER)?.is_none();
-        Ok(is_mended.then_some(()))
-    })?;
-    let verified = scene.ctl(&["xdp", "verify"])?;
-    assert_eq!(verified[0]["hidden"], 0, "{verified:?}");
     Ok(())
 }
 

@@ -8,14 +8,15 @@ use aya_obj::{Object, ProgramSection};
 use moderation_common::map::{
     ALARMS, ALLOW_HINTS, ALLOW_V4, ALLOW_V6, BANS_HOST, BANS_V4, BANS_V6, CLOCK, CONTROL, COUNTERS,
     DAEMON_MAPS, FILTER, GUARD_HINTS, GUARD_MAPS, GUARD_V4, GUARD_V6, HANDSHAKE_PROGRAM,
-    HANDSHAKES, HEAVY, MAX_HANDSHAKES, MAX_PORTS, NETS_V4, NETS_V6, OVERRUN_BYTES, OVERRUNS, PORTS,
-    PROGRAM, ROOT_MAPS, SAMPLE_BYTES, SAMPLES, SEEDS, SKETCH, global,
+    HANDSHAKES, HEAVY, LINE_BYTES, LINE_KINDS, LINES, MAX_HANDSHAKES, MAX_PORTS, NETS_V4, NETS_V6,
+    OVERRUN_BYTES, OVERRUNS, PORTS, PROGRAM, RECENT, ROOT_MAPS, SAMPLE_BYTES, SAMPLES, SEEDS,
+    SKETCH, TOLD, global,
 };
 use moderation_common::{
     Alarm, BanEntry, Control, Counter, HINT_WORDS, RateEntry, RateKey, Reason, SKETCH_BLOCK_BYTES,
     Seeds, filter_words,
 };
-use moderation_daemon::network::{KERNEL_OBJECT, MAX_ALLOWED};
+use moderation_daemon::network::{KERNEL_OBJECT, LINES_OBJECT, MAX_ALLOWED};
 use object::read::elf::ElfFile64;
 use object::{Architecture, Object as _, ObjectSection as _, ObjectSymbol as _};
 
@@ -86,12 +87,15 @@ fn count_shapes() -> Vec<(&'static str, Shape)> {
     vec![
         (COUNTERS, (PERCPU_ARRAY as u32, 4, size_of::<Counter>(), Reason::ALL.len(), 0)),
         (ALARMS, (PERCPU_ARRAY as u32, 4, 8, Alarm::ALL.len(), 0)),
-        (CLOCK, (PERCPU_ARRAY as u32, 4, 16, 1, 0)),
+        (CLOCK, (PERCPU_ARRAY as u32, 4, 24, 1, 0)),
+        (RECENT, (PERCPU_ARRAY as u32, 4, 24, 64, 0)),
         (SKETCH, (ARRAY as u32, 4, of(SKETCH_BLOCK_BYTES), 2, BPF_F_MMAPABLE)),
         (HEAVY, (HASH as u32, key, entry, 16_384, 0)),
         (HANDSHAKES, (LRU_HASH as u32, key, entry, of(MAX_HANDSHAKES), 0)),
         (OVERRUNS, (RING as u32, 0, 0, of(OVERRUN_BYTES), 0)),
         (SAMPLES, (RING as u32, 0, 0, of(SAMPLE_BYTES), 0)),
+        (LINES, (RING as u32, 0, 0, of(LINE_BYTES), 0)),
+        (TOLD, (PERCPU_ARRAY as u32, 4, 8, of(LINE_KINDS), 0)),
     ]
 }
 
@@ -99,23 +103,28 @@ fn shapes() -> BTreeMap<&'static str, Shape> {
     ban_shapes().into_iter().chain(count_shapes()).collect()
 }
 
+fn shape_of(object: &Object, name: &str) -> Shape {
+    let map = object.maps.get(name).unwrap_or_else(|| panic!("there is no map {name}"));
+    let (key, value) = (of(map.key_size()), of(map.value_size()));
+    (map.map_type(), key, value, of(map.max_entries()), map.map_flags())
+}
+
 #[test]
 fn every_map_has_the_shape_that_the_daemon_relies_on() {
     let object = parsed();
     let shapes = shapes();
     for (name, expected) in &shapes {
-        let map = object.maps.get(*name).unwrap_or_else(|| panic!("there is no map {name}"));
-        let shape: Shape = (
-            map.map_type(),
-            of(map.key_size()),
-            of(map.value_size()),
-            of(map.max_entries()),
-            map.map_flags(),
-        );
-        assert_eq!(shape, *expected, "{name}");
+        assert_eq!(shape_of(&object, name), *expected, "{name}");
     }
     let named: Vec<_> = object.maps.keys().filter(|name| !name.starts_with('.')).collect();
     assert_eq!(named.len(), shapes.len(), "no map that nobody knows: {named:?}");
+}
+
+#[test]
+fn what_the_daemon_opens_the_ring_of_lines_by_is_that_ring_and_nothing_else() {
+    let object = Object::parse(LINES_OBJECT).expect("the object is one that aya reads");
+    assert!(object.programs.is_empty() && object.maps.len() == 1, "{object:?}");
+    assert_eq!(shape_of(&object, LINES), shapes()[LINES]);
 }
 
 #[test]

@@ -15,7 +15,10 @@ use crate::{
     clock,
     config::AttachMode,
     metrics::Snapshot,
-    network::{self, Counters, Dropped, Epoch, NetworkError, Pins, Rates, Table},
+    moderator::DriftSeen,
+    network::{
+        self, Attachment, Counters, Dropped, Epoch, NetworkError, Pins, Rates, Table, XdpMode,
+    },
 };
 
 pub(super) fn routes() -> Router<Context> {
@@ -73,8 +76,7 @@ fn network_status(context: &Context) -> Value {
     let network = &context.config.network;
     let (kernel, fill) = (context.moderator.board().kernel(), context.moderator.board().fill());
     // Without an attachment nothing is dropped, pins or no pins.
-    let attached = context.pins.as_ref().and_then(|pins| pins.attachments().ok());
-    let attached = attached.unwrap_or_default();
+    let attached = attachments(context);
     let state = match (network.mode, kernel.open, attached.is_empty()) {
         (AttachMode::Off, ..) => "off",
         (_, false, _) => "unavailable",
@@ -94,13 +96,36 @@ fn network_status(context: &Context) -> Value {
         "desired": fill.exact + fill.networks,
         "enforced": fill.enforced,
         "last_drift": kernel.last_drift,
+        "drift_seen": kernel.drift_seen.map(drift_seen),
         "counters": packets_by_reason(&packets(context)),
         "alarms": alarms_by_name(&alarms(context)),
     })
 }
 
+fn drift_seen(seen: DriftSeen) -> Value {
+    let mut view = json!(seen.changes);
+    view["at"] = json!(clock::rfc3339(seen.at_unix_ms));
+    view
+}
+
+/// Where the program runs; nowhere if the kernel cannot be asked.
+fn attachments(context: &Context) -> Vec<Attachment> {
+    let attached = context.pins.as_ref().and_then(|pins| pins.attachments().ok());
+    attached.unwrap_or_default()
+}
+
+/// Every interface that runs the program or should, with the program's mode.
+fn interfaces(context: &Context) -> Vec<(String, Option<XdpMode>)> {
+    let attached = attachments(context);
+    let configured: &[String] =
+        if context.pins.is_some() { &context.config.network.interfaces } else { &[] };
+    let missing = missing(configured, &attached).into_iter().map(|name| (name.clone(), None));
+    let attached = attached.iter().map(|one| (one.interface.clone(), Some(one.mode)));
+    attached.chain(missing).collect()
+}
+
 /// Configured interfaces that do not run the program.
-fn missing<'a>(configured: &'a [String], attached: &[network::Attachment]) -> Vec<&'a String> {
+fn missing<'a>(configured: &'a [String], attached: &[Attachment]) -> Vec<&'a String> {
     let is_attached =
         |name: &&String| attached.iter().any(|attachment| attachment.interface == **name);
     configured.iter().filter(|name| !is_attached(name)).collect()
@@ -140,7 +165,7 @@ fn metrics_of(context: &Context) -> String {
         bans_enforced: board.ban_counts().1,
         queue_length: context.moderator.queue().0,
         kernel_open: board.kernel().open,
-        kernel_attached: board.kernel().attached,
+        interfaces: interfaces(context),
         packets: packets(context),
         alarms: alarms(context),
     };

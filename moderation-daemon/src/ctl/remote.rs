@@ -292,6 +292,13 @@ fn status_text(status: &Value) -> String {
         let text = format!("{} entries of {} lists", imports["entries"], imports["lists"]);
         rows.insert(3, ("imports", text));
     }
+    let seen = &network["drift_seen"];
+    if seen.is_object() {
+        let [added, updated, removed, at] =
+            ["added", "updated", "removed", "at"].map(|name| field(&seen[name]));
+        let text = format!("{added} added, {updated} updated, {removed} removed at {at}");
+        rows.push(("mended", text));
+    }
     if status["automatic_bans"] == "stopped" {
         let text = "automatic bans have stopped: too many in a minute, see the log";
         rows.push(("problem", text.to_owned()));

@@ -198,17 +198,17 @@ impl Overlay<'_> {
         };
         let key = ScoreKey { bearer, kind };
         let known = self.score(&key);
-        let score = known.unwrap_or_default();
-        let previous = score.shown();
         let points = broken.points.unwrap_or_else(|| *self.engine.rules.scoring.points.of(kind));
+        let score = known.unwrap_or_default().now(self.engine.rules.scoring.decay, now.unix_ms);
+        let scored = score.add(points, &self.engine.rules.ban, now.unix_ms);
         let mut violation = Violation {
             kind,
             user: subject.user().cloned(),
             ip: subject.ip(),
             bearer: key.bearer.clone(),
             points,
-            previous,
-            total: previous + points,
+            previous: scored.previous,
+            total: scored.total,
             limiter: broken.limiter.map(|rule| (rule.limiter, rule.limit.clone())),
             pending: broken.pending,
             severity: broken.severity,
@@ -219,23 +219,21 @@ impl Overlay<'_> {
             at_unix_ms: now.unix_ms,
             request: request.id.clone(),
         };
-        let Sentence { ban, refusal, logout, changes: sentence } =
-            self.sentence(&violation, subject, now);
-        violation.ban = ban.as_ref().map(|ban| ban.id);
+        let sentence = self.sentence(&violation, scored, subject, now);
+        violation.ban = sentence.ban.as_ref().map(|ban| ban.id);
         let mut changes = Vec::new();
         if known.is_none() {
             changes.extend(self.score_in_the_way().map(Change::ForgetScore));
         }
-        let updated = Score {
-            points: score.points + points,
-            updated_at_unix_ms: now.unix_ms,
-            decayed_at_unix_ms: now.unix_ms,
-            ..score
+        let score = match sentence.is_final {
+            true => scored.score.spend(&self.engine.rules.ban),
+            false => scored.score,
         };
-        changes.push(Change::Score(key, updated));
+        changes.push(Change::Score(key, score));
         let violation = Arc::new(violation);
         changes.push(Change::Violation(Arc::clone(&violation)));
-        changes.extend(sentence);
+        let Sentence { ban, refusal, logout, .. } = sentence;
+        changes.extend(sentence.changes);
         let outcome = Outcome { violation: Some(violation), ban, refusal, logout, ..denied };
         Decision { outcome, changes }
     }

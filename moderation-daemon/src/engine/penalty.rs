@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::{
     Author, Ban, BanLength, BanRefusal, Change, Moment, NetworkBlock, Overlay, Prefix, Subject,
-    Trusted, Violation,
+    Trusted, Violation, score::Scored,
 };
 
 /// What a violation brings.
@@ -18,6 +18,8 @@ pub(super) struct Sentence {
     pub(super) refusal: Option<BanRefusal>,
     /// Whether the user's sessions are to end, though no ban falls.
     pub(super) logout: bool,
+    /// Whether the points have led to something; else the next ones may.
+    pub(super) is_final: bool,
     /// The bans, and that one was called for.
     pub(super) changes: Vec<Change>,
 }
@@ -33,15 +35,18 @@ impl Overlay<'_> {
     pub(super) fn sentence(
         &self,
         violation: &Violation,
+        scored: Scored,
         subject: &Subject,
         now: Moment,
     ) -> Sentence {
         let rule = &self.engine.rules.ban;
-        if !rule.enabled || !rule.crosses(violation.previous, violation.total) {
+        if !rule.enabled || !scored.crosses {
             return Sentence::default();
         }
         let expires_at_unix_ms = match rule.length {
-            BanLength::Soft => return Sentence { logout: true, ..Sentence::default() },
+            BanLength::Soft => {
+                return Sentence { logout: true, is_final: true, ..Sentence::default() };
+            }
             BanLength::For(ms) => Some(now.unix_ms.saturating_add(ms)),
             BanLength::Forever => None,
         };
@@ -58,7 +63,10 @@ impl Overlay<'_> {
         }
         let call = Change::BanCall(now.boot_ms);
         if self.is_runaway(now) {
-            return Sentence { changes: vec![call], ..Sentence::refused(BanRefusal::Runaway) };
+            // One that is due still has been called for before: those who wait
+            // must not keep the circuit open.
+            let changes = scored.is_news.then_some(call).into_iter().collect();
+            return Sentence { changes, ..Sentence::refused(BanRefusal::Runaway) };
         }
         let ban = Arc::new(Ban {
             id: self.next_ban,
@@ -79,6 +87,7 @@ impl Overlay<'_> {
             ban: Some(Arc::clone(&ban)),
             refusal: (!prefix_fits).then_some(BanRefusal::Full),
             logout: false,
+            is_final: true,
             changes: vec![call, Change::Ban(Arc::clone(&ban))],
         };
         self.escalate(&ban, now, &mut sentence);

@@ -31,6 +31,18 @@ pub struct KernelStatus {
     pub problem: Option<String>,
     /// What the last comparison of kernel and store found and mended.
     pub last_drift: Changes,
+    /// The last one that found anything, be it that the maps were new: later ones
+    /// do not make it unseen.
+    pub drift_seen: Option<DriftSeen>,
+}
+
+/// Kernel and store were found apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct DriftSeen {
+    /// When, in milliseconds since 1970.
+    pub at_unix_ms: u64,
+    /// In how many entries.
+    pub changes: Changes,
 }
 
 /// How many prefixes there are, in all.

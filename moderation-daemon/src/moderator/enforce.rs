@@ -7,7 +7,7 @@ use std::{error::Error as _, sync::Arc};
 use ipnet::IpNet;
 use moderation_common::BanEntry;
 
-use super::board::{Board, KernelStatus};
+use super::board::{Board, DriftSeen, KernelStatus};
 use crate::{
     blocklist::PrefixMap,
     clock,
@@ -353,8 +353,14 @@ impl Enforcer {
         if !attached && (before.attached || !before.open) {
             tracing::warn!("no interface runs the program: nobody's packets are dropped");
         }
-        let status = KernelStatus { open: true, attached, problem: None, last_drift: changes };
-        self.board.set_kernel(status);
+        let seen = DriftSeen { at_unix_ms: clock::now().unix_ms, changes };
+        self.board.set_kernel(KernelStatus {
+            open: true,
+            attached,
+            problem: None,
+            last_drift: changes,
+            drift_seen: if changes.drift() > 0 { Some(seen) } else { before.drift_seen },
+        });
     }
 
     /// Counts every failure, but logs one only when it is news.

@@ -29,7 +29,7 @@ use crate::{
     store::Allowed,
 };
 
-pub use board::{Board, Fill, KernelStatus};
+pub use board::{Board, DriftSeen, Fill, KernelStatus};
 pub use enforce::Kernel;
 pub use import::{Added, Batch, ImportRefusal, Refused, SLICE};
 pub use task::{Started, Stopper, start};

@@ -18,8 +18,8 @@ use super::{
     desired::{Desired, of_host, of_v4, of_v6},
     exact::{Exact, Inserted},
     filter::{Bitmap, Filter},
-    nets::Nets,
-    plan::{Plan, Plans, Room, add, agree},
+    nets::{NetPages, Nets},
+    plan::{Plan, Plans, Room, add},
 };
 use crate::engine::Prefix;
 
@@ -335,7 +335,11 @@ impl Blocker {
             Ok(Inserted::New) => self.gained(key),
             _ => self.filter.remove(hash),
         }
-        inserted.map(drop)
+        match inserted? {
+            Inserted::New => Ok(()),
+            // It may end sooner now.
+            Inserted::Known => self.control.forget(),
+        }
     }
 
     fn gained(&mut self, key: Key) {
@@ -370,6 +374,29 @@ impl Blocker {
         self.filter.is_exact()
     }
 
+    /// Begins a look through the blocks.
+    pub(super) fn net_pages(&self) -> NetPages {
+        self.maps.nets.pages()
+    }
+
+    /// Looks at some blocks and mends them; `None` after the last.
+    pub(super) fn sweep_nets(
+        &mut self,
+        pages: &mut NetPages,
+        wanted: impl Fn(Prefix) -> Option<BanEntry>,
+    ) -> Result<Option<Changes>, NetworkError> {
+        // An exact prefix is wanted in its own map, if it is.
+        let wanted = |net| {
+            let prefix = Prefix::new(net).ok()?;
+            if Key::from(prefix) == Key::Net(net) { wanted(prefix) } else { None }
+        };
+        let changes = self.maps.nets.sweep_on(pages, wanted)?;
+        if changes.is_none() {
+            self.switch()?;
+        }
+        Ok(changes)
+    }
+
     fn block_net(&mut self, net: IpNet, entry: BanEntry) -> Result<(), NetworkError> {
         self.control.change(|control| match net {
             IpNet::V4(_) => control.nets_v4 = 1,
@@ -392,10 +419,11 @@ impl Blocker {
         let Some(hash) = key.hash(self.filter.seeds()).filter(|_| removed) else {
             return Ok(());
         };
+        let forgotten = self.control.forget();
         if !self.filter.knows(hash) {
             // Somebody else had put it there: it was never counted.
             self.filter.distrust();
-            return Ok(());
+            return forgotten;
         }
         self.filter.remove(hash);
         self.exact = self.exact.saturating_sub(1);
@@ -403,7 +431,7 @@ impl Blocker {
             self.hosts = self.hosts.saturating_sub(1);
             return self.switch();
         }
-        Ok(())
+        forgotten
     }
 
     /// Blocks prefixes that are not blocked yet, a thousand to a call. What one
@@ -474,7 +502,9 @@ impl Blocker {
     pub(super) fn reconcile(&mut self, wanted: Desired) -> Reconciled {
         let mut failed = HashSet::new();
         let result = self.reconcile_all(wanted, &mut failed);
-        let result = result.and_then(|changes| self.switch().map(|()| changes));
+        // Also after a failure, before which some may have gone.
+        let switched = self.switch().and_then(|()| self.control.forget());
+        let result = result.and_then(|changes| switched.map(|()| changes));
         Reconciled { failed, result }
     }
 
@@ -499,7 +529,7 @@ impl Blocker {
         let host_hash = |key| seeds.hash_host(key);
         // Blocks come first and go last: a source may be wanted in one that was
         // wanted alone, or the other way round.
-        let rest = nets.begin(wanted.nets, agree);
+        let rest = nets.begin(wanted.nets);
         // Removing first makes room in maps that are nearly full.
         let removed = [
             v4_plan.remove(v4, filter, v4_hash, &mut room),

@@ -37,9 +37,9 @@ impl ControlMap {
     }
 
     pub(super) fn get(&self) -> Result<Control, NetworkError> {
-        let [observe, hosts, nets_v4, nets_v6, sample_every, reserved] =
+        let [observe, hosts, nets_v4, nets_v6, sample_every, generation] =
             self.map.get(&0, 0).map_err(NetworkError::map("read", CONTROL))?;
-        Ok(Control { observe, hosts, nets_v4, nets_v6, sample_every, reserved })
+        Ok(Control { observe, hosts, nets_v4, nets_v6, sample_every, generation })
     }
 
     /// Changes some switches, and writes nothing if that changes nothing.
@@ -50,9 +50,15 @@ impl ControlMap {
         if new == old {
             return Ok(());
         }
-        let Control { observe, hosts, nets_v4, nets_v6, sample_every, reserved } = new;
-        let value = [observe, hosts, nets_v4, nets_v6, sample_every, reserved];
+        let Control { observe, hosts, nets_v4, nets_v6, sample_every, generation } = new;
+        let value = [observe, hosts, nets_v4, nets_v6, sample_every, generation];
         self.map.set(0, value, 0).map_err(NetworkError::map("write to", CONTROL))
+    }
+
+    /// Has the program forget whom it has found banned lately. After a ban went;
+    /// without it, it would be in force until the timer's next tick.
+    pub(super) fn forget(&mut self) -> Result<(), NetworkError> {
+        self.change(|control| control.generation = control.generation.wrapping_add(1))
     }
 }
 

@@ -1,5 +1,6 @@
-//! One exact ban map: keys of one width, each with the moment at which its ban
-//! lapses. It knows nothing of the prefilter in front of it.
+//! One ban map: keys of one width, each with the moment at which its ban lapses.
+//! A hash map of exact keys, or a trie, whose keys are prefixes. It knows nothing
+//! of the prefilter in front of it.
 
 use std::{
     io,
@@ -7,12 +8,9 @@ use std::{
     os::fd::{AsFd as _, BorrowedFd},
 };
 
-use aya::{
-    Pod,
-    maps::{MapData, MapError},
-};
+use aya::{Pod, maps::MapData};
 use moderation_common::BanEntry;
-use nix::{errno::Errno, libc};
+use nix::libc;
 
 use super::{
     NetworkError, Pins,
@@ -52,12 +50,8 @@ impl<K: Pod + Default> Exact<K> {
     }
 
     fn new(pins: &Pins, name: &'static str, data: MapData) -> Result<Self, NetworkError> {
-        let info = data.info().map_err(NetworkError::map("size", name))?;
-        // The kernel reads and writes as much as the map's sizes say.
-        if info.key_size() as usize != size_of::<K>() || info.value_size() as usize != 8 {
-            return Err(NetworkError::ForeignMap { path: pins.map(name) });
-        }
-        Ok(Self { name, capacity: info.max_entries(), data, key: PhantomData })
+        let capacity = entries::<K, u64>(pins, name, &data)?;
+        Ok(Self { name, capacity, data, key: PhantomData })
     }
 
     pub(super) const fn capacity(&self) -> u32 {
@@ -68,7 +62,8 @@ impl<K: Pod + Default> Exact<K> {
         self.data.fd().as_fd()
     }
 
-    /// Sets the expiry of a key.
+    /// Sets the expiry of a key. A trie takes it for new in any case before Linux
+    /// 6.13, which ignores there what the flags ask for.
     pub(super) fn insert(&mut self, key: K, entry: BanEntry) -> Result<Inserted, NetworkError> {
         let set = |flags| sys::update(self.fd(), &key, &entry.expires_at_ns, flags);
         match set(BPF_NOEXIST) {
@@ -81,10 +76,12 @@ impl<K: Pod + Default> Exact<K> {
     }
 
     fn refused(&self, error: io::Error) -> NetworkError {
-        if error.raw_os_error() == Some(libc::E2BIG) {
-            return NetworkError::Full { capacity: self.capacity };
+        match error.raw_os_error() {
+            Some(libc::E2BIG) => NetworkError::Full { capacity: self.capacity },
+            // Only a trie says this.
+            Some(libc::ENOSPC) => NetworkError::NetsFull { capacity: self.capacity },
+            _ => self.failed("write to", error),
         }
-        self.failed("write to", error)
     }
 
     /// Sets the expiries of many keys, in order, until the first failure; says
@@ -173,9 +170,16 @@ impl<K: Pod + Default> Exact<K> {
     }
 }
 
-pub(super) fn errno(error: &MapError) -> Option<Errno> {
-    match error {
-        MapError::SyscallError(error) => error.io_error.raw_os_error().map(Errno::from_raw),
-        _ => None,
+/// How many entries there can be in a map from `K` to `V`, which it must be: the
+/// kernel reads and writes as much as the map's sizes say.
+pub(super) fn entries<K, V>(
+    pins: &Pins,
+    name: &'static str,
+    data: &MapData,
+) -> Result<u32, NetworkError> {
+    let info = data.info().map_err(NetworkError::map("size", name))?;
+    if info.key_size() as usize != size_of::<K>() || info.value_size() as usize != size_of::<V>() {
+        return Err(NetworkError::ForeignMap { path: pins.map(name) });
     }
+    Ok(info.max_entries())
 }

@@ -14,7 +14,7 @@ use std::{
 };
 
 use aya::maps::MapData;
-use moderation_common::{Place, Seeds, map::FILTER};
+use moderation_common::{Place, Seeds, filter_mask, map::FILTER};
 use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
 
 use super::{NetworkError, Pins};
@@ -24,6 +24,7 @@ use super::{NetworkError, Pins};
 pub(super) struct Bitmap {
     words: NonNull<AtomicU64>,
     len: NonZeroUsize,
+    mask: u64,
     seeds: Seeds,
     /// Keeps the map itself.
     _data: MapData,
@@ -42,6 +43,7 @@ impl Bitmap {
     pub(super) fn open(pins: &Pins, seeds: Seeds) -> Result<Self, NetworkError> {
         let data = pins.open_map(FILTER)?;
         let words = data.info().map_err(NetworkError::map("size", FILTER))?.max_entries();
+        let mask = filter_mask(words);
         let len = NonZeroUsize::new(words as usize).expect("the kernel makes no empty array");
         let bytes = len.saturating_mul(const { NonZeroUsize::new(8).expect("not zero") });
         let access = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
@@ -50,7 +52,7 @@ impl Bitmap {
         let address =
             unsafe { mmap(None, bytes, access, MapFlags::MAP_SHARED, data.fd().as_fd(), 0) }
                 .map_err(|source| NetworkError::MapFilter { source })?;
-        Ok(Self { words: address.cast(), len, seeds, _data: data })
+        Ok(Self { words: address.cast(), len, mask, seeds, _data: data })
     }
 
     fn words(&self) -> &[AtomicU64] {
@@ -61,8 +63,9 @@ impl Bitmap {
         }
     }
 
-    fn mask(&self) -> u64 {
-        self.len.get() as u64 - 1
+    /// Where the key with this hash is.
+    fn places(&self, hash: u64) -> [Place; 2] {
+        Place::both(hash, self.mask)
     }
 
     pub(super) const fn seeds(&self) -> Seeds {
@@ -71,9 +74,10 @@ impl Bitmap {
 
     /// Whether a key with this hash would be looked for in the exact maps.
     pub(super) fn has(&self, hash: u64) -> bool {
-        let place = Place::of(hash, self.mask());
-        let word = self.words()[place.word as usize].load(Ordering::Relaxed);
-        word & place.bits == place.bits
+        self.places(hash).into_iter().all(|place| {
+            let word = self.words()[place.word as usize].load(Ordering::Relaxed);
+            word & place.bits() == place.bits()
+        })
     }
 
     /// How many bits are set.
@@ -147,43 +151,41 @@ impl Filter {
     /// Whether a key with this hash may have been added: never `false` for one
     /// that was.
     pub(super) fn knows(&self, hash: u64) -> bool {
-        let place = Place::of(hash, self.bitmap.mask());
-        Self::bits(place, hash).into_iter().all(|bit| self.counts[bit] > 0)
+        self.bitmap.places(hash).into_iter().flat_map(Self::bits).all(|bit| self.counts[bit] > 0)
     }
 
     /// Before a key is inserted.
     pub(super) fn add(&mut self, hash: u64) {
-        let place = Place::of(hash, self.bitmap.mask());
-        for bit in Self::bits(place, hash) {
-            self.counts[bit] = self.counts[bit].saturating_add(1);
+        for place in self.bitmap.places(hash) {
+            for bit in Self::bits(place) {
+                self.counts[bit] = self.counts[bit].saturating_add(1);
+            }
+            self.bitmap.words()[place.word as usize].fetch_or(place.bits(), Ordering::SeqCst);
         }
-        self.bitmap.words()[place.word as usize].fetch_or(place.bits, Ordering::SeqCst);
     }
 
     /// After a key was deleted.
     pub(super) fn remove(&mut self, hash: u64) {
-        let place = Place::of(hash, self.bitmap.mask());
-        let bits = Self::bits(place, hash);
         // A key that nobody has added: what bits it shares are others'.
-        self.is_exact &= bits.iter().all(|bit| self.counts[*bit] > 0);
+        self.is_exact &= self.knows(hash);
         if !self.is_exact {
             return;
         }
-        for bit in bits {
+        for bit in self.bitmap.places(hash).into_iter().flat_map(Self::bits) {
             let count = &mut self.counts[bit];
             match *count {
                 u8::MAX | 0 => continue, // nobody knows how many
                 _ => *count -= 1,
             }
             if *count == 0 {
-                let word = &self.bitmap.words()[place.word as usize];
+                let word = &self.bitmap.words()[bit / 64];
                 word.fetch_and(!(1 << (bit % 64)), Ordering::SeqCst);
             }
         }
     }
 
-    fn bits(place: Place, hash: u64) -> [usize; 4] {
-        Place::positions(hash).map(|bit| place.word as usize * 64 + bit as usize)
+    fn bits(place: Place) -> [usize; 4] {
+        place.positions().map(|bit| place.word as usize * 64 + bit as usize)
     }
 
     /// Clears the bits that nobody needs, once all keys are added.

@@ -3,10 +3,9 @@
 //! takes the old one's place, and only then the old pins go. At no moment does
 //! a banned source's packet find a program without its ban.
 
-use aya::{
-    maps::{HashMap as BpfHashMap, LpmTrie, Map, MapData},
-    programs::Xdp,
-};
+use std::{io, os::fd::AsFd as _};
+
+use aya::{Pod, maps::MapData, programs::Xdp};
 use moderation_common::map::{ALLOW_V4, ALLOW_V6, BANS_HOST, BANS_V4, BANS_V6, NETS_V4, NETS_V6};
 use nix::unistd::Uid;
 
@@ -14,11 +13,11 @@ use super::{
     AllowMaps, NetworkError, Pins,
     attach::{rename, replace},
     control::{ControlMap, seeds},
+    exact::{self, BATCH},
     filter::Bitmap,
+    nets::{V4Key, V6Key},
+    sys::{self, Pages},
 };
-
-/// Maps with plain keys in every layout so far.
-const EXACT: [(&str, usize); 3] = [(BANS_V4, 4), (BANS_V6, 8), (BANS_HOST, 16)];
 
 /// Who works with the maps: of this layout, or of an earlier one.
 pub(super) fn owner(pins: &Pins) -> Option<Uid> {
@@ -40,59 +39,41 @@ pub(super) fn copy(pins: &Pins) -> Result<(), NetworkError> {
     AllowMaps::open_operator(pins)?.hint_at_all()?;
     for from in &earlier {
         tracing::info!(from = %from.map("").display(), "taking over an earlier layout's bans");
-        for (name, key_bytes) in EXACT {
-            match key_bytes {
-                4 => copy_exact::<[u8; 4]>(from, pins, name)?,
-                8 => copy_exact::<[u8; 8]>(from, pins, name)?,
-                _ => copy_exact::<[u8; 16]>(from, pins, name)?,
-            }
+        copy_map::<[u8; 4], u64>(from, pins, BANS_V4)?;
+        copy_map::<[u8; 8], u64>(from, pins, BANS_V6)?;
+        copy_map::<[u8; 16], u64>(from, pins, BANS_HOST)?;
+        copy_map::<V4Key, u64>(from, pins, NETS_V4)?;
+        copy_map::<V6Key, u64>(from, pins, NETS_V6)?;
+        copy_map::<V4Key, u32>(from, pins, ALLOW_V4)?;
+        copy_map::<V6Key, u32>(from, pins, ALLOW_V6)?;
+    }
+    Ok(())
+}
+
+/// What both hold stays until the later expiry. A trie may answer with a block
+/// around: what is in it lasts as long anyway.
+fn copy_map<K: Pod + Default, V: Pod + Default + Ord>(
+    from: &Pins,
+    to: &Pins,
+    name: &'static str,
+) -> Result<(), NetworkError> {
+    if !from.map(name).exists() {
+        return Ok(()); // that layout did not have it
+    }
+    let open = |pins: &Pins| -> Result<MapData, NetworkError> {
+        let data = pins.open_map(name)?;
+        exact::entries::<K, V>(pins, name, &data).map(|_| data)
+    };
+    let failed =
+        |operation| move |source: io::Error| NetworkError::Batch { operation, map: name, source };
+    let (from, to) = (open(from)?, open(to)?);
+    let mut pages = Pages::<K, V>::new(BATCH);
+    while let Some((keys, values)) = pages.next(from.fd().as_fd()).map_err(failed("read"))? {
+        for (key, value) in keys.iter().zip(values) {
+            let known = sys::lookup::<K, V>(to.fd().as_fd(), key).map_err(failed("read"))?;
+            let latest = known.unwrap_or_default().max(*value);
+            sys::update(to.fd().as_fd(), key, &latest, 0).map_err(failed("write to"))?;
         }
-        copy_trie::<[u8; 4], u64>(from, pins, NETS_V4)?;
-        copy_trie::<[u8; 16], u64>(from, pins, NETS_V6)?;
-        copy_trie::<[u8; 4], u32>(from, pins, ALLOW_V4)?;
-        copy_trie::<[u8; 16], u32>(from, pins, ALLOW_V6)?;
-    }
-    Ok(())
-}
-
-fn copy_exact<K: aya::Pod + Default>(
-    from: &Pins,
-    to: &Pins,
-    name: &'static str,
-) -> Result<(), NetworkError> {
-    if !from.map(name).exists() {
-        return Ok(()); // that layout did not have it
-    }
-    let open = |pins: &Pins| -> Result<BpfHashMap<MapData, K, u64>, NetworkError> {
-        BpfHashMap::try_from(Map::HashMap(pins.open_map(name)?))
-            .map_err(NetworkError::map("open", name))
-    };
-    let (from, mut to) = (open(from)?, open(to)?);
-    for item in &from {
-        let (key, expiry) = item.map_err(NetworkError::map("read", name))?;
-        // Not there, most likely.
-        let known = to.get(&key, 0).unwrap_or(0);
-        to.insert(key, expiry.max(known), 0).map_err(NetworkError::map("write to", name))?;
-    }
-    Ok(())
-}
-
-fn copy_trie<K: aya::Pod, V: aya::Pod>(
-    from: &Pins,
-    to: &Pins,
-    name: &'static str,
-) -> Result<(), NetworkError> {
-    if !from.map(name).exists() {
-        return Ok(()); // that layout did not have it
-    }
-    let open = |pins: &Pins| -> Result<LpmTrie<MapData, K, V>, NetworkError> {
-        LpmTrie::try_from(Map::LpmTrie(pins.open_map(name)?))
-            .map_err(NetworkError::map("open", name))
-    };
-    let (from, mut to) = (open(from)?, open(to)?);
-    for item in &from {
-        let (key, value) = item.map_err(NetworkError::map("read", name))?;
-        to.insert(&key, value, 0).map_err(NetworkError::map("write to", name))?;
     }
     Ok(())
 }

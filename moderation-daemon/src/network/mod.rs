@@ -22,6 +22,7 @@ mod plan;
 mod sweep;
 
 mod count;
+mod lines;
 mod ring;
 
 mod judge;
@@ -49,6 +50,7 @@ pub use desired::Desired;
 pub use error::NetworkError;
 pub use interface::{Attachment, XdpMode, attachments};
 pub use judge::Judge;
+pub use lines::{LINES_OBJECT, Lines};
 pub use object::{KERNEL_OBJECT, TestProgram};
 pub use pin::{PinIdentity, Pins};
 pub use reaper::{MAX_CLOSINGS, MAX_SUSPECTS, Reaped, Reaper};
@@ -140,7 +142,7 @@ impl Network {
         self.allow.reconcile(allowlist)
     }
 
-    /// Begins a look through the exact maps.
+    /// Begins a look through the ban maps.
     pub fn sweep(&self) -> Sweep {
         Sweep::new(&self.bans)
     }

@@ -5,7 +5,7 @@ use aya::{
     programs::{ProgramError, SockOps, TestRun as _, TestRunOptions, Xdp},
 };
 use moderation_common::{
-    Seeds, filter_words,
+    Seeds, filter_mask, filter_words,
     map::{
         BANS_HOST, BANS_V4, BANS_V6, DAEMON_MAPS, FILTER, GUARD_MAPS, HANDSHAKE_PROGRAM, HEAVY,
         NETS_V4, NETS_V6, PROGRAM, ROOT_MAPS, SKETCH, global,
@@ -42,7 +42,7 @@ pub(super) fn load(pins: &Pins, parameters: &Parameters) -> Result<Ebpf, Network
     let globals = [
         (global::SEED_A, seeds.a),
         (global::SEED_B, seeds.b),
-        (global::FILTER_MASK, u64::from(words) - 1),
+        (global::FILTER_MASK, filter_mask(words)),
         (global::SKETCH_MASK, u64::from(blocks) - 1),
         (global::SYN_LIMIT, limit(syn.enabled, syn.limit)),
         (global::SYN_HALF_NS, half_ns(syn.window)),

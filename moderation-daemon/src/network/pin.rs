@@ -21,10 +21,6 @@ use nix::{
 
 use super::{Attachment, NetworkError, attachments, sys};
 
-/// Layout of maps and values. Another layout gets another folder, so that a
-/// new loader never mistakes old maps for its own; see [`super::migrate`].
-const SCHEMA: &str = "v2";
-
 /// Stands for the dot of `eth0.7` in a link's pin: bpffs refuses dots in names
 /// (kernel: `bpf_lookup`), and interfaces have no percent sign in theirs
 /// (kernel: `dev_get_valid_name`).
@@ -42,9 +38,14 @@ pub struct Pins {
 }
 
 impl Pins {
+    /// Layout of maps and values, and aya-log's form of a line. Another layout gets
+    /// another folder, so that a new loader never mistakes old maps for its own; see
+    /// [`super::migrate`].
+    pub const SCHEMA: &str = "v3";
+
     /// The pins under `root`, a folder on a BPF filesystem.
     pub fn new(root: impl Into<PathBuf>) -> Self {
-        Self::of_schema(root, SCHEMA)
+        Self::of_schema(root, Self::SCHEMA)
     }
 
     /// The pins of another layout, `v` and a number: what a loader of another

@@ -1,6 +1,7 @@
-//! Looking through the exact maps page by page while decisions go on: every
-//! entry must be wanted, and there must be as many as were put in. What is
-//! missing altogether shows in the number; then a whole reconcile mends it.
+//! Looking through the ban maps page by page while decisions go on: every entry
+//! must be wanted, and there must be as many as were put in. What is missing
+//! altogether of the exact ones shows in the number; then a whole reconcile mends
+//! it. Blocks are so few that each is looked for.
 
 use moderation_common::BanEntry;
 
@@ -9,6 +10,7 @@ use super::{
     block::{BanMaps, Blocker},
     desired::{of_host, of_v4, of_v6},
     exact::BATCH,
+    nets::NetPages,
     plan::agree,
     sys::Pages,
 };
@@ -22,6 +24,7 @@ pub struct Sweep {
     at_start: usize,
     changes: Changes,
     hidden: usize,
+    has_losses: bool,
 }
 
 impl std::fmt::Debug for Sweep {
@@ -34,6 +37,7 @@ enum Stage {
     V4(Pages<u32, u64>),
     V6(Pages<u64, u64>),
     Hosts(Pages<[u64; 2], u64>),
+    Nets(NetPages),
 }
 
 /// What a sweep has found.
@@ -53,7 +57,8 @@ impl Sweep {
     pub(super) fn new(blocker: &Blocker) -> Self {
         let stage = Stage::V4(Pages::new(BATCH));
         let at_start = blocker.exact();
-        Self { stage, seen: 0, at_start, changes: Changes::default(), hidden: 0 }
+        let changes = Changes::default();
+        Self { stage, seen: 0, at_start, changes, hidden: 0, has_losses: false }
     }
 
     /// Looks at one page; `Some` after the last.
@@ -66,34 +71,42 @@ impl Sweep {
         blocker: &mut Blocker,
         wanted: impl Fn(Prefix) -> Option<BanEntry>,
     ) -> Result<Option<Swept>, NetworkError> {
-        match self.page(blocker.maps())? {
-            Some(page) => {
-                self.seen += page.len();
-                for (prefix, old) in page {
-                    self.mend(blocker, prefix, old, wanted(prefix))?;
-                }
-                Ok(None)
+        if let Stage::Nets(pages) = &mut self.stage {
+            let Some(changes) = blocker.sweep_nets(pages, wanted)? else {
+                let Self { changes, hidden, has_losses, .. } = *self;
+                return Ok(Some(Swept { changes, hidden, has_losses }));
+            };
+            self.changes = self.changes + changes;
+        } else if let Some(page) = self.page(blocker.maps())? {
+            self.seen += page.len();
+            for (prefix, old) in page {
+                self.mend(blocker, prefix, old, wanted(prefix))?;
             }
-            None if self.next_stage() => Ok(None),
-            None => Ok(Some(self.finish(blocker))),
+        } else {
+            self.next_stage(blocker);
         }
+        Ok(None)
     }
 
+    /// `None` after an exact map's last page.
     fn page(&mut self, maps: &BanMaps) -> Result<Option<Vec<(Prefix, BanEntry)>>, NetworkError> {
         Ok(match &mut self.stage {
             Stage::V4(pages) => maps.v4.page(pages)?.map(|page| entries(page, of_v4)),
             Stage::V6(pages) => maps.v6.page(pages)?.map(|page| entries(page, of_v6)),
             Stage::Hosts(pages) => maps.hosts.page(pages)?.map(|page| entries(page, of_host)),
+            Stage::Nets(_) => None,
         })
     }
 
-    fn next_stage(&mut self) -> bool {
+    fn next_stage(&mut self, blocker: &Blocker) {
         self.stage = match self.stage {
             Stage::V4(_) => Stage::V6(Pages::new(BATCH)),
             Stage::V6(_) => Stage::Hosts(Pages::new(BATCH)),
-            Stage::Hosts(_) => return false,
+            Stage::Hosts(_) | Stage::Nets(_) => {
+                self.has_losses = self.has_losses(blocker);
+                Stage::Nets(blocker.net_pages())
+            }
         };
-        true
     }
 
     fn mend(
@@ -121,10 +134,9 @@ impl Sweep {
 
     /// Entries that came or went meanwhile may or may not have been seen: only
     /// fewer than the fewer of both moments are too few.
-    fn finish(&self, blocker: &Blocker) -> Swept {
+    fn has_losses(&self, blocker: &Blocker) -> bool {
         let least = self.at_start.min(blocker.exact() + self.changes.removed);
-        let has_losses = self.seen < least || !blocker.is_counted();
-        Swept { changes: self.changes, hidden: self.hidden, has_losses }
+        self.seen < least || !blocker.is_counted()
     }
 }
 

@@ -98,17 +98,21 @@ fn write(command: u32, attr: bpf_attr, count: usize) -> Batch {
     Batch { done: if is_refused { 0 } else { done }, result }
 }
 
-/// Reads a hash map piece by piece. What is changed meanwhile may or may not be
-/// seen; what is not changed is seen exactly once.
+/// Reads a hash map or a trie piece by piece. What is changed meanwhile may or
+/// may not be seen; what is not changed is seen once. A trie is seen from the
+/// start again when the key is gone that the last page ended with.
 pub(super) struct Pages<K, V> {
     keys: Vec<K>,
     values: Vec<V>,
-    /// The kernel's place in the map: the number of a bucket.
-    place: Option<u32>,
+    /// The kernel's place in the map: the last key of a trie; of a hash map the
+    /// number of a bucket, which needs no more bytes.
+    place: Option<K>,
     is_over: bool,
 }
 
 impl<K: Pod + Default, V: Pod + Default> Pages<K, V> {
+    const HOLDS_A_PLACE: () = assert!(size_of::<K>() >= size_of::<u32>());
+
     /// From the start, in pages of `size` entries.
     pub(super) fn new(size: usize) -> Self {
         let (keys, values) = (vec![K::default(); size], vec![V::default(); size]);
@@ -127,7 +131,8 @@ impl<K: Pod + Default, V: Pod + Default> Pages<K, V> {
     }
 
     fn read(&mut self, map: BorrowedFd<'_>) -> io::Result<usize> {
-        let mut next = 0_u32;
+        let () = Self::HOLDS_A_PLACE;
+        let mut next = K::default();
         let (keys, values) = (self.keys.as_mut_ptr().addr(), self.values.as_mut_ptr().addr());
         let mut attr = batch(map, keys, values, self.keys.len());
         attr.batch.in_batch = self.place.as_ref().map_or(0, |place| address(&raw const *place));

@@ -9,7 +9,7 @@ use std::{
 
 use rusqlite::{Connection, Error, OptionalExtension as _, Transaction, params};
 
-use super::{StoreError, open, schema, sql_ms};
+use super::{StoreError, open, schema, sql_ms, transaction};
 use crate::{
     blocklist::{self, Expiry, Imports, Source},
     engine::Prefix,
@@ -152,7 +152,9 @@ impl ImportStore {
     ///
     /// [`StoreError::Commit`].
     pub fn begin(&mut self, source: &Source, by: &str, now_ms: u64) -> Result<u64, StoreError> {
-        let run = self.transaction(|transaction| begin(transaction, source, by, now_ms))?;
+        let run = transaction(&mut self.connection, |transaction| {
+            begin(transaction, source, by, now_ms)
+        })?;
         Ok(u64::try_from(run).unwrap_or(0))
     }
 
@@ -183,7 +185,7 @@ impl ImportStore {
         by: &str,
         now_ms: u64,
     ) -> Result<Result<(), RunMismatch>, StoreError> {
-        self.transaction(|transaction| {
+        transaction(&mut self.connection, |transaction| {
             let latest = match list(transaction, source)? {
                 None if run.is_none() => {
                     begin(transaction, source, by, now_ms)?;
@@ -218,7 +220,7 @@ impl ImportStore {
     ///
     /// [`StoreError::Commit`]; then nothing has been removed.
     pub fn remove(&mut self, what: &Removal, from: &Place) -> Result<Slice, StoreError> {
-        self.transaction(|transaction| {
+        transaction(&mut self.connection, |transaction| {
             let found = find(transaction, what, from)?;
             let mut delete = transaction
                 .prepare_cached("DELETE FROM import_entries WHERE import = ?1 AND prefix = ?2")?;
@@ -236,19 +238,6 @@ impl ImportStore {
             });
             Ok(Slice { removed: removed.collect(), rest })
         })
-    }
-
-    fn transaction<T>(
-        &mut self,
-        work: impl FnOnce(&Transaction<'_>) -> Result<T, Error>,
-    ) -> Result<T, StoreError> {
-        let run = |connection: &mut Connection| {
-            let transaction = connection.transaction()?;
-            let result = work(&transaction)?;
-            transaction.commit()?;
-            Ok(result)
-        };
-        run(&mut self.connection).map_err(StoreError::Commit)
     }
 }
 

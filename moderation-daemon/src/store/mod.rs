@@ -17,7 +17,7 @@ use std::{
 };
 
 use ipnet::IpNet;
-use rusqlite::{Connection, OpenFlags};
+use rusqlite::{Connection, OpenFlags, Transaction};
 use rusqlite_migration::Migrations;
 
 pub use imports::{ImportStore, Place, Removal, Removed, RunMismatch, Slice};
@@ -159,6 +159,20 @@ fn lock(path: &Path) -> Result<File, StoreError> {
         Err(TryLockError::WouldBlock) => Err(StoreError::InUse { path: path.to_owned() }),
         Err(TryLockError::Error(source)) => Err(StoreError::Create { path: lock_path, source }),
     }
+}
+
+/// Does all of the work, or none.
+fn transaction<T>(
+    connection: &mut Connection,
+    work: impl FnOnce(&Transaction<'_>) -> Result<T, rusqlite::Error>,
+) -> Result<T, StoreError> {
+    let run = || {
+        let transaction = connection.transaction()?;
+        let result = work(&transaction)?;
+        transaction.commit()?;
+        Ok(result)
+    };
+    run().map_err(StoreError::Commit)
 }
 
 /// SQLite's integers are signed; times beyond year 292 million stay there.

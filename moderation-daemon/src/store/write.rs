@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use ipnet::IpNet;
-use rusqlite::{Connection, Error, Transaction, params};
+use rusqlite::{Error, Transaction, params};
 
-use super::{Allowed, Store, StoreError, penalties, sql_ms};
+use super::{Allowed, Store, StoreError, penalties, sql_ms, transaction};
 use crate::engine::{
     Ban, Bearer, Change, Lift, Score, ScoreKey, Severity, Violation, ViolationType,
 };
@@ -21,7 +21,7 @@ impl Store {
         if !changes.iter().any(is_durable) {
             return Ok(());
         }
-        self.transaction(|transaction| {
+        transaction(&mut self.connection, |transaction| {
             changes.iter().try_for_each(|change| write(transaction, change))
         })
     }
@@ -32,7 +32,7 @@ impl Store {
     ///
     /// [`StoreError::Commit`].
     pub fn allow(&mut self, new: &Allowed, by: &str, at_ms: u64) -> Result<(), StoreError> {
-        self.transaction(|transaction| {
+        transaction(&mut self.connection, |transaction| {
             transaction
                 .prepare_cached(
                     "INSERT INTO allowlist (prefix, note, added_by, created_at_ms)
@@ -50,7 +50,7 @@ impl Store {
     ///
     /// [`StoreError::Commit`].
     pub fn disallow(&mut self, prefix: IpNet) -> Result<bool, StoreError> {
-        self.transaction(|transaction| {
+        transaction(&mut self.connection, |transaction| {
             transaction
                 .prepare_cached("DELETE FROM allowlist WHERE prefix = ?1")?
                 .execute([prefix.trunc().to_string()])
@@ -73,7 +73,7 @@ impl Store {
         let retention_ms = u64::try_from(retention.as_millis()).unwrap_or(u64::MAX);
         let before = sql_ms(now_ms.saturating_sub(retention_ms));
         let keep = i64::try_from(max_records).unwrap_or(i64::MAX);
-        self.transaction(|transaction| {
+        transaction(&mut self.connection, |transaction| {
             transaction.execute("DELETE FROM violations WHERE at_ms < ?1", [before])?;
             transaction.execute(
                 "DELETE FROM violations WHERE id <= (SELECT max(id) FROM violations) - ?1",
@@ -93,19 +93,6 @@ impl Store {
             )?;
             Ok(())
         })
-    }
-
-    fn transaction<T>(
-        &mut self,
-        work: impl FnOnce(&Transaction<'_>) -> Result<T, Error>,
-    ) -> Result<T, StoreError> {
-        let run = |connection: &mut Connection| {
-            let transaction = connection.transaction()?;
-            let result = work(&transaction)?;
-            transaction.commit()?;
-            Ok(result)
-        };
-        run(&mut self.connection).map_err(StoreError::Commit)
     }
 }
 

@@ -10,7 +10,9 @@ use std::net::IpAddr;
 use aya::maps::{Array, HashMap as BpfHashMap, Map, MapData};
 use ipnet::IpNet;
 use moderation_common::map::{BANS_HOST, BANS_V4, BANS_V6, FILTER, SEEDS};
-use moderation_common::{BanEntry, Place, Reason, Seeds, Source, filter_words, v4_key};
+use moderation_common::{
+    BanEntry, FILTER_BITS, Place, Reason, Seeds, Source, filter_mask, filter_words, v4_key,
+};
 use moderation_daemon::clock;
 use moderation_daemon::engine::Prefix;
 use moderation_daemon::network::{
@@ -174,7 +176,7 @@ fn check(kernel: &Kernel, model: &Model, addresses: &[IpAddr]) -> Result<(), Str
         return Err(format!("{verified:?}, and there should be {}", model.exact()));
     }
     let bits = filter_bits(kernel.pins()).map_err(|error| error.to_string())?;
-    if bits > 4 * model.exact() {
+    if bits > FILTER_BITS * model.exact() {
         return Err(format!("{bits} bits for {} entries", model.exact()));
     }
     for ip in addresses {
@@ -298,15 +300,15 @@ fn colliding(kernel: &Kernel, banned: &[u32]) -> u32 {
     let data = MapData::from_pin(kernel.pins().map(SEEDS)).expect("they are pinned");
     let map: Array<_, [u64; 2]> = Array::try_from(Map::Array(data)).expect("it is an array");
     let [a, b] = map.get(&0, 0).expect("read");
-    let mask = u64::from(filter_words(ROOM)) - 1;
-    let place = |key: u32| Place::of(Seeds { a, b }.hash(Source::V4(key)), mask);
+    let mask = filter_mask(filter_words(ROOM));
+    let place = |key: u32| Place::first(Seeds { a, b }.hash(Source::V4(key)), mask);
     let shared = |foreign: Place| {
         let near = banned.iter().map(|key| place(*key)).filter(|near| near.word == foreign.word);
-        near.fold(0, |bits, near| bits | near.bits) & foreign.bits
+        near.fold(0, |bits, near| bits | near.bits()) & foreign.bits()
     };
     let collides = |key: &u32| {
         let foreign = place(*key);
-        foreign.bits.count_ones() == 2 && shared(foreign).count_ones() == 1
+        foreign.bits().count_ones() == 2 && shared(foreign).count_ones() == 1
     };
     (0..u32::MAX).find(collides).expect("one of them all does")
 }
@@ -388,15 +390,16 @@ fn counters_that_are_full_stay_so_until_all_keys_are_looked_at_again() {
         range.map(|key| (Prefix::from_v4(0x2000_0000 + key), FOR_EVER)).collect()
     };
     kernel.network.reconcile(bans(0..MANY), &[]).result.expect("they fit");
-    assert_eq!(filter_bits(kernel.pins()).expect("read"), 512, "every bit is needed");
+    let all_bits = filter_words(ROOM) as usize * 64;
+    assert_eq!(filter_bits(kernel.pins()).expect("read"), all_bits, "every bit is needed");
     for key in 100..MANY {
         kernel.network.unblock(Prefix::from_v4(0x2000_0000 + key)).expect("unblocked");
     }
     let verified = verify(kernel.pins()).expect("read");
     assert_eq!((verified.entries, verified.hidden), (100, 0));
-    assert_eq!(filter_bits(kernel.pins()).expect("read"), 512, "nobody knows how many");
+    assert_eq!(filter_bits(kernel.pins()).expect("read"), all_bits, "nobody knows how many");
     kernel.network.reconcile(bans(0..100), &[]).result.expect("reconciled");
-    assert!(filter_bits(kernel.pins()).expect("read") <= 400);
+    assert!(filter_bits(kernel.pins()).expect("read") <= 100 * FILTER_BITS);
     kernel.network.reconcile(Desired::default(), &[]).result.expect("reconciled");
     assert_eq!(filter_bits(kernel.pins()).expect("read"), 0);
 }

@@ -12,6 +12,7 @@ mod migrate;
 mod nets;
 mod sweep;
 
+mod lines;
 mod rates;
 mod samples;
 mod syns;

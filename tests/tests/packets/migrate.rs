@@ -6,7 +6,7 @@ use std::os::unix::fs::MetadataExt;
 
 use aya::maps::{Array, Map, MapData};
 use moderation_common::map::{BANS_V4, SEEDS};
-use moderation_common::{BanEntry, Reason};
+use moderation_common::{BanEntry, FILTER_BITS, Reason};
 use moderation_daemon::clock;
 use moderation_daemon::config::AttachMode;
 use moderation_daemon::engine::Prefix;
@@ -96,7 +96,7 @@ fn bans_allowlist_and_owner_of_an_earlier_layout_are_taken_over() {
     let mut network = Network::open(new).expect("opened");
     assert_eq!(network.hidden_at_open(), 0);
     assert_in_force(new);
-    assert!(filter_bits(new).expect("read") <= 20, "no bit more than needed");
+    assert!(filter_bits(new).expect("read") <= 5 * FILTER_BITS, "no bit more than needed");
     let reconciled = network.reconcile(bans, &allowed);
     assert_eq!(reconciled.result.expect("reconciled").drift(), 0, "nothing was lost or added");
     assert_in_force(new);
@@ -121,8 +121,8 @@ fn an_interrupted_migration_is_finished_by_the_next_and_later_bans_stay() {
             network.block(prefix("198.51.100.5"), BanEntry { expires_at_ns: u64::MAX })
         })
         .expect("banned");
-    let made = elsewhere.path().join("v2");
-    std::fs::create_dir(board.path().join("v2")).expect("a folder");
+    let made = elsewhere.path().join(Pins::SCHEMA);
+    std::fs::create_dir(board.path().join(Pins::SCHEMA)).expect("a folder");
     for pin in std::fs::read_dir(made).expect("it is there").flatten() {
         if pin.file_type().is_ok_and(|kind| kind.is_file()) && pin.file_name() != "moderation" {
             std::fs::rename(pin.path(), new.map(&pin.file_name().to_string_lossy()))
@@ -207,7 +207,7 @@ fn a_load_that_was_interrupted_before_its_seeds_were_kept_hides_no_ban() {
         assert_eq!(kernel.judge(&Frame::default().bytes()).expect("judged"), Reason::BanV4);
         kernel.reopen().expect("opened");
         assert_eq!(kernel.network.hidden_at_open(), 0);
-        assert!(filter_bits(kernel.pins()).expect("read") <= 12);
+        assert!(filter_bits(kernel.pins()).expect("read") <= 3 * FILTER_BITS);
         assert_eq!(kernel.judge(&Frame::default().bytes()).expect("judged"), Reason::BanV4);
         assert_eq!(kernel.judge(&Frame::v6().bytes()).expect("judged"), Reason::BanV6);
     }

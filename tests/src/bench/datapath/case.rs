@@ -34,8 +34,12 @@ pub(super) enum Kind {
     Innocent,
     /// The same person opens a connection.
     InnocentSyn,
-    /// A packet of someone who is banned.
+    /// A packet of someone who is banned; random ones are drawn from those whom the
+    /// peer denies.
     Banned,
+    /// The same, drawn from all the banned, for whom the peer has no room: what it costs
+    /// to look up someone who is in no cache. No goal, as there is nothing to compare.
+    BannedAnyone,
     /// A packet of someone who is banned and on the allowlist.
     Allowlisted,
     /// SYNs whose sources are forged, a million of them, after a million of the same.
@@ -77,7 +81,13 @@ pub(super) struct Case {
 impl Case {
     /// All cases of a family with so many bans.
     pub(super) fn all(family: Family, bans: u32) -> Vec<Self> {
-        let kinds = [Kind::Innocent, Kind::InnocentSyn, Kind::Banned, Kind::Allowlisted];
+        let kinds = [
+            Kind::Innocent,
+            Kind::InnocentSyn,
+            Kind::Banned,
+            Kind::BannedAnyone,
+            Kind::Allowlisted,
+        ];
         let mut cases = Vec::new();
         for tagging in [Tagging::Plain, Tagging::Vlan] {
             for sources in [Sources::One, Sources::Random] {
@@ -102,7 +112,11 @@ impl Case {
     }
 
     const fn exists(&self) -> bool {
-        self.bans > 0 || matches!(self.kind, Kind::Innocent | Kind::InnocentSyn)
+        match self.kind {
+            Kind::Innocent | Kind::InnocentSyn => true,
+            Kind::BannedAnyone => self.bans > 0 && matches!(self.sources, Sources::Random),
+            _ => self.bans > 0,
+        }
     }
 
     /// Such as `innocent_v4_1m_bans`.
@@ -111,6 +125,7 @@ impl Case {
             Kind::Innocent => "innocent",
             Kind::InnocentSyn => "innocent_syn",
             Kind::Banned => "banned",
+            Kind::BannedAnyone => "banned_anyone",
             Kind::Allowlisted => "allowlisted",
             Kind::ForgedFlood => "forged_flood_syn",
         };
@@ -133,7 +148,7 @@ impl Case {
     pub(super) fn frame(&self) -> Vec<u8> {
         match self.kind {
             Kind::InnocentSyn | Kind::ForgedFlood => self.carrying(SYN),
-            Kind::Innocent | Kind::Banned | Kind::Allowlisted => self.carrying(ACK),
+            _ => self.carrying(ACK),
         }
     }
 
@@ -159,7 +174,8 @@ impl Case {
     pub(super) const fn ours(&self) -> Generator {
         let (base, many) = match self.kind {
             Kind::Innocent | Kind::InnocentSyn => (INNOCENTS, MANY),
-            Kind::Banned => (BANNED + ALLOWED, self.bans - ALLOWED),
+            Kind::Banned => (BANNED + ALLOWED, PEER_RULES),
+            Kind::BannedAnyone => (BANNED + ALLOWED, self.bans - ALLOWED),
             Kind::Allowlisted => (BANNED, ALLOWED),
             Kind::ForgedFlood => (FORGED, MANY),
         };
@@ -169,7 +185,7 @@ impl Case {
     /// The same for the peer, which has two rules however many bans we have.
     pub(super) const fn theirs(&self) -> Generator {
         match self.kind {
-            Kind::Banned => self.drawn(BANNED + ALLOWED, PEER_RULES),
+            Kind::BannedAnyone => self.drawn(BANNED + ALLOWED, PEER_RULES),
             _ => self.ours(),
         }
     }
@@ -195,7 +211,7 @@ impl Case {
     /// What must become of the packet: with ours, and with the peer.
     pub(super) const fn expected(&self) -> Action {
         match self.kind {
-            Kind::Banned => Action::Drop,
+            Kind::Banned | Kind::BannedAnyone => Action::Drop,
             _ => Action::Pass,
         }
     }
@@ -203,7 +219,7 @@ impl Case {
     /// The peer's half of the row.
     pub(super) const fn peer(&self) -> &'static str {
         match self.kind {
-            Kind::Banned => "xdp-filter drop",
+            Kind::Banned | Kind::BannedAnyone => "xdp-filter drop",
             _ => "xdp-filter pass",
         }
     }
@@ -267,7 +283,7 @@ mod tests {
             .map(|case| case.name())
             .collect();
         assert_eq!(names.iter().collect::<HashSet<_>>().len(), names.len());
-        assert_eq!(names.len(), 2 * (8 + 3 * 16 + 4));
+        assert_eq!(names.len(), 2 * (8 + 3 * 18 + 4));
     }
 
     #[test]
@@ -281,7 +297,8 @@ mod tests {
     #[test]
     fn who_is_measured_as_banned_is_not_on_the_allowlist() {
         for bans in LEVELS.into_iter().filter(|bans| *bans > 0) {
-            let case = Case { kind: Kind::Banned, sources: Sources::Random, bans, ..CASE };
+            let kind = Kind::BannedAnyone;
+            let case = Case { kind, sources: Sources::Random, bans, ..CASE };
             let allowed = allowlist(Family::V4);
             let banned: HashSet<IpAddr> = banned(Family::V4, 0, bans).collect();
             for mut draw in [case.ours(), case.theirs()] {
