@@ -12,7 +12,6 @@ use serde::Deserialize;
 struct File {
     settings: BTreeMap<String, Difference>,
     replay: BTreeMap<String, Difference>,
-    #[serde(default)]
     stories: BTreeMap<String, Difference>,
 }
 
@@ -52,11 +51,6 @@ impl Differences {
         let count = self.0.get_mut(name);
         *count.with_context(|| format!("{name} is not in differences.toml"))? += 1;
         Ok(())
-    }
-
-    /// All that are listed.
-    pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
-        self.0.keys().map(String::as_str)
     }
 
     /// Nothing else will turn up.

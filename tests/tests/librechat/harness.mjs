@@ -49,6 +49,10 @@ const questions = {
     advance(event.at);
     return libreChat.judge({ ...event, banned, admitted });
   },
+  judgeApart: ({ event }) => {
+    advance(event.at);
+    return libreChat.judgeApart(event);
+  },
   release: ({ at, user }) => {
     advance(at);
     return libreChat.release({ user });

@@ -1,8 +1,7 @@
 // What LibreChat v0.8.7 does with its libraries when a request comes in, told again in
 // our own words: its order of checks, its stores, its arithmetic. Limiters, stores and
 // parsers are the real ones. Left out are HTTP, sessions and MongoDB: bans are kept in
-// a store of the same library. The check for bans comes first on every route, also
-// where LibreChat has it behind a limiter (differences.toml, limiter_before_ban).
+// a store of the same library.
 
 import { join } from 'node:path';
 import { limiters, ROUTES, reports } from './routes.mjs';
@@ -56,9 +55,25 @@ export class LibreChat {
   // that is the answer, and nothing else happens.
   async judge(event) {
     const ban = await this.checkBan(event);
-    if (ban || event.banned) {
-      return { ban };
+    return ban || event.banned ? { ban } : this.proceed(event);
+  }
+
+  // The same, with no other side, and with the check for bans where LibreChat has it.
+  async judgeApart(event) {
+    const { checked = 'first' } = ROUTES[event.kind] ?? {};
+    const check = async () => {
+      const ban = await this.checkBan(event);
+      return ban && { ban };
+    };
+    if (checked === 'first') {
+      return (await check()) ?? this.proceed(event);
     }
+    const answer = await this.proceed(event);
+    const passes = checked === 'later' && answer.verdict === 'allow';
+    return (passes && (await check())) || answer;
+  }
+
+  async proceed(event) {
     if (event.kind === 'acquire') {
       return this.acquire(event);
     }
@@ -102,7 +117,7 @@ export class LibreChat {
     }
     const pendingRequests = (await this.pending.get(`:${event.user}`)) ?? 0;
     const verdict = pendingRequests >= limit ? 'deny' : 'allow';
-    if ((verdict === 'allow') !== event.admitted) {
+    if (event.admitted !== undefined && event.admitted !== (verdict === 'allow')) {
       return { verdict, pending: pendingRequests };
     }
     if (verdict === 'allow') {
@@ -229,7 +244,10 @@ function file(load, filename) {
       this.clearExpire();
     }
   }
-  return new LazyFile({ filename });
+  const store = new LazyFile({ filename });
+  // Each type of violation listens to it for errors.
+  store.setMaxListeners(0);
+  return store;
 }
 
 async function hit(limiter, event) {

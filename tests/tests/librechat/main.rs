@@ -7,3 +7,4 @@ mod differences;
 mod harness;
 mod replay;
 mod settings;
+mod stories;

@@ -3,28 +3,29 @@
 
 const MINUTE = 60 * 1000;
 
-// Which limiters a kind of request meets, in order, and whether only browsers may
-// send it. The names are those of our own configuration.
+// Which limiters a kind of request meets, in order; whether only browsers may send it;
+// and whether LibreChat looks for bans before the limiters, as it does where nothing
+// else is said, behind them, or never. The names are those of our own configuration.
 export const ROUTES = {
-  login: { steps: ['login'] },
-  registration: { steps: ['registration'] },
-  password_reset: { steps: ['password_reset'] },
+  login: { checked: 'later', steps: ['login'] },
+  registration: { checked: 'later', steps: ['registration'] },
+  password_reset: { checked: 'later', steps: ['password_reset'] },
   password_reset_submission: { steps: ['password_reset_submission'] },
-  email_verification: { steps: ['email_verification'] },
-  email_verification_submission: { steps: ['email_verification_submission'] },
-  two_factor: { steps: ['two_factor_ip', 'two_factor_user'] },
+  email_verification: { checked: 'never', steps: ['email_verification'] },
+  email_verification_submission: { checked: 'never', steps: ['email_verification_submission'] },
+  two_factor: { checked: 'later', steps: ['two_factor_ip', 'two_factor_user'] },
   message: { browsers: true, steps: ['message_ip', 'message_user'] },
   file_upload: { browsers: true, steps: ['file_upload_ip', 'file_upload_user'] },
   file_usage: { steps: ['file_usage'] },
-  import: { steps: ['import_ip', 'import_user'] },
-  fork: { steps: ['fork_ip', 'fork_user'] },
+  import: { checked: 'never', steps: ['import_ip', 'import_user'] },
+  fork: { checked: 'never', steps: ['fork_ip', 'fork_user'] },
   tts: { browsers: true, steps: ['tts_ip', 'tts_user'] },
   stt: { browsers: true, steps: ['stt_ip', 'stt_user'] },
   tool_call: { browsers: true, steps: ['tool_call'] },
-  prompt_usage: { steps: ['prompt_usage'] },
+  prompt_usage: { checked: 'never', steps: ['prompt_usage'] },
   context_projection: { steps: ['context_projection'] },
-  shared_link: { steps: ['share_ip', 'share_user'] },
-  agent_event: { steps: ['agent_event'] },
+  shared_link: { checked: 'never', steps: ['share_ip', 'share_user'] },
+  agent_event: { checked: 'never', steps: ['agent_event'] },
 };
 
 // Violations that LibreChat finds without a limiter, and their points.

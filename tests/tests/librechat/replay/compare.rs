@@ -7,6 +7,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use super::ours;
+use super::traffic::Event;
 use crate::differences::Differences;
 
 /// LibreChat's answer; if only `ban` or `pending` is there, it says otherwise than we
@@ -36,13 +37,14 @@ pub(crate) struct TheirCount {
     /// As it stands in the environment, or a number.
     limit: Value,
     used: u64,
-    /// Milliseconds since 1970.
-    reset: f64,
+    /// Milliseconds since 1970; `None`: never.
+    reset: Option<f64>,
 }
 
 /// Fails unless both say the same.
 pub(crate) fn same(
     rules: &Rules,
+    event: &Event,
     ours: &Decision,
     theirs: &Theirs,
     differences: &mut Differences,
@@ -53,7 +55,7 @@ pub(crate) fn same(
         Verdict::Deny => "deny",
     };
     ensure!(theirs.verdict.as_deref() == Some(verdict), "we {verdict}");
-    counts(rules, &outcome.counts, &theirs.counts)?;
+    counts(rules, event, &outcome.counts, &theirs.counts, differences)?;
     let record = outcome.violation.as_deref().map(|violation| {
         let ended = outcome.ban.as_ref().map(|ban| ban.expires_at_unix_ms);
         record(rules, violation, ended)
@@ -97,23 +99,33 @@ fn text(record: Option<&Value>) -> String {
     record.map_or_else(|| "none".to_owned(), Value::to_string)
 }
 
-fn counts(rules: &Rules, ours: &[Count], theirs: &[TheirCount]) -> Result<()> {
+fn counts(
+    rules: &Rules,
+    event: &Event,
+    ours: &[Count],
+    theirs: &[TheirCount],
+    differences: &mut Differences,
+) -> Result<()> {
     let is_on = |name: &str| rules.limiters.iter().any(|rule| rule.limiter.name() == name);
     let mut theirs = theirs.iter().filter(|count| is_on(&count.name));
     for count in ours {
         let their = theirs.next().context("LibreChat asked fewer limiters")?;
         ensure!(count.limiter.name() == their.name, "we ask {}", count.limiter);
-        // All that is asked counts in LibreChat.
-        let used = count.usage.used + count.cost;
-        ensure!(used == their.used, "we count {used} for {}", their.name);
         let limit = match &their.limit {
             Value::String(text) => to_number(text),
             number => number.as_f64().context("no limit")?,
         };
         let max = count.max as f64;
         ensure!(max == limit.floor().max(0.0), "we allow {max} for {}", their.name);
+        if max == 0.0 && their.reset.is_some_and(|at| at <= event.at as f64) {
+            differences.note("window_without_length")?;
+            continue;
+        }
+        // All that is asked counts in LibreChat.
+        let used = count.usage.used + count.cost;
+        ensure!(used == their.used, "we count {used} for {}", their.name);
         let reset = ours::unix_ms(count.usage.frees_at_boot_ms) as f64;
-        ensure!(reset == their.reset, "our window ends at {reset} for {}", their.name);
+        ensure!(Some(reset) == their.reset, "our window ends at {reset} for {}", their.name);
     }
     match theirs.next() {
         Some(more) => bail!("LibreChat asked {}, too", more.name),

@@ -175,7 +175,7 @@ impl Replay<'_> {
             self.differences.note("lease_lifetime")?;
             return Ok(at);
         }
-        compare::same(&self.ours.rules, &decision, &theirs, self.differences)
+        compare::same(&self.ours.rules, &event, &decision, &theirs, self.differences)
             .with_context(|| format!("LibreChat says {theirs:?}"))?;
         self.keep(&event, &decision);
         self.ours.apply(&event, *decision);
@@ -233,6 +233,11 @@ fn expiry(rules: &Rules, decision: &Decision) -> Option<u64> {
         Decay::Ttl { ms } => updated.map(|at| at + ms),
         Decay::Never | Decay::HalfLife { .. } => None,
     }
+}
+
+/// Asks LibreChat, whatever we say, with its checks in its own order.
+pub(crate) fn judge_apart(harness: &mut Harness, event: &Event) -> Result<Theirs> {
+    harness.ask(&json!({ "ask": "judgeApart", "event": event }))
 }
 
 /// Asks LibreChat, telling it what we say, so that nothing happens there where it
