@@ -104,6 +104,10 @@ fn replay(
     while replay.tally.events < events {
         now = match replay.traffic.next() {
             Next::Release { user, at } => replay.release(&user, at)?,
+            Next::Renew { user, at } => {
+                replay.ours.renew(&user, at);
+                at
+            }
             Next::Event(event) => {
                 let told = format!("{event:?}");
                 replay

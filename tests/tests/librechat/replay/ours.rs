@@ -65,6 +65,16 @@ impl Ours {
         self.engine.apply(decision.changes);
     }
 
+    /// A user's generations go on, of which LibreChat is told nothing.
+    pub(crate) fn renew(&mut self, user: &str, at: u64) {
+        let mut overlay = self.engine.overlay();
+        for id in self.leases.get(user).into_iter().flatten() {
+            overlay.renew(*id, moment(at));
+        }
+        let changes = overlay.into_changes();
+        self.engine.apply(changes);
+    }
+
     /// A user's oldest generation is over.
     pub(crate) fn release(&mut self, user: &str, at: u64) {
         let Some(leases) = self.leases.get_mut(user).filter(|leases| !leases.is_empty()) else {

@@ -67,7 +67,7 @@ const AGENTS: [&str; 4] = [
 const USERS: u64 = 400;
 const ADDRESSES: u64 = 150;
 /// Every so many users keep generations longer than a minute.
-const SLOW: u64 = 40;
+const SLOW: u64 = 10;
 const MINUTE: u64 = 60_000;
 /// Moments at which something ends, of which so many are remembered.
 const MOMENTS: usize = 500;
@@ -80,7 +80,12 @@ pub(crate) fn is_slow(user: &str) -> bool {
 /// What comes next.
 pub(crate) enum Next {
     Event(Event),
-    /// A generation of a user is over.
+    /// A user's generations go on.
+    Renew {
+        user: String,
+        at: u64,
+    },
+    /// A user's oldest generation is over.
     Release {
         user: String,
         at: u64,
@@ -91,14 +96,15 @@ pub(crate) struct Traffic {
     random: Random,
     now: u64,
     burst: Option<(Event, u64)>,
-    releases: BinaryHeap<Reverse<(u64, String)>>,
+    /// What is due for generations: when, whose, whether that is their end.
+    due: BinaryHeap<Reverse<(u64, String, bool)>>,
     ends: BTreeSet<u64>,
 }
 
 impl Traffic {
     pub(crate) fn new(seed: u64, begin: u64) -> Self {
         let random = Random::new(seed);
-        Self { random, now: begin, burst: None, releases: BinaryHeap::new(), ends: BTreeSet::new() }
+        Self { random, now: begin, burst: None, due: BinaryHeap::new(), ends: BTreeSet::new() }
     }
 
     /// Something ends then: a good moment for the next event.
@@ -113,19 +119,24 @@ impl Traffic {
 
     /// A generation was admitted; it will be over some time.
     pub(crate) fn admitted(&mut self, user: &str) {
-        let slow = is_slow(user) && self.random.below(2) == 0;
-        let most = if slow { 3 * MINUTE } else { MINUTE / 3 };
-        self.releases.push(Reverse((self.now + 1 + self.random.below(most), user.to_owned())));
+        let most = if is_slow(user) { 5 * MINUTE } else { MINUTE / 3 };
+        let end = self.now + 1 + self.random.below(most);
+        let renewals = (1..).map(|count| self.now + count * MINUTE / 2);
+        for at in renewals.take_while(|at| *at < end) {
+            self.due.push(Reverse((at, user.to_owned(), false)));
+        }
+        self.due.push(Reverse((end, user.to_owned(), true)));
     }
 
     pub(crate) fn next(&mut self) -> Next {
         let at = self.later();
-        if let Some(Reverse((due, _))) = self.releases.peek()
+        if let Some(Reverse((due, ..))) = self.due.peek()
             && *due <= at
-            && let Some(Reverse((due, user))) = self.releases.pop()
+            && let Some(Reverse((due, user, is_over))) = self.due.pop()
         {
             self.now = self.now.max(due);
-            return Next::Release { user, at: self.now };
+            let at = self.now;
+            return if is_over { Next::Release { user, at } } else { Next::Renew { user, at } };
         }
         self.now = at;
         Next::Event(self.event(at))

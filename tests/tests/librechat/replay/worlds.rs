@@ -10,7 +10,7 @@ pub(crate) struct World {
 }
 
 /// How many are made up.
-const MADE_UP: u64 = 10;
+const MADE_UP: u64 = 9;
 
 /// What `.env.example` has.
 const EXAMPLE: [(&str, &str); 24] = [
@@ -111,10 +111,15 @@ pub(crate) fn worlds(seed: u64) -> Vec<World> {
     let example: Vec<(String, String)> = set(&EXAMPLE);
     let never = [example.clone(), set(&[("VIOLATION_SCORE_TTL", "0")])].concat();
     let redis = [example.clone(), set(&[("USE_REDIS", "true")])].concat();
+    let lengths = [("BAN_DURATION", "1000 * 45.0005"), ("VIOLATION_SCORE_TTL", "90000.5")];
+    let mut short = example.clone();
+    short.retain(|(name, _)| name != "BAN_DURATION");
+    short.extend(set(&lengths));
     let mut worlds = vec![
         World { name: "the example".to_owned(), env: example },
         World { name: "the example, scores that never expire".to_owned(), env: never },
         World { name: "the example, keys of Redis".to_owned(), env: redis },
+        World { name: "the example, short bans and scores".to_owned(), env: short },
         World { name: "nothing but bans".to_owned(), env: set(&[("BAN_VIOLATIONS", "true")]) },
         World { name: "nothing at all".to_owned(), env: Vec::new() },
     ];
