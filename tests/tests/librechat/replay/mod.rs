@@ -7,6 +7,7 @@ pub(crate) mod ours;
 pub(crate) mod traffic;
 mod worlds;
 
+use std::env;
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
@@ -22,8 +23,10 @@ use ours::{Ours, Said};
 use traffic::{Event, Next, Traffic, is_slow};
 use worlds::{World, worlds};
 
-/// Over all worlds; the issue wants 100,000.
-const EVENTS: usize = 120_000;
+/// In each of [`worlds`]: in all more than the 100,000 that the issue wants.
+const EVENTS: usize = 8_000;
+/// How often other worlds are made up, and all replayed, when there is time.
+const LONG_ROUNDS: u64 = 10;
 const SEED: u64 = 904;
 /// 2026-07-01.
 pub(crate) const BEGIN_MS: u64 = 1_782_864_000_000;
@@ -40,11 +43,12 @@ fn the_engine_does_what_librechat_does() -> Result<()> {
         return Ok(());
     };
     let mut differences = Differences::of(Room::Replay)?;
-    let worlds = worlds(SEED);
+    let rounds = if is_long() { LONG_ROUNDS } else { 1 };
+    let worlds: Vec<World> = (0..rounds).flat_map(|round| worlds(SEED + round)).collect();
     let mut total = Tally::default();
     for (number, world) in worlds.iter().enumerate() {
         let seed = SEED + number as u64;
-        let tally = replay(&mut harness, world, seed, EVENTS / worlds.len(), &mut differences)
+        let tally = replay(&mut harness, world, seed, &mut differences)
             .with_context(|| format!("in {}: {:?}", world.name, world.env))?;
         println!("{}: {tally:?}", world.name);
         total.add(&tally);
@@ -55,6 +59,10 @@ fn the_engine_does_what_librechat_does() -> Result<()> {
     ensure!(total.events >= 100_000, "too few events");
     ensure!(total.violations > 10_000 && total.bans > 500 && total.banned > 1_000, "too quiet");
     Ok(())
+}
+
+fn is_long() -> bool {
+    env::var("MODERATION_TEST_LONG").is_ok_and(|value| value == "1")
 }
 
 /// What there was to compare.
@@ -83,7 +91,6 @@ fn replay(
     harness: &mut Harness,
     world: &World,
     seed: u64,
-    events: usize,
     differences: &mut Differences,
 ) -> Result<Tally> {
     let folder = tempdir()?;
@@ -101,7 +108,7 @@ fn replay(
         differences,
     };
     let mut now = BEGIN_MS;
-    while replay.tally.events < events {
+    while replay.tally.events < EVENTS {
         now = match replay.traffic.next() {
             Next::Release { user, at } => replay.release(&user, at)?,
             Next::Renew { user, at } => {
@@ -156,6 +163,9 @@ impl Replay<'_> {
         let decision = match said {
             Said::Banned(ban) => {
                 self.tally.banned += 1;
+                if let Some(end) = ban.expires_at_unix_ms.filter(|_| self.tally.banned % 8 == 0) {
+                    self.traffic.again(&event, end);
+                }
                 if theirs.ban.is_none() {
                     let prefix = ban.prefix.context("LibreChat does not ban the user")?;
                     let mapped = prefix.net().addr().is_ipv4();
@@ -192,8 +202,8 @@ impl Replay<'_> {
         for count in &outcome.counts {
             self.traffic.ends_at(ours::unix_ms(count.usage.frees_at_boot_ms));
         }
-        if let (Some(_), Some(user)) = (&outcome.lease, &event.user) {
-            self.traffic.admitted(user);
+        if outcome.lease.is_some() {
+            self.traffic.admitted(event);
         }
         self.tally.allowed += usize::from(outcome.cause.is_none());
         if let Some(ban) = &outcome.ban {

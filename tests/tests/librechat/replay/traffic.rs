@@ -8,7 +8,7 @@ use moderation_tests::random::Random;
 use serde::Serialize;
 
 /// One request, as both sides see it.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub(crate) struct Event {
     /// Milliseconds since 1970.
     pub(crate) at: u64,
@@ -92,12 +92,19 @@ pub(crate) enum Next {
     },
 }
 
+/// What follows from something that happened.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+enum Due {
+    Renewal(String),
+    Release(String),
+    Again(Event),
+}
+
 pub(crate) struct Traffic {
     random: Random,
     now: u64,
     burst: Option<(Event, u64)>,
-    /// What is due for generations: when, whose, whether that is their end.
-    due: BinaryHeap<Reverse<(u64, String, bool)>>,
+    due: BinaryHeap<Reverse<(u64, Due)>>,
     ends: BTreeSet<u64>,
 }
 
@@ -117,26 +124,40 @@ impl Traffic {
         }
     }
 
+    /// The same will happen again then.
+    pub(crate) fn again(&mut self, event: &Event, at: u64) {
+        self.due.push(Reverse((at, Due::Again(event.clone()))));
+    }
+
     /// A generation was admitted; it will be over some time.
-    pub(crate) fn admitted(&mut self, user: &str) {
+    pub(crate) fn admitted(&mut self, event: &Event) {
+        let Some(user) = &event.user else { return };
         let most = if is_slow(user) { 5 * MINUTE } else { MINUTE / 3 };
         let end = self.now + 1 + self.random.below(most);
         let renewals = (1..).map(|count| self.now + count * MINUTE / 2);
         for at in renewals.take_while(|at| *at < end) {
-            self.due.push(Reverse((at, user.to_owned(), false)));
+            self.due.push(Reverse((at, Due::Renewal(user.clone()))));
         }
-        self.due.push(Reverse((end, user.to_owned(), true)));
+        self.due.push(Reverse((end, Due::Release(user.clone()))));
+        // Once more, when LibreChat has forgotten.
+        if end > self.now + 3 * MINUTE && self.random.below(4) == 0 {
+            self.again(event, self.now + 2 * MINUTE);
+        }
     }
 
     pub(crate) fn next(&mut self) -> Next {
         let at = self.later();
         if let Some(Reverse((due, ..))) = self.due.peek()
             && *due <= at
-            && let Some(Reverse((due, user, is_over))) = self.due.pop()
+            && let Some(Reverse((due, what))) = self.due.pop()
         {
             self.now = self.now.max(due);
             let at = self.now;
-            return if is_over { Next::Release { user, at } } else { Next::Renew { user, at } };
+            return match what {
+                Due::Renewal(user) => Next::Renew { user, at },
+                Due::Release(user) => Next::Release { user, at },
+                Due::Again(event) => Next::Event(Event { at, ..event }),
+            };
         }
         self.now = at;
         Next::Event(self.event(at))
