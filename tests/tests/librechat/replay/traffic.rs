@@ -212,6 +212,10 @@ impl Traffic {
         // Some are at home nearly always, with a few others.
         let place =
             if random.below(12) == 0 { random.below(ADDRESSES) } else { number % ADDRESSES };
+        // Of shared links alone LibreChat counts mapped addresses as what they are
+        // (differences.toml, network_of_shared_links).
+        let is_apart = kind == "shared_link" && place % 10 < 2;
+        let place = if is_apart { place + 5 } else { place };
         let agent = if random.below(25) == 0 { random.pick(&AGENTS) } else { CHROME };
         let user = has_user.then(|| format!("64b5f0c2{number:016x}"));
         Event { at, kind, user, ip: address(place), agent }
