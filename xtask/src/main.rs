@@ -6,6 +6,8 @@ mod bench;
 mod check;
 mod demo;
 mod fuzz;
+mod mutants;
+mod npm;
 mod project;
 mod setup;
 mod step;
@@ -48,6 +50,8 @@ enum Command {
     Bench(bench::Arguments),
     /// Fuzz the parser of the kernel programs, compiled for the host
     Fuzz(fuzz::Arguments),
+    /// Change the engine in every small way, and tell what no test notices
+    Mutants(mutants::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -79,6 +83,7 @@ fn run(command: &Command) -> Result<ExitCode> {
         Command::Test(arguments) => as_root("test", || test::run(&project, arguments)),
         Command::Demo(arguments) => as_root("demo", || demo::run(&project, arguments)),
         Command::Fuzz(arguments) => fuzz::run(&project, arguments),
+        Command::Mutants(arguments) => mutants::run(&project, arguments),
         Command::Bench(arguments) => as_root("bench", || bench::run(&project, arguments)),
     }
 }

@@ -11,7 +11,7 @@ use std::time::Instant;
 use anyhow::{Context, Result, bail};
 
 use crate::project::Project;
-use crate::{exit_code, step};
+use crate::{exit_code, npm, step};
 
 /// Links the kernel programs. It loads rustc's own libLLVM, so its LLVM major must be
 /// that of the pinned compiler; move the two together.
@@ -19,6 +19,9 @@ const BPF_LINKER_VERSION: &str = "0.10.3";
 
 /// Runs libFuzzer; for `cargo xtask fuzz` only.
 const CARGO_FUZZ_VERSION: &str = "0.13.2";
+
+/// Changes the engine to see whether a test notices; for `cargo xtask test --long` only.
+const CARGO_MUTANTS_VERSION: &str = "27.1.0";
 
 /// Programs that come with the system.
 const PROGRAMS: &[Program] = &[
@@ -37,6 +40,16 @@ const PROGRAMS: &[Program] = &[
         packages: &["util-linux"],
         needed_for: "running the daemon without privilege in tests and demo",
     },
+];
+
+/// Programs that tests compare ours with; nothing else needs them.
+const COMPARED: &[Program] = &[
+    Program {
+        name: "node",
+        packages: &["nodejs"],
+        needed_for: "LibreChat's libraries, which the `librechat` profile is compared with",
+    },
+    Program { name: "npm", packages: &["npm"], needed_for: "installing these" },
 ];
 
 /// Programs that benchmarks compare ours with; nothing else needs them.
@@ -95,6 +108,8 @@ enum Need {
     RustSource { channel: String },
     BpfLinker,
     CargoFuzz,
+    CargoMutants,
+    NpmPackages,
 }
 
 /// Runs the command.
@@ -102,7 +117,7 @@ pub(crate) fn run(project: &Project, arguments: &Arguments) -> Result<ExitCode> 
     if arguments.check {
         return report(project);
     }
-    ensure(project)?;
+    ensure_for_test(project)?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -113,6 +128,15 @@ pub(crate) fn run(project: &Project, arguments: &Arguments) -> Result<ExitCode> 
 /// When something is missing and cannot be provided; the message says what to do.
 pub(crate) fn ensure(project: &Project) -> Result<()> {
     ensure_all(project, needs(project)?)
+}
+
+/// The same with what the tests need.
+///
+/// # Errors
+///
+/// As for [`ensure`].
+pub(crate) fn ensure_for_test(project: &Project) -> Result<()> {
+    ensure_all(project, needs_of_tests(project)?)
 }
 
 /// The same with the peers of the benchmarks.
@@ -137,6 +161,17 @@ pub(crate) fn ensure_for_fuzz(project: &Project) -> Result<()> {
     ensure_all(project, needs)
 }
 
+/// The same with what changing the engine needs.
+///
+/// # Errors
+///
+/// As for [`ensure`].
+pub(crate) fn ensure_for_mutants(project: &Project) -> Result<()> {
+    let mut needs = needs(project)?;
+    needs.push(Need::CargoMutants);
+    ensure_all(project, needs)
+}
+
 fn ensure_all(project: &Project, needs: Vec<Need>) -> Result<()> {
     let start = Instant::now();
     let missing = print_present(project, needs);
@@ -150,7 +185,7 @@ fn ensure_all(project: &Project, needs: Vec<Need>) -> Result<()> {
 }
 
 fn report(project: &Project) -> Result<ExitCode> {
-    let missing = print_present(project, needs(project)?);
+    let missing = print_present(project, needs_of_tests(project)?);
     for need in &missing {
         eprintln!("setup: {:18} MISSING, {}", need.label(), need.purpose());
     }
@@ -172,6 +207,14 @@ fn needs(project: &Project) -> Result<Vec<Need>> {
     let mut needs: Vec<Need> = PROGRAMS.iter().map(Need::Program).collect();
     needs.push(Need::RustSource { channel });
     needs.push(Need::BpfLinker);
+    Ok(needs)
+}
+
+/// The same and those of the tests.
+fn needs_of_tests(project: &Project) -> Result<Vec<Need>> {
+    let mut needs = needs(project)?;
+    needs.extend(COMPARED.iter().map(Need::Program));
+    needs.push(Need::NpmPackages);
     Ok(needs)
 }
 
@@ -231,6 +274,8 @@ impl Need {
             Self::RustSource { channel } => format!("rust-src {channel}"),
             Self::BpfLinker => format!("bpf-linker {BPF_LINKER_VERSION}"),
             Self::CargoFuzz => format!("cargo-fuzz {CARGO_FUZZ_VERSION}"),
+            Self::CargoMutants => format!("cargo-mutants {CARGO_MUTANTS_VERSION}"),
+            Self::NpmPackages => "npm packages".to_owned(),
         }
     }
 
@@ -242,6 +287,8 @@ impl Need {
             Self::RustSource { .. } => "to build `core` for the kernel".to_owned(),
             Self::BpfLinker => "to link the kernel programs".to_owned(),
             Self::CargoFuzz => "to fuzz the parser".to_owned(),
+            Self::CargoMutants => "to change the engine and see who notices".to_owned(),
+            Self::NpmPackages => "to compare the engine with LibreChat's libraries".to_owned(),
         }
     }
 
@@ -252,6 +299,8 @@ impl Need {
             Self::RustSource { .. } => find_rust_source(project),
             Self::BpfLinker => find_tool(project, "bpf-linker", BPF_LINKER_VERSION),
             Self::CargoFuzz => find_tool(project, "cargo-fuzz", CARGO_FUZZ_VERSION),
+            Self::CargoMutants => find_tool(project, "cargo-mutants", CARGO_MUTANTS_VERSION),
+            Self::NpmPackages => npm::find(project),
         }
     }
 
@@ -262,6 +311,8 @@ impl Need {
             Self::RustSource { channel } => install_rust_source(project, channel),
             Self::BpfLinker => build_tool(project, "bpf-linker", BPF_LINKER_VERSION),
             Self::CargoFuzz => build_tool(project, "cargo-fuzz", CARGO_FUZZ_VERSION),
+            Self::CargoMutants => build_tool(project, "cargo-mutants", CARGO_MUTANTS_VERSION),
+            Self::NpmPackages => npm::provide(project),
         }
     }
 }
@@ -279,7 +330,11 @@ fn find_program(name: &str) -> Option<PathBuf> {
 fn programs(missing: &[Need]) -> Vec<&'static Program> {
     let program = |need: &Need| match need {
         Need::Program(program) => Some(*program),
-        Need::RustSource { .. } | Need::BpfLinker | Need::CargoFuzz => None,
+        Need::RustSource { .. }
+        | Need::BpfLinker
+        | Need::CargoFuzz
+        | Need::CargoMutants
+        | Need::NpmPackages => None,
     };
     missing.iter().filter_map(program).collect()
 }

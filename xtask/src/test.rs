@@ -6,12 +6,13 @@ use std::process::ExitCode;
 use anyhow::Result;
 
 use crate::project::Project;
-use crate::{exit_code, fuzz, setup, step};
+use crate::{exit_code, fuzz, mutants, setup, step};
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
     /// Also run the tests that take minutes (sets MODERATION_TEST_LONG=1), and, unless
-    /// there is a filter, fuzz the parser for a while
+    /// there is a filter, fuzz the parser for a while and change the engine in every
+    /// small way, to see that a test notices (an hour)
     #[arg(long)]
     long: bool,
     /// Run only tests whose name contains one of these
@@ -23,7 +24,7 @@ const FUZZ_SECONDS: u32 = 20;
 
 /// Runs the command.
 pub(crate) fn run(project: &Project, arguments: &Arguments) -> Result<ExitCode> {
-    setup::ensure(project)?;
+    setup::ensure_for_test(project)?;
     step::heading("test: building the programs that the tests start");
     let (built, elapsed) = step::timed(|| build_programs(project));
     if !built? {
@@ -33,8 +34,9 @@ pub(crate) fn run(project: &Project, arguments: &Arguments) -> Result<ExitCode> 
     step::heading(format!("test: built in {}; running the tests", step::spoken(elapsed)));
     let (passed, elapsed) = step::timed(|| run_tests(project, arguments));
     let passed = passed?;
-    let fuzzes = arguments.long && arguments.filter.is_empty();
-    let passed = passed && (!fuzzes || fuzz::fuzz(project, FUZZ_SECONDS)?);
+    let goes_on = arguments.long && arguments.filter.is_empty();
+    let passed = passed && (!goes_on || fuzz::fuzz(project, FUZZ_SECONDS)?);
+    let passed = passed && (!goes_on || mutants::mutate(project, &[])?);
     let verdict = if passed { "passed" } else { "FAILED" };
     step::heading(format!("test: {verdict} after {}", step::spoken(elapsed)));
     Ok(exit_code(passed))

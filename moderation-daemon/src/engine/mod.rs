@@ -54,6 +54,7 @@ use window::Windows;
 
 pub(crate) use ban::longest;
 pub use ban::{Ban, BanId, BanIndex};
+pub use browser::is_browser;
 pub use decision::{
     BanRefusal, Cause, Change, Counts, Decision, EndPenalty, Lift, Outcome, Remembered, Verdict,
     Violation,

@@ -165,6 +165,7 @@ const ATTEMPTS: &str = "Too many attempts, please try again after {w} minute(s)"
 const FACTORS: &str = "Too many verification attempts, please try again after {w} minutes.";
 const MESSAGES: &str = "Too many messages. Try again later";
 const UPLOADS: &str = "Too many file upload requests. Try again later";
+const USAGE: &str = "Too many file usage requests. Try again later";
 const IMPORTS: &str = "Too many conversation import requests. Try again later";
 const REQUESTS: &str = "Too many requests. Try again later";
 const SPEECH: &str = "Too many TTS requests. Try again later";
@@ -191,8 +192,8 @@ fn limiters() -> Vec<LimiterRule> {
         submission(L::PASSWORD_RESET_SUBMISSION, V::RESET_PASSWORD_LIMIT),
         limiter(L::EMAIL_VERIFICATION, Ip, 2, 2 * MINUTE, ATTEMPTS).breaks(V::VERIFY_EMAIL_LIMIT),
         submission(L::EMAIL_VERIFICATION_SUBMISSION, V::VERIFY_EMAIL_LIMIT),
-        limiter(L::TWO_FACTOR_IP, Ip, 7, 5 * MINUTE, FACTORS).breaks(V::LOGINS),
-        limiter(L::TWO_FACTOR_USER, By::UserElseAccountElseAddress, 7, 5 * MINUTE, FACTORS).breaks(V::LOGINS),
+        limiter(L::TWO_FACTOR_IP, Ip, 7, 5 * MINUTE, FACTORS).breaks(V::LOGINS).labelled("ip"),
+        limiter(L::TWO_FACTOR_USER, By::UserElseAccountElseAddress, 7, 5 * MINUTE, FACTORS).breaks(V::LOGINS).labelled("user"),
         limiter(L::FILE_UPLOAD_IP, Ip, 100, 15 * MINUTE, UPLOADS).breaks(V::FILE_UPLOAD_LIMIT).labelled("ip"),
         limiter(L::FILE_UPLOAD_USER, User, 50, 15 * MINUTE, UPLOADS).breaks(V::FILE_UPLOAD_LIMIT).labelled("user"),
         limiter(L::IMPORT_IP, Ip, 100, 15 * MINUTE, IMPORTS).breaks(V::FILE_UPLOAD_LIMIT).labelled("ip").worth(0.0),
@@ -206,7 +207,7 @@ fn limiters() -> Vec<LimiterRule> {
         tool_call,
         limiter(L::PROMPT_USAGE, User, 30, MINUTE, PROMPTS),
         limiter(L::CONTEXT_PROJECTION, User, 20, MINUTE, REQUESTS),
-        limiter(L::FILE_USAGE, User, 120, 15 * MINUTE, REQUESTS),
+        limiter(L::FILE_USAGE, User, 120, 15 * MINUTE, USAGE).breaks(V::FILE_UPLOAD_LIMIT).labelled("user"),
         limiter(L::SHARE_IP, Ip, 100, MINUTE, LINKS).breaks(V::SHARE_LIMIT).labelled("ip"),
         limiter(L::SHARE_USER, User, 60, MINUTE, LINKS).breaks(V::SHARE_LIMIT).labelled("user"),
         limiter(L::AGENT_EVENT, By::AccountElseUser, 40, MINUTE, REQUESTS),

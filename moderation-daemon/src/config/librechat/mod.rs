@@ -230,6 +230,13 @@ impl Builder<'_> {
                     self.set(&key, value.clone(), &origin);
                 }
             }
+            Taken::Off if self.refuses_all(env, variable, defaults) => {
+                // A window without length, but nothing is allowed in it either.
+                for key in keys(variable) {
+                    self.set(&key, SHORTEST_WINDOW.into(), &origin);
+                }
+                return;
+            }
             Taken::Off => self.switch_off(variable, &origin),
             Taken::Nothing => {}
         }
@@ -265,6 +272,16 @@ impl Builder<'_> {
                 }
             }
         }
+    }
+
+    /// Whether a window belongs to a limit that refuses every request, however
+    /// often it starts anew.
+    fn refuses_all(&self, env: &Env, window: &Variable, defaults: Defaults) -> bool {
+        let Sets::Window(names) = window.sets else { return false };
+        let max = VARIABLES.iter().find(|row| row.sets == Sets::Max(names));
+        let Some((found, _)) = max.and_then(|row| env.resolve(row, defaults)) else { return false };
+        let is_own = |name: &&str| (self.is_own)(&format!("limits.{name}.max"));
+        reading::number(found.row, &found.text).0 < 1.0 && !names.iter().any(|name| is_own(name))
     }
 
     /// Whether there is a switch, which is off: then numbers do not matter.
@@ -334,6 +351,9 @@ fn session_length(env: &Env, row: &'static Variable) -> Option<String> {
     let length = Duration::try_from_secs_f64(ms / 1_000.0).ok()?;
     (row.sets == Sets::Session).then(|| friendly::text(length))
 }
+
+/// The shortest that our own file can say.
+const SHORTEST_WINDOW: &str = "1ms";
 
 /// The keys of our own file that a variable sets.
 pub(super) fn keys(variable: &Variable) -> Vec<String> {
