@@ -103,8 +103,8 @@ fn answer(subject: &Subject, facts: &Facts<'_>) -> Value {
         "limits": dossier.limits.iter().map(|count| limit(count, now)).collect::<Vec<_>>(),
         "leases": dossier.leases.iter().map(|it| it.id).collect::<Vec<_>>(),
         "factors": {
-            "permille": dossier.factor.map(|it| it.permille),
-            "flagged": dossier.factor.map(|it| it.flagged),
+            "permille": dossier.factor,
+            "flagged": dossier.flagged,
             "traits": dossier.traits.as_ref().map(traits),
         },
         "offences": offences(dossier),

@@ -76,7 +76,7 @@ struct SubjectView {
     created_at: Option<String>,
     email_verified: Option<bool>,
     paying: Option<bool>,
-    /// What limits are multiplied by, as of when that was last worked out.
+    /// What limits are multiplied by now.
     #[serde(skip_serializing_if = "Option::is_none")]
     factor: Option<f64>,
 }
@@ -91,7 +91,7 @@ impl SubjectView {
             created_at: traits.created_at_unix_ms.map(clock::rfc3339),
             email_verified: traits.email_verified,
             paying: traits.paying,
-            factor: factor.map(|factor| f64::from(factor.permille) / 1_000.0),
+            factor: factor.map(|factor| f64::from(factor) / 1_000.0),
         }
     }
 }

@@ -71,8 +71,8 @@ impl Facts<'_> {
         told.extend(self.dossier.offences.iter().filter_map(|(bearer, it)| offence(bearer, *it)));
         told.extend(self.dossier.limits.iter().map(|count| self.limit(count)));
         told.extend(self.leases());
-        if let Some(factor) = self.dossier.factor {
-            told.push(format!("Limits are multiplied by {}.", permille(factor.permille)));
+        if let Some(factor) = self.dossier.factor.filter(|factor| *factor != 1_000) {
+            told.push(format!("Limits are multiplied by {}.", permille(factor)));
         }
         if self.dossier.is_protected {
             told.push(

@@ -4,8 +4,8 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use super::{
-    Act, Ban, Bearer, Count, Engine, Factor, Lease, Limiter, Moment, Offence, Penalty, Prefix,
-    Request, Score, ScoreKey, Subject, Traits, Trusted, ViolationType,
+    Act, Ban, Bearer, Count, Engine, Lease, Limiter, Moment, Offence, Penalty, Prefix, Request,
+    Score, ScoreKey, Subject, Traits, Trusted, ViolationType,
 };
 
 /// See the module.
@@ -26,8 +26,10 @@ pub struct Dossier {
     pub offences: Vec<(Bearer, Offence)>,
     /// What the app said about the user.
     pub traits: Option<Traits>,
-    /// How the user's limits stand.
-    pub factor: Option<Factor>,
+    /// How the user's limits stand now, in thousandths, if they follow anything.
+    pub factor: Option<u32>,
+    /// Content of the user that was flagged lately.
+    pub flagged: u32,
     /// The prefix that protects the address from every ban.
     pub trusted: Option<Trusted>,
     /// Whether no rule may ban the user.
@@ -53,7 +55,8 @@ impl Engine {
             leases: leases.filter(|it| now.boot_ms < it.ends_at_boot_ms).cloned().collect(),
             offences: offences.collect(),
             traits: user.and_then(|user| self.traits(user)).cloned(),
-            factor: user.and_then(|user| self.factor(user)),
+            factor: user.and_then(|user| self.overlay().factor(user, now)),
+            flagged: user.and_then(|user| self.factor(user)).map_or(0, |factor| factor.flagged),
             trusted: subject.ip().and_then(|ip| self.trust.of(ip)),
             is_protected: self.is_protected(subject),
         }

@@ -76,6 +76,11 @@ impl Overlay<'_> {
         factors.collect()
     }
 
+    /// What the app has said about a user.
+    pub fn described(&self, user: &UserId) -> Option<&Traits> {
+        self.memory().traits(user)
+    }
+
     /// All that is known about a user, with what is said now.
     fn traits(&self, user: &UserId, said: Option<&Traits>) -> Traits {
         let known = self.memory().traits(user).cloned().unwrap_or_default();

@@ -25,7 +25,7 @@ use tokio::sync::{mpsc, oneshot};
 use crate::{
     clock,
     engine::{
-        Act, BanId, BanRefusal, Count, Dossier, Factor, Lease, LeaseId, LiftTarget, Moment, NewBan,
+        Act, BanId, BanRefusal, Count, Dossier, Lease, LeaseId, LiftTarget, Moment, NewBan,
         Outcome, PrefixSet, Request, Rules, Subject, Traits, Trust, UserId, Verdict, ViolationType,
     },
     librechat::Record,
@@ -83,8 +83,8 @@ pub struct Answer {
 pub struct Known {
     /// What the app said.
     pub traits: Traits,
-    /// How the user's limits stand, if they follow that.
-    pub factor: Option<Factor>,
+    /// How the user's limits stand now, in thousandths, if they follow anything.
+    pub factor: Option<u32>,
 }
 
 /// The kernel's map of allowed prefixes is as long as it may be.

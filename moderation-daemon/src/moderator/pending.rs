@@ -1,14 +1,11 @@
 //! What a batch is made of between deciding and answering: each command's
 //! conclusion, and who waits for it.
 
-use std::{collections::HashMap, sync::Arc};
+use std::sync::Arc;
 
 use super::{Answer, Ask, BanView, Board, Command, Known, Reply, Unavailable};
 use crate::{
-    engine::{
-        Act, Ban, BanRefusal, Cause, Change, Count, Decision, Engine, Lease, Moment, Outcome,
-        Overlay, Traits, UserId,
-    },
+    engine::{Act, Ban, BanRefusal, Cause, Count, Lease, Moment, Outcome, Overlay, UserId},
     metrics::{Metrics, Table},
 };
 
@@ -32,52 +29,15 @@ pub(super) struct Judged {
     outcome: Outcome,
 }
 
-/// A batch while it is decided.
-pub(super) struct Desk<'e> {
-    engine: &'e Engine,
-    overlay: Overlay<'e>,
-    /// What this batch says about users.
-    described: HashMap<UserId, Traits>,
-}
-
-impl<'e> Desk<'e> {
-    pub(super) fn new(engine: &'e Engine) -> Self {
-        Self { engine, overlay: engine.overlay(), described: HashMap::new() }
-    }
-
-    pub(super) fn into_changes(self) -> Vec<Change> {
-        self.overlay.into_changes()
-    }
-
-    fn known(&self, user: &UserId) -> Option<Known> {
-        let traits = self.described.get(user).or_else(|| self.engine.traits(user));
-        let factor = self.engine.factor(user);
-        (traits.is_some() || factor.is_some())
-            .then(|| Known { traits: traits.cloned().unwrap_or_default(), factor })
-    }
-
-    /// What is said now goes over what was said before.
-    fn describe(&mut self, user: UserId, said: Traits, now: Moment) -> Known {
-        let Known { traits: old, factor } = self.known(&user).unwrap_or_default();
-        let traits = Traits {
-            tier: said.tier.or(old.tier),
-            role: said.role.or(old.role),
-            created_at_unix_ms: said.created_at_unix_ms.or(old.created_at_unix_ms),
-            email_verified: said.email_verified.or(old.email_verified),
-            paying: said.paying.or(old.paying),
-        };
-        let change = Change::Traits(user.clone(), traits.clone(), now.unix_ms);
-        // Nobody is answered with this outcome.
-        let outcome = Outcome::deny(Cause::NothingToRefund);
-        self.overlay.push(&Decision { outcome, changes: vec![change] });
-        self.described.insert(user, traits.clone());
-        Known { traits, factor }
-    }
+/// What is known about a user, with what limits make of it now.
+fn known(overlay: &Overlay<'_>, user: &UserId, now: Moment) -> Option<Known> {
+    let (traits, factor) = (overlay.described(user), overlay.factor(user, now));
+    (traits.is_some() || factor.is_some())
+        .then(|| Known { traits: traits.cloned().unwrap_or_default(), factor })
 }
 
 /// Decides one command, on top of those before it in the batch.
-pub(super) fn decide(desk: &mut Desk<'_>, command: Command, now: Moment) -> Pending {
-    let overlay = &mut desk.overlay;
+pub(super) fn decide(overlay: &mut Overlay<'_>, command: Command, now: Moment) -> Pending {
     match command {
         Command::Judge(ask, reply) => Pending::Judged(judge(overlay, ask, now), reply),
         Command::Usage(request, reply) => {
@@ -86,9 +46,10 @@ pub(super) fn decide(desk: &mut Desk<'_>, command: Command, now: Moment) -> Pend
             let counts = overlay.counts(&request, now).into_iter().map(free);
             Pending::Counted(counts.collect(), reply)
         }
-        Command::Known(user, reply) => Pending::Known(desk.known(&user), reply),
+        Command::Known(user, reply) => Pending::Known(known(overlay, &user, now), reply),
         Command::Describe(user, traits, reply) => {
-            Pending::Described(desk.describe(user, traits, now), reply)
+            let traits = overlay.know(&user, &traits, now);
+            Pending::Described(Known { traits, factor: overlay.factor(&user, now) }, reply)
         }
         Command::JudgeAll(asks, reply) => {
             let judged = asks.into_iter().map(|ask| judge(overlay, ask, now));
@@ -110,13 +71,12 @@ pub(super) fn decide(desk: &mut Desk<'_>, command: Command, now: Moment) -> Pend
 }
 
 fn judge(overlay: &mut Overlay<'_>, Ask { request, is_peek }: Ask, now: Moment) -> Judged {
-    let counts = overlay.counts(&request, now);
-    let decision = overlay.decide(&request, &counts, now);
     if is_peek {
+        let decision = overlay.decide(&request, &overlay.counts(&request, now), now);
         return Judged { act: None, outcome: supposed(decision.outcome) };
     }
-    overlay.push(&decision);
-    Judged { act: Some(request.act), outcome: decision.outcome }
+    let outcome = overlay.judge(&request, now);
+    Judged { act: Some(request.act), outcome }
 }
 
 /// What would have come of a request did not.

@@ -17,7 +17,7 @@ use super::{
     enforce::Enforcer,
     import::{Importer, Job},
     number,
-    pending::{Desk, Pending, decide, respond},
+    pending::{Pending, decide, respond},
 };
 use crate::{
     blocklist::Imports,
@@ -291,10 +291,10 @@ impl Task {
     /// One batch's way: decide, commit, apply, enforce, answer.
     async fn moderate(&mut self, batch: Vec<Command>) -> Result<(), StoreLost> {
         let now = clock::now();
-        let mut desk = Desk::new(&self.engine);
+        let mut overlay = self.engine.overlay();
         let pending: Vec<_> =
-            batch.into_iter().map(|command| decide(&mut desk, command, now)).collect();
-        let changes = desk.into_changes();
+            batch.into_iter().map(|command| decide(&mut overlay, command, now)).collect();
+        let changes = overlay.into_changes();
         let changes = match self.commit(changes).await? {
             Ok(changes) => changes,
             Err(error) => {
