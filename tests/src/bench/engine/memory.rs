@@ -24,8 +24,8 @@ pub enum Probe {
     Message,
     /// Sent as many messages as they may
     FullMessage,
-    /// Uploaded as many files as they may
-    FullUpload,
+    /// Uploaded one file each
+    Upload,
 }
 
 impl Probe {
@@ -37,15 +37,14 @@ impl Probe {
         match self {
             Self::Login => EventType::LOGIN,
             Self::Message | Self::FullMessage => EventType::MESSAGE,
-            Self::FullUpload => EventType::FILE_UPLOAD,
+            Self::Upload => EventType::FILE_UPLOAD,
         }
     }
 
     const fn times(self) -> usize {
         match self {
-            Self::Login | Self::Message => 1,
+            Self::Login | Self::Message | Self::Upload => 1,
             Self::FullMessage => 40,
-            Self::FullUpload => 100,
         }
     }
 }
