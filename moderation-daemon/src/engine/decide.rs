@@ -15,21 +15,30 @@ impl Overlay<'_> {
     /// Counts from elsewhere can take their place in [`Overlay::decide`],
     /// limiter by limiter.
     pub fn counts(&self, request: &Request, now: Moment) -> Counts {
-        let Act::Event { kind, cost, .. } = request.act else { return Counts::new() };
-        let engine = self.engine;
-        let counted = engine.directory.limiters(&engine.rules, kind);
-        // An account's own addresses are not shut out by what others try.
-        let peeked = engine
-            .directory
-            .peeks(&engine.rules, kind)
-            .filter(|rule| rule.by != By::Account || !self.is_used_from(request, now));
         let mut counts = Counts::new();
-        for rule in counted.chain(peeked) {
+        self.count_all(request, now, &mut counts);
+        counts
+    }
+
+    /// The same where they are to be.
+    #[inline]
+    pub(super) fn count_all(&self, request: &Request, now: Moment, counts: &mut Counts) {
+        let Act::Event { kind, cost, .. } = request.act else { return };
+        let (rules, directory) = (&self.engine.rules, &self.engine.directory);
+        for rule in directory.limiters(rules, kind) {
             if let Some(count) = self.count(rule, request, cost.of(rule.unit), now) {
                 counts.push(count);
             }
         }
-        counts
+        for rule in directory.peeks(rules, kind) {
+            // An account's own addresses are not shut out by what others try.
+            if rule.by == By::Account && self.is_used_from(request, now) {
+                continue;
+            }
+            if let Some(count) = self.count(rule, request, cost.of(rule.unit), now) {
+                counts.push(count);
+            }
+        }
     }
 
     /// Whether the account has lately been logged into from this address.
@@ -51,11 +60,13 @@ impl Overlay<'_> {
     ) -> Option<Count> {
         let limiter = rule.limiter;
         let key = self.engine.keys.counted(rule, &self.engine.rules, request)?;
-        let key = self.engine.windows.locate(key);
-        let is_full = self.windows_at_most() >= self.engine.rules.bounds.windows;
-        let is_shared = is_full && !self.knows(key);
-        let key = if is_shared { self.engine.keys.overflow(limiter) } else { key };
-        let usage = self.usage(key, now);
+        let (mut key, mut usage) = self.look_up(key, now);
+        let is_shared = !key.is_placed()
+            && self.windows_at_most() >= self.engine.rules.bounds.windows
+            && !self.is_counted(key);
+        if is_shared {
+            (key, usage) = self.look_up(self.engine.keys.overflow(limiter), now);
+        }
         let max = self.allowance(rule, request, now);
         Some(Count { limiter, key, max, cost, usage, is_shared })
     }

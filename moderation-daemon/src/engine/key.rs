@@ -69,6 +69,11 @@ impl Key {
         Self { place, ..self }
     }
 
+    /// Whether a table was asked, and has it.
+    pub(super) const fn is_placed(self) -> bool {
+        self.place != NOWHERE
+    }
+
     /// As it is kept.
     pub(super) const fn bare(self) -> Self {
         self.at(NOWHERE)
@@ -176,10 +181,11 @@ impl Keys {
     #[inline]
     fn digest(&self, limiter: Limiter, kind: Kind, bytes: &[u8]) -> Key {
         let index = limiter.index();
-        let seeds = self.seeds.get(usize::from(index)).copied();
-        // One that was named after the engine was made.
-        let seeds = seeds.unwrap_or_else(|| seeds_of(self.seed, limiter));
-        let [first, second] = seeds[kind as usize];
+        let [first, second] = match self.seeds.get(usize::from(index)) {
+            Some(seeds) => seeds[kind as usize],
+            // It was named after the engine was made.
+            None => seeds_of(self.seed, limiter)[kind as usize],
+        };
         Key::new(SipHasher13::new_with_keys(first, second).hash(bytes), index)
     }
 }

@@ -219,6 +219,7 @@ impl Engine {
         for (id, bearer, request) in restored.leases {
             engine.take_lease(id, bearer, request, now);
         }
+        engine.trim();
         engine
     }
 
@@ -249,9 +250,22 @@ impl Engine {
     /// Makes decisions the state. Cannot fail: whatever could has been asked
     /// before.
     pub fn apply(&mut self, changes: Vec<Change>) {
+        let mut is_counting_only = true;
         for change in changes {
-            self.change(change);
+            if let Change::Charge(charge) = change {
+                self.windows.charge(&charge);
+            } else {
+                is_counting_only = false;
+                self.change(change);
+            }
         }
+        if !is_counting_only {
+            self.trim();
+        }
+    }
+
+    /// Forgets the oldest of what is too much.
+    fn trim(&mut self) {
         while self.answers.len() > self.rules.bounds.request_ids {
             self.answers.forget_oldest();
             self.answers.forgotten_early += 1;

@@ -33,13 +33,20 @@ pub(in crate::engine) struct Fresh {
 }
 
 impl Fresh {
+    /// What was used up, and the key, from now on found sooner if it has its place in
+    /// those windows.
     #[inline]
-    pub(in crate::engine) fn usage(&self, windows: &Windows, key: Key, now_boot_ms: u64) -> Usage {
+    pub(in crate::engine) fn look_up(
+        &self,
+        windows: &Windows,
+        key: Key,
+        now_boot_ms: u64,
+    ) -> (Key, Usage) {
         if let Some(own) = self.own_of(key) {
-            return own.usage(key, 0, now_boot_ms);
+            return (windows.look_up(key, 0, now_boot_ms).0, own.look_up(key, 0, now_boot_ms).1);
         }
         let fresh = self.place(key).map_or(0, |place| self.sums[place].cost);
-        windows.usage(key, fresh, now_boot_ms)
+        windows.look_up(key, fresh, now_boot_ms)
     }
 
     #[inline]
@@ -177,5 +184,12 @@ impl Fresh {
             own.charge(sum);
         }
         (own, sum)
+    }
+}
+
+#[cfg(test)]
+impl Fresh {
+    pub(super) fn usage(&self, windows: &Windows, key: Key, now_boot_ms: u64) -> Usage {
+        self.look_up(windows, key, now_boot_ms).1
     }
 }
