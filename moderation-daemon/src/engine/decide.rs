@@ -5,8 +5,8 @@
 use std::sync::Arc;
 
 use super::{
-    Act, By, Cause, Change, Commit, Count, Counts, Decision, EventRule, EventType, Lease,
-    LimiterRule, Moment, Outcome, Overlay, Remembered, Request, RequestId, Subject, Verdict,
+    Act, By, Cause, Change, Commit, Count, Counts, Decision, EventRule, EventType, Key, Lease,
+    LimiterRule, Moment, Outcome, Overlay, Prepared, Remembered, Request, RequestId, Subject, Verdict,
     ViolationType, browser::is_browser, violation::Broken,
 };
 
@@ -16,27 +16,30 @@ impl Overlay<'_> {
     /// limiter by limiter.
     pub fn counts(&self, request: &Request, now: Moment) -> Counts {
         let mut counts = Counts::new();
-        self.count_all(request, now, &mut counts);
+        let keys = self.keys(request);
+        self.count_all(Prepared { request, keys: &keys }, now, &mut counts);
         counts
     }
 
     /// The same where they are to be.
     #[inline]
-    pub(super) fn count_all(&self, request: &Request, now: Moment, counts: &mut Counts) {
-        let Act::Event { kind, cost, .. } = request.act else { return };
-        let (rules, directory) = (&self.engine.rules, &self.engine.directory);
-        for rule in directory.limiters(rules, kind) {
-            if let Some(count) = self.count(rule, request, cost.of(rule.unit), now) {
-                counts.push(count);
+    pub(super) fn count_all(&self, prepared: Prepared<'_>, now: Moment, counts: &mut Counts) {
+        let request = prepared.request;
+        let Act::Event { kind, .. } = request.act else { return };
+        let engine = self.engine;
+        let limiters = engine.directory.limiters(&engine.rules, kind);
+        for (rule, key) in limiters.zip(prepared.keys) {
+            if let Some(key) = *key {
+                self.count(rule, key, prepared, now, counts);
             }
         }
-        for rule in directory.peeks(rules, kind) {
+        for rule in engine.directory.peeks(&engine.rules, kind) {
             // An account's own addresses are not shut out by what others try.
             if rule.by == By::Account && self.is_used_from(request, now) {
                 continue;
             }
-            if let Some(count) = self.count(rule, request, cost.of(rule.unit), now) {
-                counts.push(count);
+            if let Some(key) = engine.keys.counted(rule, &engine.rules, request) {
+                self.count(rule, key, prepared, now, counts);
             }
         }
     }
@@ -48,18 +51,17 @@ impl Overlay<'_> {
         pair.is_some_and(|(account, at)| self.memory().is_known(account, at, now.unix_ms))
     }
 
-    /// One limiter's; `None` if the request has no user, address or account
-    /// for it.
+    /// One limiter's.
     #[inline]
     fn count(
         &self,
         rule: &LimiterRule,
-        request: &Request,
-        cost: u64,
+        key: Key,
+        Prepared { request, .. }: Prepared<'_>,
         now: Moment,
-    ) -> Option<Count> {
+        counts: &mut Counts,
+    ) {
         let limiter = rule.limiter;
-        let key = self.engine.keys.counted(rule, &self.engine.rules, request)?;
         let (mut key, mut usage) = self.look_up(key, now);
         let is_shared = !key.is_placed()
             && self.windows_at_most() >= self.engine.rules.bounds.windows
@@ -68,7 +70,9 @@ impl Overlay<'_> {
             (key, usage) = self.look_up(self.engine.keys.overflow(limiter), now);
         }
         let max = self.allowance(rule, request, now);
-        Some(Count { limiter, key, max, cost, usage, is_shared })
+        let Act::Event { cost, .. } = request.act else { return };
+        let cost = cost.of(rule.unit);
+        counts.push(Count { limiter, key, max, cost, usage, is_shared });
     }
 
     /// Judges a request. `counts` are those of [`Overlay::counts`], or the

@@ -10,7 +10,7 @@ use std::{
 
 use super::{
     Author, Ban, BanId, BanIndex, BanRefusal, Bearer, Change, Charge, Count, Decision, Engine, Key,
-    Lease, LeaseId, Moment, Outcome, PenaltyId, Prefix, Remembered, Request, RequestId, Score,
+    Lease, LeaseId, Moment, Outcome, PenaltyId, Prefix, Prepared, Remembered, Request, RequestId, Score,
     ScoreKey, Subject, Usage, UserId, ViolationType,
     ban::longest,
     memory::{Memory, View},
@@ -112,8 +112,15 @@ impl<'e> Overlay<'e> {
     /// are, an event that nothing stands in the way of, goes a shorter way to the
     /// same end as [`Overlay::decide`] and [`Overlay::push`].
     pub fn judge(&mut self, request: &Request, now: Moment) -> Outcome {
+        let keys = self.keys(request);
+        self.judge_prepared(Prepared { request, keys: &keys }, now)
+    }
+
+    /// Judges a request whose windows have been looked for, as [`Overlay::judge`] does.
+    pub fn judge_prepared(&mut self, prepared: Prepared<'_>, now: Moment) -> Outcome {
+        let request = prepared.request;
         let mut outcome = Outcome::allow();
-        self.count_all(request, now, &mut outcome.counts);
+        self.count_all(prepared, now, &mut outcome.counts);
         if self.is_plain(request, now) && !outcome.counts.iter().any(Count::exceeds) {
             for count in &outcome.counts {
                 self.charge(&count.charge(now.boot_ms));
@@ -262,10 +269,10 @@ impl<'e> Overlay<'e> {
     /// Everything that was decided, for the store and for [`Engine::apply`]. What was
     /// counted for one key is one change.
     pub fn into_changes(self) -> Vec<Change> {
-        let sums = self.counted.into_sums();
+        let sums = self.counted.sums();
         let mut all = Vec::with_capacity(self.changes.len() + sums.len());
         all.extend(self.changes);
-        all.extend(sums.into_iter().map(Change::Charge));
+        all.extend(sums.iter().map(|sum| Change::Charge(*sum)));
         all
     }
 

@@ -16,7 +16,7 @@ const WORDS: usize = 16;
 const FEW: usize = 64;
 
 /// What was counted for each key; a single decision rarely counts for more than two.
-pub(in crate::engine) type Sums = SmallVec<[Charge; 2]>;
+type Sums = SmallVec<[Charge; 2]>;
 
 /// See the module.
 #[derive(Debug, Default)]
@@ -104,7 +104,7 @@ impl Fresh {
         self.sums.len() + self.own.as_ref().map_or(0, |own| own.len())
     }
 
-    /// Counts. What is a sum is told by [`Fresh::into_sums`]; returns what is not.
+    /// Counts. What is a sum is told by [`Fresh::sums`]; returns what is not.
     #[must_use]
     #[inline]
     pub(in crate::engine) fn charge(
@@ -127,8 +127,8 @@ impl Fresh {
     }
 
     /// The sums of all keys but those that something was taken back from.
-    pub(in crate::engine) fn into_sums(self) -> Sums {
-        self.sums
+    pub(in crate::engine) fn sums(&self) -> &[Charge] {
+        &self.sums
     }
 
     /// Whether a charge counts still.

@@ -70,6 +70,13 @@ impl Index {
         }
     }
 
+    /// The slot where looking for a digest begins.
+    #[inline]
+    pub(super) fn first(&self, digest: u64) -> Option<u64> {
+        let slots = &self.0[part(digest)].slots;
+        slots.get(tag(digest) as usize & slots.len().wrapping_sub(1)).copied()
+    }
+
     /// Adds one that is not there.
     pub(super) fn insert(&mut self, digest: u64, number: u32) {
         let part = &mut self.0[part(digest)];

@@ -188,6 +188,21 @@ impl Windows {
         Self { is_recorded: true, ..Self::empty(Arc::clone(&self.limits), self.bound) }
     }
 
+    /// Waits, beside others who wait, for what [`Windows::locate`] reads first.
+    #[inline]
+    pub(super) fn await_index(&self, key: Key) {
+        let Some(plan) = self.limits.plan(key) else { return };
+        sized!(plan.size, &self.small, &self.large, table => table.await_index(key));
+    }
+
+    /// The key, from now on found sooner if it has its place.
+    #[inline]
+    pub(super) fn locate(&self, key: Key) -> Key {
+        let Some(plan) = self.limits.plan(key) else { return key };
+        let number = sized!(plan.size, &self.small, &self.large, table => table.locate(key));
+        number.map_or(key, |number| key.at(number))
+    }
+
     /// Whether the key has its place.
     pub(super) fn knows(&self, key: Key) -> bool {
         self.limits.plan(key).is_some_and(

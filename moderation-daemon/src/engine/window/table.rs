@@ -2,6 +2,8 @@
 //! which lie close together. Finding one is one look far away, growing moves no
 //! cell, and whoever has to look at all of them goes through them in order.
 
+use std::hint::black_box;
+
 use super::{cell::Cell, index::Index};
 use crate::engine::Key;
 
@@ -88,6 +90,20 @@ impl<const BYTES: usize> Table<BYTES> {
             return Some(key.place());
         }
         self.index.find(key.digest(), |number| self.cells.get(number).key == key)
+    }
+
+    /// Waits for the index, beside others who wait.
+    #[inline]
+    pub(super) fn await_index(&self, key: Key) {
+        black_box(self.index.first(key.digest()));
+    }
+
+    /// Which cell is the key's, of which all is soon at hand.
+    #[inline]
+    pub(super) fn locate(&self, key: Key) -> Option<u32> {
+        let number = self.number(key)?;
+        black_box(self.cells.get(number).bytes[BYTES - 1]);
+        Some(number)
     }
 
     /// The cell of that number.
