@@ -147,10 +147,11 @@ impl<'e> Overlay<'e> {
     }
 
     /// Counts; what is counted is told in the end, see [`Overlay::into_changes`].
-    #[inline]
+    #[inline(always)]
     fn charge(&mut self, charge: &Charge) {
-        let charge = self.counted.charge(&self.engine.windows, charge);
-        self.changes.extend(charge.map(Change::Charge));
+        if let Some(charge) = self.counted.charge(&self.engine.windows, charge) {
+            self.changes.push(Change::Charge(charge));
+        }
     }
 
     fn lay(&mut self, change: &Change) {
@@ -428,12 +429,14 @@ impl<'e> Overlay<'e> {
 
     /// The ban that holds for a subject longest. A protected address is not
     /// banned, whatever the index says.
+    #[inline]
     pub fn ban_of(&self, subject: &Subject, now: Moment) -> Option<&Arc<Ban>> {
-        let standing = &self.engine.bans;
-        if self.laid.is_none() && standing.is_empty() {
-            return None;
-        }
-        let fresh = &self.laid().bans;
+        let is_nobody_banned = self.laid.is_none() && self.engine.bans.is_empty();
+        if is_nobody_banned { None } else { self.find_ban(subject, now) }
+    }
+
+    fn find_ban(&self, subject: &Subject, now: Moment) -> Option<&Arc<Ban>> {
+        let (standing, fresh) = (&self.engine.bans, &self.laid().bans);
         let stands = |ban: &&Arc<Ban>| !self.laid().lifted.contains(&ban.id);
         let user = subject.user();
         let ip = subject.ip().filter(|ip| !self.engine.trust.protects(*ip));
