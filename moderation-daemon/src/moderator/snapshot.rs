@@ -444,6 +444,9 @@ mod tests {
     #[test]
     fn everything_is_written_once_and_then_what_changed() {
         let folder = tempfile::tempdir().expect("a temporary folder");
+        let left = folder.path().join("moderation.limits.new");
+        fs::write(&left, "by a daemon that was killed, readable for all").expect("writable");
+        fs::set_permissions(&left, fs::Permissions::from_mode(0o644)).expect("it is ours");
         let (mut lines, mut snapshots) = (Lines::default(), start(&folder));
         lines.count("one");
         lines.count("two");

@@ -184,3 +184,136 @@ impl Source for Windows<'_> {
         pass.is_done()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::engine::{Act, EventType, PrefixSet, Request, Restored, Rules, Subject};
+
+    const BOOT: &str = "this boot";
+    const NOW: Moment = Moment { boot_ms: 9_000_000, unix_ms: 1_800_000_000_000 };
+    /// Whose windows are kept in different ways, in both tables.
+    const KINDS: [EventType; 3] = [EventType::LOGIN, EventType::MESSAGE, EventType::TOOL_CALL];
+
+    fn later(ms: u64) -> Moment {
+        Moment { boot_ms: NOW.boot_ms + ms, unix_ms: NOW.unix_ms + ms }
+    }
+
+    fn engine(seed: [u64; 2], now: Moment) -> Engine {
+        Engine::new(Rules::hardened(), PrefixSet::default(), Restored::default(), seed, now)
+    }
+
+    /// What happens to four people.
+    fn requests() -> Vec<Request> {
+        let of = |kind: &EventType| {
+            let act = Act::event(*kind);
+            (1..5).map(move |number| {
+                let ip = format!("192.0.2.{number}");
+                let user = format!("user {number}");
+                let subject = Subject::new(user.parse().ok(), ip.parse().ok()).expect("somebody");
+                Request::new(act.clone(), subject)
+            })
+        };
+        KINDS.iter().flat_map(of).collect()
+    }
+
+    fn judge(engine: &mut Engine, requests: &[Request], now: Moment) {
+        let mut overlay = engine.overlay();
+        requests.iter().for_each(|request| drop(overlay.judge(request, now)));
+        let changes = overlay.into_changes();
+        engine.apply(changes);
+    }
+
+    fn used(engine: &Engine, now: Moment) -> Vec<u64> {
+        let overlay = engine.overlay();
+        let counts = |request: &Request| {
+            overlay.counts(request, now).iter().map(|count| count.usage.used).collect::<Vec<_>>()
+        };
+        requests().iter().flat_map(counts).collect()
+    }
+
+    /// A file with everything, and twice what changed; and what is used up.
+    fn file() -> (Vec<u8>, Vec<u64>) {
+        let mut engine = engine([1, 2], NOW);
+        let mut bytes = Vec::new();
+        for (is_whole, many) in [(true, 12), (false, 5), (false, 12)] {
+            judge(&mut engine, &requests()[..many], NOW);
+            let mut windows = Windows { engine: &mut engine, boot: BOOT };
+            if is_whole {
+                bytes = windows.head();
+            }
+            let mut pass = windows.begin(is_whole);
+            while !windows.write(&mut pass, 3, NOW, &mut bytes) {}
+        }
+        (bytes, used(&engine, NOW))
+    }
+
+    /// An engine as a start makes it of such a file, and whether that was told.
+    fn start(bytes: Vec<u8>, boot: &str, now: Moment) -> (Engine, bool) {
+        let saving = Saving::beside(Path::new("moderation.db"), Duration::from_secs(4));
+        let left = Left { saving, bytes: Some(bytes), boot: boot.to_owned() };
+        let metrics = Metrics::new();
+        let mut engine = engine(left.seed().expect("random numbers"), now);
+        left.restore(&mut engine, &metrics, now);
+        (engine, metrics.snapshot_damaged.get() == 1)
+    }
+
+    #[test]
+    fn a_file_that_breaks_off_anywhere_counts_as_far_as_it_goes() {
+        let (bytes, counted) = file();
+        assert!(counted.iter().all(|used| *used > 0), "{counted:?}");
+        let (mut before, mut told) = (vec![0; counted.len()], 0);
+        for length in 0..=bytes.len() {
+            let (engine, is_told) = start(bytes[..length].to_vec(), BOOT, NOW);
+            let now = used(&engine, NOW);
+            let is_more = now.iter().zip(&before).all(|(now, before)| now >= before);
+            assert!(is_more, "{length}: {now:?} after {before:?}");
+            assert!(is_told || length > 12, "{length} bytes are not even a head");
+            (before, told) = (now, told + usize::from(is_told));
+        }
+        assert_eq!(before, counted, "all of it");
+        let pieces = bytes.len() + 1 - told;
+        assert!(pieces < 20, "only a tear between two of them is not seen, and there are {pieces}");
+    }
+
+    #[test]
+    fn another_boot_goes_by_the_wall_clock() {
+        let (bytes, counted) = file();
+        let boot_ms = 1_000;
+        for (passed_ms, counts) in [(0, true), (900, true), (3_600_000, false)] {
+            let now = Moment { boot_ms, unix_ms: NOW.unix_ms + passed_ms };
+            let (rebooted, is_told) = start(bytes.clone(), "another boot", now);
+            assert_eq!(used(&rebooted, now) == counted, counts, "after {passed_ms} ms");
+            assert!(!is_told);
+            let (restarted, _) = start(bytes.clone(), BOOT, later(passed_ms));
+            let [rebooted, restarted] = [used(&rebooted, now), used(&restarted, later(passed_ms))];
+            assert_eq!(rebooted, restarted, "after {passed_ms} ms");
+        }
+        // Taken for the same boot's, these would be times to come.
+        let now = Moment { boot_ms, unix_ms: NOW.unix_ms + 3_600_000 };
+        assert_ne!(used(&start(bytes, BOOT, now).0, now), vec![0; counted.len()]);
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
+        #[test]
+        fn a_file_with_flipped_bits_makes_nothing_up_and_is_told(
+            flips in prop::collection::vec((any::<prop::sample::Index>(), 0_u8..8), 1..4),
+        ) {
+            let (sound, counted) = file();
+            let mut bytes = sound.clone();
+            for (place, bit) in flips {
+                bytes[place.index(sound.len())] ^= 1 << bit;
+            }
+            let is_changed = bytes != sound;
+            let (engine, is_told) = start(bytes, BOOT, NOW);
+            prop_assert_eq!(is_told, is_changed);
+            let used = used(&engine, NOW);
+            let is_less = used.iter().zip(&counted).all(|(used, counted)| used <= counted);
+            prop_assert!(is_less, "{:?} of {:?}", used, counted);
+        }
+    }
+}

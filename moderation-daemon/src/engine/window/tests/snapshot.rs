@@ -267,7 +267,9 @@ proptest! {
             piece.extend_from_slice(&cell);
         });
         let mut windows = all_kinds();
-        drop(windows.restore(&bytes, (SEED, "boot"), at(BOOT_MS)));
+        let read = windows.restore(&bytes, (SEED, "boot"), at(BOOT_MS));
+        let restored = read.map_or(0, |read| read.restored);
+        prop_assert_eq!(windows.len().min(1), restored.min(1));
         windows.usage(key_of(LIMITERS[0], "anna"), 0, BOOT_MS);
     }
 }
