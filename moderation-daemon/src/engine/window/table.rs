@@ -14,7 +14,6 @@ const SHARDS: usize = 256;
 const CHUNK: usize = 256;
 
 /// The part of the index that a key is in; of other bits than the index goes by.
-#[expect(clippy::cast_possible_truncation, reason = "a few bits of it are meant")]
 const fn shard(key: Key) -> usize {
     (key.digest() >> 32) as usize % SHARDS
 }
