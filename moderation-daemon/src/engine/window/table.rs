@@ -156,15 +156,13 @@ impl<const BYTES: usize> Table<BYTES> {
         if part.capacity() > 4 * part.len().max(16) {
             part.shrink_to(2 * part.len(), |number| cells.get(*number).key.digest());
         }
-        let Some(mut last) = cells.pop() else { return };
+        let Some(last) = cells.pop() else { return };
         let Ok(moved) = u32::try_from(cells.len()) else { return };
         if moved == number {
             return;
         }
         let place = index[shard(last.key)].find_mut(last.key.digest(), |known| *known == moved);
         place.into_iter().for_each(|place| *place = number);
-        // Whoever goes through them by number may have been past it.
-        last.head.is_changed = true;
         *cells.get_mut(number) = last;
     }
 
