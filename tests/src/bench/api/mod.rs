@@ -15,7 +15,7 @@ use super::sample::{ROUNDS, Samples};
 use crate::interrupt;
 use load::{Load, Measured, Sources};
 use ours::Ours;
-use redis::Redis;
+use self::redis::Redis;
 
 /// Connections that each ask for one decision after the other.
 const CONNECTIONS: [usize; 3] = [1, 8, 64];
