@@ -10,12 +10,13 @@ use serde_json::{Value, json};
 use super::{
     Context, Problem,
     input::{Query, subject},
+    penalty::PenaltyRecord,
     view::BanJson,
     words::{self, Facts},
 };
 use crate::{
     clock,
-    engine::{Bearer, Count, Dossier, Moment, Penalty, Subject, Traits, ViolationType},
+    engine::{Bearer, Count, Dossier, Moment, Subject, Traits},
     moderator::BanView,
     store::{About, BanRecord, History, Reader, StoreError, Total, ViolationRecord},
 };
@@ -97,7 +98,7 @@ fn answer(subject: &Subject, facts: &Facts<'_>) -> Value {
         "verdict": facts.verdict(),
         "because": facts.because(),
         "bans": bans(active, history, now),
-        "penalties": dossier.penalties.iter().map(|it| penalty(it)).collect::<Vec<_>>(),
+        "penalties": penalties(dossier, now),
         "violations": history.violations.iter().map(violation).collect::<Vec<_>>(),
         "scores": scores(dossier),
         "limits": dossier.limits.iter().map(|count| limit(count, now)).collect::<Vec<_>>(),
@@ -118,21 +119,15 @@ fn bans(active: &[BanView], history: &History, now: Moment) -> Vec<BanJson> {
     let is_active = |record: &&BanRecord| active.iter().any(|view| view.ban.id == record.ban.id);
     let past = history.bans.iter().filter(|record| !is_active(record)).map(|record| {
         let view = BanView::over(Arc::new(record.ban.clone()));
-        BanJson::new(&view, now).lifted(record.lifted_at_unix_ms, record.lifted_by.clone())
+        let ban = BanJson::new(&view, now).for_operators(&record.ban);
+        ban.lifted(record.lifted_at_unix_ms, record.lifted_by.clone())
     });
-    active.iter().map(|view| BanJson::new(view, now)).chain(past).collect()
+    let active = active.iter().map(|view| BanJson::new(view, now).for_operators(&view.ban));
+    active.chain(past).collect()
 }
 
-fn penalty(penalty: &Penalty) -> Value {
-    json!({
-        "id": penalty.id,
-        "kind": penalty.kind.name(),
-        "violation": penalty.violation.map(ViolationType::name),
-        "reason": penalty.reason,
-        "starts_at": clock::rfc3339(penalty.starts_at_unix_ms),
-        "ends_at": penalty.ends_at_unix_ms.map(clock::rfc3339),
-        "by": penalty.by.name(),
-    })
+fn penalties(dossier: &Dossier, now: Moment) -> Vec<PenaltyRecord> {
+    dossier.penalties.iter().map(|penalty| PenaltyRecord::new(penalty, now)).collect()
 }
 
 fn violation(one: &ViolationRecord) -> Value {
@@ -169,7 +164,7 @@ fn offences(dossier: &Dossier) -> Vec<Value> {
     offences.collect()
 }
 
-fn bearer(bearer: &Bearer) -> (&'static str, String) {
+pub(super) fn bearer(bearer: &Bearer) -> (&'static str, String) {
     match bearer {
         Bearer::User(user) => ("user", user.to_string()),
         Bearer::Address(address) => ("address", address.to_string()),

@@ -40,7 +40,7 @@ pub use import::{Added, Batch, ImportRefusal, Refused, SLICE};
 pub use kernel::Kernel;
 pub use librechat::TakenScore;
 pub use task::{Started, Stopper, start};
-pub use view::{BanView, Enforcement};
+pub use view::{BanView, Enforcement, LiftedView};
 
 /// Requests of the app that can wait.
 const QUEUE_CAPACITY: usize = 1_024;
@@ -105,7 +105,7 @@ enum Command {
     Renew(LeaseId, Reply<Option<Lease>>),
     Release(LeaseId, Reply<bool>),
     Ban(NewBan, Reply<Result<BanView, BanRefusal>>),
-    Lift(LiftTarget, String, Reply<Vec<BanView>>),
+    Lift(LiftTarget, String, Reply<LiftedView>),
     Allow(Allowed, String, Reply<Result<bool, AllowlistFull>>),
     Disallow(IpNet, Reply<bool>),
     Sample(u32, Reply<()>),
@@ -284,12 +284,12 @@ impl Moderator {
         self.order(|reply| Command::Ban(ban, reply)).await
     }
 
-    /// Lifts bans on an operator's word; returns those that were lifted.
+    /// Lifts bans and penalties on an operator's word; returns all that was done.
     ///
     /// # Errors
     ///
     /// See [`Unavailable`].
-    pub async fn lift(&self, what: LiftTarget, by: String) -> Result<Vec<BanView>, Unavailable> {
+    pub async fn lift(&self, what: LiftTarget, by: String) -> Result<LiftedView, Unavailable> {
         self.order(|reply| Command::Lift(what, by, reply)).await
     }
 

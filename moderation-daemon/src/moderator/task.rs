@@ -347,6 +347,10 @@ impl Task {
                     self.board.remove(&lift.ban);
                     touched.extend(lift.ban.prefix);
                 }
+                Change::EndPenalty(end) => {
+                    let penalty = format!("p{}", end.penalty);
+                    tracing::info!(penalty, by = end.by, "a penalty was taken back");
+                }
                 Change::Repeat(key) => self.metrics.repeated(key.kind),
                 Change::Penalty(penalty) => self.metrics.punished(&penalty.kind),
                 Change::Refunded(_) => drop(self.metrics.refunds.inc()),
