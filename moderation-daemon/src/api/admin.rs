@@ -18,7 +18,7 @@ use crate::{
     clock,
     config::parse_duration,
     engine::{
-        BanLength, BanRefusal, InvalidPrefix, LiftTarget, NewBan, Prefix, Subject, Trust, Trusted,
+        BanLength, BanRefusal, InvalidPrefix, LiftTarget, NewBan, Prefix, Trust, Trusted,
     },
     moderator::{AllowlistFull, BanView},
     store::{Allowed, BanPage, BanRecord, Removal},
@@ -267,8 +267,7 @@ async fn lift_imported(
 /// There is nothing to lift; says so if a wider ban holds.
 fn nothing_lifted(context: &Context, target: &LiftTarget) -> Problem {
     let LiftTarget::Address(ip) = target else { return Problem::NoSuch("active ban") };
-    let subject = Subject::new(None, Some(*ip)).expect("it has an address");
-    let view = context.moderator.check(&subject);
+    let view = context.moderator.check_address(*ip);
     let Some((prefix, view)) = view.and_then(|view| Some((view.ban.prefix?, view))) else {
         return Problem::NoSuch("active ban");
     };

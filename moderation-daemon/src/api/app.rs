@@ -157,7 +157,7 @@ pub(super) async fn check(
     let user = query.user.filter(|user| !user.is_empty());
     let ip = query.ip.filter(|ip| !ip.is_empty());
     let subject = subject(user.as_deref(), ip.as_deref())?;
-    let ban = context.moderator.check(&subject);
+    let ban = context.moderator.check(&subject).await;
     let ban = ban.map(|ban| BanJson::new(&ban, clock::now()));
     Ok(axum::Json(Checked { banned: ban.is_some(), ban }))
 }

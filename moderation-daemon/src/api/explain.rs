@@ -47,7 +47,7 @@ async fn explain(
     let about = About { subject: subject.clone(), address };
     let history = read(&context.reader, move |reader| reader.history(&about)).await?;
     let now = clock::now();
-    let standing = context.moderator.check(&subject);
+    let standing = context.moderator.check(&subject).await;
     let board = context.moderator.board();
     let active: Vec<_> = dossier.bans.iter().map(|ban| board.view(ban)).collect();
     let facts = Facts {

@@ -68,7 +68,7 @@ impl Overlay<'_> {
             return Decision { outcome, changes: Vec::new() };
         }
         if request.act.is_answered_by_a_ban()
-            && let Some(ban) = self.ban_of(&request.subject, now)
+            && let Some(ban) = self.ban_on(request, now)
         {
             return Decision { outcome: Outcome::banned(Arc::clone(ban)), changes: Vec::new() };
         }
@@ -113,7 +113,7 @@ impl Overlay<'_> {
                 .directory
                 .event(&self.engine.rules, *kind)
                 .is_none_or(EventRule::only_counts)
-            && self.ban_of(&request.subject, now).is_none()
+            && self.ban_on(request, now).is_none()
             && self.sighting(&request.subject, now).is_none()
             && !self.is_script(&request.act)
     }

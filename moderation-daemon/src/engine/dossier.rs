@@ -58,7 +58,7 @@ impl Engine {
             factor: user.and_then(|user| self.overlay().factor(user, now)),
             flagged: user.and_then(|user| self.factor(user)).map_or(0, |factor| factor.flagged),
             trusted: subject.ip().and_then(|ip| self.trust.of(ip)),
-            is_protected: self.is_protected(subject),
+            is_protected: self.overlay().is_protected(subject, None),
         }
     }
 
@@ -102,12 +102,5 @@ impl Engine {
             }
         }
         limits.into_values().filter(|count| count.usage.used > 0 && !count.is_shared).collect()
-    }
-
-    fn is_protected(&self, subject: &Subject) -> bool {
-        let Some(user) = subject.user() else { return false };
-        let protected = &self.rules.ban.protected;
-        let role = self.traits(user).and_then(|traits| traits.role.as_ref());
-        protected.users.contains(user) || role.is_some_and(|role| protected.roles.contains(role))
     }
 }

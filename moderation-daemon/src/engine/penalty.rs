@@ -170,16 +170,18 @@ impl Overlay<'_> {
         }
     }
 
-    fn is_protected(&self, case: &Case<'_>) -> bool {
+    /// Whether no rule may ban the user, who has said, or is known to have, a role.
+    pub(super) fn is_protected(&self, subject: &Subject, role: Option<&Arc<str>>) -> bool {
         let protected = &self.engine.rules.ban.protected;
-        let user = case.subject.user();
-        user.is_some_and(|user| protected.users.contains(user))
-            || case.role.as_ref().is_some_and(|role| protected.roles.contains(role))
+        let Some(user) = subject.user() else { return false };
+        let known = || self.memory().traits(user).and_then(|traits| traits.role.as_ref());
+        protected.users.contains(user)
+            || role.or_else(known).is_some_and(|role| protected.roles.contains(role))
     }
 
     /// A ban of that length, if nothing stands in its way.
     fn ban_for(&self, case: &Case<'_>, length: BanLength, review: bool, now: Moment) -> Sentence {
-        if self.is_protected(case) {
+        if self.is_protected(case.subject, case.role.as_ref()) {
             return Sentence::refused(BanRefusal::ProtectedUser);
         }
         let expires_at_unix_ms = match length {

@@ -109,6 +109,7 @@ pub fn start(
         board.insert(&Arc::new(ban.clone()));
     }
     board.set_imports(imported);
+    let protected = Arc::new(setup.rules.ban.protected.clone());
     let seed = [draw()?, draw()?];
     let mut engine = Engine::new(
         setup.rules.clone(),
@@ -145,7 +146,8 @@ pub fn start(
     task.reconcile();
     task.watch_fill();
     let task = tokio::spawn(task.run());
-    let moderator = Moderator { queue, operators, lists: lists_queue, board, metrics };
+    let lists = lists_queue;
+    let moderator = Moderator { queue, operators, lists, board, metrics, protected };
     Ok(Started { moderator, stopper: Stopper { stop, task } })
 }
 
