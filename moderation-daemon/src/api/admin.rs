@@ -17,9 +17,7 @@ use super::{
 use crate::{
     clock,
     config::parse_duration,
-    engine::{
-        BanLength, BanRefusal, InvalidPrefix, LiftTarget, NewBan, Prefix, Trust, Trusted,
-    },
+    engine::{BanLength, BanRefusal, InvalidPrefix, LiftTarget, NewBan, Prefix, Trust, Trusted},
     moderator::{AllowlistFull, BanView},
     store::{Allowed, BanPage, BanRecord, Removal},
 };

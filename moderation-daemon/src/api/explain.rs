@@ -57,8 +57,7 @@ async fn explain(
         active: &active,
         dossier: &dossier,
         history: &history,
-        rule: &rules.ban,
-        concurrency: rules.concurrency,
+        rules,
     };
     Ok(axum::Json(answer(&subject, &facts)))
 }
@@ -98,7 +97,7 @@ fn answer(subject: &Subject, facts: &Facts<'_>) -> Value {
         "verdict": facts.verdict(),
         "because": facts.because(),
         "bans": bans(active, history, now),
-        "penalties": penalties(dossier, now),
+        "penalties": penalties(facts),
         "violations": history.violations.iter().map(violation).collect::<Vec<_>>(),
         "scores": scores(dossier),
         "limits": dossier.limits.iter().map(|count| limit(count, now)).collect::<Vec<_>>(),
@@ -126,8 +125,10 @@ fn bans(active: &[BanView], history: &History, now: Moment) -> Vec<BanJson> {
     active.chain(past).collect()
 }
 
-fn penalties(dossier: &Dossier, now: Moment) -> Vec<PenaltyRecord> {
-    dossier.penalties.iter().map(|penalty| PenaltyRecord::new(penalty, now)).collect()
+/// Those that hold, and those that are over.
+fn penalties(facts: &Facts<'_>) -> Vec<PenaltyRecord> {
+    let all = facts.dossier.penalties.iter().map(AsRef::as_ref).chain(facts.past_penalties());
+    all.map(|penalty| PenaltyRecord::new(penalty, facts.now)).collect()
 }
 
 fn violation(one: &ViolationRecord) -> Value {

@@ -408,9 +408,8 @@ impl<'e> Overlay<'e> {
             let standing = standing
                 .prefixes_around(ip)
                 .map(move |prefix| standing.of_prefix(prefix).find(stands));
-            let fresh = fresh
-                .prefixes_around(ip)
-                .map(move |prefix| fresh.of_prefix(prefix).find(stands));
+            let fresh =
+                fresh.prefixes_around(ip).map(move |prefix| fresh.of_prefix(prefix).find(stands));
             standing.chain(fresh)
         });
         longest(of_user.into_iter().chain(of_ip), now.unix_ms)

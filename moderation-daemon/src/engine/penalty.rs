@@ -38,6 +38,15 @@ pub(super) struct Sentence {
     pub(super) changes: Vec<Change>,
 }
 
+/// For people.
+fn reason(violation: &Violation, is_critical: bool) -> String {
+    let Violation { kind, total, .. } = violation;
+    if is_critical {
+        return format!("critical violation of {kind}");
+    }
+    format!("{kind} score reached {total}")
+}
+
 impl Sentence {
     fn refused(refusal: BanRefusal) -> Self {
         Self { refusal: Some(refusal), ..Self::default() }
@@ -143,6 +152,7 @@ impl Overlay<'_> {
             Some(Holder::Prefix(prefix)) => (None, Some(prefix)),
             None => (None, None),
         };
+        let reason = reason(violation, matches!(kind, PenaltyKind::Suspension(_)));
         Arc::new(Penalty {
             id: self.next_penalty(),
             kind,
@@ -150,7 +160,7 @@ impl Overlay<'_> {
             prefix,
             violation: Some(violation.kind),
             severity: violation.severity,
-            reason: format!("{} score reached {}", violation.kind, violation.total),
+            reason,
             starts_at_unix_ms: now.unix_ms,
             ends_at_unix_ms,
             by: Author::Rule,
@@ -230,7 +240,7 @@ impl Overlay<'_> {
             user: scope.user.clone(),
             prefix: scope.prefix.filter(|_| is_one),
             blocks: self.blocks(violation, scope.prefix),
-            reason: format!("{} score reached {}", violation.kind, violation.total),
+            reason: reason(violation, review),
             violation: Some(violation.kind),
             score: Some(violation.total),
             created_at_unix_ms: now.unix_ms,

@@ -26,7 +26,8 @@ use crate::{
     clock,
     engine::{
         Act, BanId, BanRefusal, Count, Dossier, Lease, LeaseId, LiftTarget, Moment, NewBan,
-        Outcome, PrefixSet, Protected, Request, Rules, Subject, Traits, Trust, UserId, Verdict, ViolationType,
+        Outcome, PrefixSet, Protected, Request, Rules, Subject, Traits, Trust, UserId, Verdict,
+        ViolationType,
     },
     librechat::Record,
     metrics::Metrics,

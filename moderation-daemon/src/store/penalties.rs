@@ -161,10 +161,7 @@ impl Reader {
                  AND (?4 OR user = ?5 OR address IN (?6, ?7))
              ORDER BY id LIMIT ?8"
         );
-        let subject = page.about.as_ref().map(|about| &about.subject);
-        let user = subject.and_then(|it| it.user()).map(ToString::to_string);
-        let exact = subject.and_then(|it| it.ip()).map(|ip| ip.to_string());
-        let counted = page.about.as_ref().and_then(|about| about.address);
+        let [user, exact, counted] = page.about.as_ref().map(About::names).unwrap_or_default();
         let parameters = params![
             sql_ms(page.after),
             page.all,
@@ -172,7 +169,7 @@ impl Reader {
             page.about.is_none(),
             user,
             exact,
-            counted.map(|address| address.to_string()),
+            counted,
             page.limit,
         ];
         rows("penalties", &self.lock(), &sql, parameters, penalty)
