@@ -248,11 +248,12 @@ pub(super) fn violation(one: &ViolationRecord) -> String {
     let at = clock::rfc3339(one.at_unix_ms);
     let mut text = format!("{at} {}: {}", one.kind, points(one.points));
     text += &format!(", {} → {}", one.previous, one.total);
-    if let (Some(limiter), Some(max)) = (&one.limiter, &one.max) {
+    if let Some(max) = one.max.as_ref().filter(|_| one.pending.is_none()) {
         let window = one.window_ms.map(|ms| format!(" in {}", span(ms))).unwrap_or_default();
         // As JSON, where it may be a string.
         let max = max.trim_matches('"');
-        text += &format!(", more than {max}{window} ({limiter})");
+        let limiter = one.limiter.as_ref().map(|name| format!(" ({name})")).unwrap_or_default();
+        text += &format!(", more than {max}{window}{limiter}");
     }
     if let Some(pending) = one.pending {
         text +=

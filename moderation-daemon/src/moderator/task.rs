@@ -172,7 +172,7 @@ pub(super) struct Task {
     jobs: mpsc::Receiver<Job>,
     stopped: watch::Receiver<bool>,
     ticks: u64,
-    violations_since_prune: u64,
+    pub(super) violations_since_prune: u64,
     /// For lines that strangers can cause.
     lines: Throttle,
     /// Whether that has been said.

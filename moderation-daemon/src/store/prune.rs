@@ -54,10 +54,19 @@ fn forget_old(from: &Transaction<'_>, before: i64) -> Result<(), Error> {
 }
 
 fn forget_surplus(from: &Transaction<'_>, keep: i64, now: i64) -> Result<(), Error> {
-    from.execute(
-        "DELETE FROM violations WHERE id <= (SELECT max(id) FROM violations) - ?1",
-        [keep],
-    )?;
+    let at_most: i64 =
+        from.query_row("SELECT coalesce(max(id) - min(id) + 1, 0) FROM violations", [], |row| {
+            row.get(0)
+        })?;
+    // Looking for the oldest takes a while, and those that were brought along have
+    // high numbers.
+    if at_most > keep {
+        from.execute(
+            "DELETE FROM violations WHERE id IN
+                 (SELECT id FROM violations ORDER BY at_ms DESC, id DESC LIMIT -1 OFFSET ?1)",
+            [keep],
+        )?;
+    }
     from.execute(
         "DELETE FROM bans WHERE id <= (SELECT max(id) FROM bans) - ?1
              AND (lifted_at_ms IS NOT NULL OR expires_at_ms <= ?2)",
