@@ -359,6 +359,11 @@ impl Engine {
         self.leases.take_lapsed()
     }
 
+    /// Gives those back that could not be forgotten, for another time.
+    pub fn put_lapsed_leases(&mut self, ids: Vec<LeaseId>) {
+        ids.into_iter().for_each(|id| self.leases.decline(id));
+    }
+
     /// Replaces the set of prefixes that are never banned.
     pub fn set_trust(&mut self, trust: PrefixSet) {
         self.trust = trust;

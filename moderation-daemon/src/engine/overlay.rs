@@ -415,11 +415,14 @@ impl<'e> Overlay<'e> {
         longest(of_user.into_iter().chain(of_ip), now.unix_ms)
     }
 
-    pub(super) fn leases_of(&self, bearer: &Bearer, now: Moment) -> usize {
+    /// Those that a bearer holds, and those that have ended but are in the store still.
+    pub(super) fn leases_of(&self, bearer: &Bearer, now: Moment) -> (usize, Vec<LeaseId>) {
         let standing =
             self.engine.leases.of(bearer).filter(|lease| !self.leases.contains_key(&lease.id));
         let fresh = self.leases.values().flatten().filter(|lease| lease.bearer == *bearer);
-        standing.chain(fresh).filter(|lease| now.boot_ms < lease.ends_at_boot_ms).count()
+        let (held, ended): (Vec<_>, Vec<_>) =
+            standing.chain(fresh).partition(|lease| now.boot_ms < lease.ends_at_boot_ms);
+        (held.len(), ended.iter().map(|lease| lease.id).collect())
     }
 
     /// An upper bound, like [`Overlay::windows_at_most`].

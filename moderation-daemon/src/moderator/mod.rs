@@ -32,7 +32,7 @@ use crate::{
     librechat::Record,
     metrics::Metrics,
     network::Guards,
-    store::Allowed,
+    store::{Allowed, Keep},
 };
 
 pub use batch::Ask;
@@ -135,10 +135,8 @@ pub struct Setup {
     pub trusted: Vec<(IpNet, Trust)>,
     /// How often kernel and store are compared.
     pub reconcile_interval: Duration,
-    /// How long violations, scores and past bans are kept.
-    pub retention: Duration,
-    /// How many violations, and how many past bans, are kept.
-    pub max_records: u64,
+    /// How long, and how many, violations, scores, past bans and the like are kept.
+    pub keep: Keep,
 }
 
 impl Setup {
