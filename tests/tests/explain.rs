@@ -245,6 +245,10 @@ fn with_pseudonyms_no_record_has_a_user_s_id_and_whoever_has_the_id_finds_theirs
         &told,
         &["logins: 7 points, 0 → 7, by p_", "In all: 1 logins (7 points), 1 non_browser"],
     );
+    let pseudonym = logs.split("violations:").nth(1).and_then(|rest| rest.get(..18));
+    let told = explain(&daemon, pseudonym.context("a pseudonym is as long as that")?)?;
+    assert_told(&told, &["logins: 7 points, 0 → 7, by p_"]);
+    assert!(!told.contains(SECRET), "whoever has no more than records: {told}");
     let told = explain(&daemon, "198.51.100.7")?;
     assert!(!told.contains("logins"), "that of nobody else: {told}");
     assert_told(&explain(&daemon, "192.0.2.7")?, &["0 → 7, by p_"]);

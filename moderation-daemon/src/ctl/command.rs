@@ -64,7 +64,9 @@ pub(super) enum Command {
                             (2030-01-31T12:00:00Z), a duration (7d), or nothing for ever.")]
     Import(Import),
     /// Write scores and records of violations as LibreChat keeps them
-    #[command(after_help = "Example:\n  moderationctl export --librechat /opt/librechat/data")]
+    #[command(after_help = "Example:\n  moderationctl export --librechat /opt/librechat/data\n\n\
+                            With log.pseudonyms, logs.json has pseudonyms; violations.json has \
+                            ids all the same, by which LibreChat finds its users.")]
     Export {
         /// The folder for violations.json and logs.json, which are replaced
         #[arg(long, value_name = "DIR")]

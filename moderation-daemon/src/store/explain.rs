@@ -126,7 +126,8 @@ impl Reader {
     pub fn history(&self, about: &About) -> Result<History, StoreError> {
         let connection = self.lock();
         let bans = bans(&connection, about)?;
-        let user = about.subject.user().map(|user| self.names.of(user.as_str()));
+        // Who reads records may know no more than the pseudonym.
+        let user = about.subject.user().map(|user| self.names.recorded(user.as_str()));
         let mut violations = BTreeMap::new();
         for record in &bans {
             let room = MOST_VIOLATIONS.saturating_sub(violations.len());

@@ -201,6 +201,13 @@ proptest! {
         let mut rules = if hardened { Rules::hardened() } else { Rules::librechat() };
         set(&mut rules, Limiter::MESSAGE_IP, 3, 10_000);
         rules.ban.max_per_minute = 10_000;
+        let steps = vec![
+            Step::Warning { message: "slowly".into() },
+            Step::Reduce { factor_permille: 500, for_ms: HOUR },
+            Step::Ban { for_ms: HOUR },
+        ];
+        let ladder = Ladder { steps, forget_after_ms: 24 * HOUR, severity: Severity::Medium };
+        rules.ladders.set(ViolationType::ILLEGAL_MODEL_REQUEST, Some(ladder));
         let (mut seen, mut never) = (engine_with(rules.clone()), engine_with(rules));
         let mut now = NOW;
         let anna = |kind| Request {
@@ -226,9 +233,17 @@ proptest! {
             (ban.user.clone(), ban.prefix, ban.ends())
         }).collect::<Vec<_>>();
         prop_assert_eq!(bans(&seen), bans(&never));
+        let penalties = |engine: &Engine| {
+            let of_bert = engine.penalties_of(&Bearer::User(user("bert"))).iter();
+            of_bert.map(|it| (it.kind.name(), it.starts_at_unix_ms)).collect::<Vec<_>>()
+        };
+        prop_assert_eq!(penalties(&seen), penalties(&never));
+        prop_assert!(seen.penalties_of(&Bearer::User(user("anna"))).is_empty());
         let rest = |engine: &Engine| {
             let mut lines = fingerprint(engine);
-            lines.retain(|line| !is_about_numbers(line) && !line.starts_with("ban "));
+            // Bans and penalties are compared above, but for their numbers.
+            let is_numbered = |line: &String| line.starts_with("ban ") || line.starts_with("penalty ");
+            lines.retain(|line| !is_about_numbers(line) && !is_numbered(line));
             lines
         };
         prop_assert_eq!(rest(&seen), rest(&never));
