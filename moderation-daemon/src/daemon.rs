@@ -16,7 +16,7 @@ use crate::{
     feed::{self, Watch},
     keeper::{Keeper, Keeping, SourceFiles},
     metrics::Metrics,
-    moderator::{self, Kernel, Setup, Started},
+    moderator::{self, Kernel, Saving, Setup, Started},
     network::{self, AttachOptions, Attached, DropMode, Pins},
     pseudonym::Names,
     store::{ImportStore, Keep, Store},
@@ -188,6 +188,7 @@ fn setup(config: &Config) -> Setup {
     Setup {
         rules: config.rules.clone(),
         trusted: trusted.collect(),
+        windows: Saving::beside(&config.store.path, config.snapshot_every),
         reconcile_interval: config.network.reconcile_interval,
         keep: keep(config),
     }

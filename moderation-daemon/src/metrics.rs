@@ -1,6 +1,12 @@
 //! What the daemon counts about itself, in OpenMetrics.
 
-use std::sync::{Mutex, PoisonError, atomic::Ordering};
+use std::{
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use moderation_common::{Alarm, Counter as PacketCounter, Reason};
 use prometheus_client::{
@@ -10,7 +16,7 @@ use prometheus_client::{
 };
 
 use crate::{
-    engine::{Act, BanRefusal, PenaltyKind, Size, Verdict, ViolationType},
+    engine::{Act, BanRefusal, PenaltyKind, RestoredWindows, Size, Verdict, ViolationType},
     moderator::{Added, Fill},
     network::{Changes, XdpMode},
 };
@@ -53,6 +59,12 @@ struct InterfaceLabels {
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct ReasonLabels {
     reason: &'static str,
+}
+
+/// Labels of `moderation_snapshot_windows`.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct OutcomeLabels {
+    outcome: &'static str,
 }
 
 /// A table with a bound.
@@ -108,6 +120,12 @@ pub struct Metrics {
     pub queue_rejected: Counter,
     /// Batches that the store did not take.
     pub store_failures: Counter,
+    /// Times that what limits counted could not be written down.
+    pub snapshot_failures: Counter,
+    /// 1 if what an earlier life wrote down could not be read, or not all of it.
+    pub snapshot_damaged: Gauge,
+    snapshot_windows: Family<OutcomeLabels, Gauge>,
+    snapshot_age: Gauge<f64, AtomicU64>,
     /// Times that the kernel refused.
     pub enforcement_failures: Counter,
     /// Bans that the prefilter hid from the program.
@@ -156,6 +174,8 @@ pub struct Snapshot {
     pub max: (usize, usize),
     /// How many limiter windows there may be.
     pub max_windows: usize,
+    /// How much of what limits counted a crash would forget, in milliseconds.
+    pub windows_age_ms: u64,
     /// Entries of imported lists.
     pub imported: usize,
     /// Whether automatic bans have stopped.
@@ -222,6 +242,10 @@ impl Metrics {
         registry.register("scores", "Scores in memory", self.scores.clone());
         registry.register("windows", "Limiter windows in memory", self.windows.clone());
         registry.register("windows_max", "How many there may be; beyond, newcomers share one for each limiter", self.windows_max.clone());
+        registry.register("snapshot_age_seconds", "How much of what limits counted a crash would forget", self.snapshot_age.clone());
+        registry.register("snapshot_failures", "Times that what limits counted could not be written down", self.snapshot_failures.clone());
+        registry.register("snapshot_damaged", "1 if what limits had counted could not be read at the start, or not all of it", self.snapshot_damaged.clone());
+        registry.register("snapshot_windows", "Windows that were found at the start, by what became of them: restored, over, changed (their limiter is another now), surplus (no room)", self.snapshot_windows.clone());
         registry.register("leases", "Leases in memory", self.leases.clone());
         self.registry = registry;
     }
@@ -279,6 +303,20 @@ impl Metrics {
         }
     }
 
+    /// Says what became of the windows that an earlier life wrote down, of which so
+    /// many count on.
+    pub fn restored(&self, windows: usize, read: &RestoredWindows) {
+        let outcomes = [
+            ("restored", windows),
+            ("over", read.over),
+            ("changed", read.changed),
+            ("surplus", read.surplus),
+        ];
+        for (outcome, count) in outcomes {
+            self.snapshot_windows.get_or_create(&OutcomeLabels { outcome }).set(gauge(count));
+        }
+    }
+
     /// Counts what a comparison of kernel and store mended.
     pub fn drift(&self, changes: Changes) {
         self.drift.inc_by(changes.drift() as u64);
@@ -321,6 +359,7 @@ impl Metrics {
         self.scores.set(gauge(snapshot.size.scores));
         self.windows.set(gauge(snapshot.size.windows));
         self.windows_max.set(gauge(snapshot.max_windows));
+        self.snapshot_age.set(Duration::from_millis(snapshot.windows_age_ms).as_secs_f64());
         self.leases.set(gauge(snapshot.size.leases));
         self.queue_length.set(gauge(snapshot.queue_length));
         self.kernel_open.set(i64::from(snapshot.kernel_open));

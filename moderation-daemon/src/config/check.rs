@@ -135,14 +135,13 @@ fn check_prefixes(lists: &[&[IpNet]]) -> Result<(), ConfigError> {
     Ok(())
 }
 
-/// LibreChat's rules, with addresses counted and scored by whoever has them.
-/// So that a crash forgets no more than five seconds, and the disk is not
-/// written to all the time.
+/// So that a crash forgets no more than five seconds, of which one is for writing;
+/// and so that the disk is not written to all the time.
 fn snapshot_every(file: &SnapshotFile) -> Result<Duration, ConfigError> {
-    if (Duration::from_millis(100)..=Duration::from_secs(5)).contains(&file.every) {
+    if (Duration::from_millis(100)..=Duration::from_secs(4)).contains(&file.every) {
         return Ok(file.every);
     }
-    Err(ConfigError::value("snapshot.every", "not between 100ms and 5s"))
+    Err(ConfigError::value("snapshot.every", "not between 100ms and 4s"))
 }
 
 /// What sections must know of one another.

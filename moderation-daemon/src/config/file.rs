@@ -58,7 +58,7 @@ pub(super) struct File {
     /// The embedded store: bans, violations, scores. An SQLite database.
     pub(super) store: Store,
     /// What limits have counted is kept in a file beside the store, so that a
-    /// restart forgets no more than this.
+    /// restart forgets nothing, and a crash five seconds at most.
     pub(super) snapshot: SnapshotFile,
     /// The kernel: where packets of banned addresses are dropped.
     pub(super) network: network::File,
@@ -152,7 +152,8 @@ pub(super) struct LibrechatFile {
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct SnapshotFile {
-    /// At most 5s.
+    /// How often what changed is written down; at most 4s, for writing takes a
+    /// moment, too.
     #[serde(with = "friendly")]
     #[schemars(with = "String")]
     pub(super) every: Duration,

@@ -69,6 +69,7 @@ struct State {
     allowlist: Vec<Allowed>,
     kernel: KernelStatus,
     size: Size,
+    safe_until_boot_ms: u64,
     runaway: bool,
 }
 
@@ -183,6 +184,12 @@ impl Board {
     /// How full the engine is.
     pub fn size(&self) -> Size {
         self.read().size
+    }
+
+    /// What limits counted after this moment of the boot clock, a crash would forget;
+    /// known to a second.
+    pub fn safe_until_boot_ms(&self) -> u64 {
+        self.read().safe_until_boot_ms
     }
 
     /// Whether automatic bans have stopped, because a rule has run away.
@@ -359,6 +366,10 @@ impl Board {
 
     pub(super) fn set_size(&self, size: Size) {
         self.write().size = size;
+    }
+
+    pub(super) fn set_safe_until(&self, boot_ms: u64) {
+        self.write().safe_until_boot_ms = boot_ms;
     }
 }
 

@@ -13,9 +13,11 @@ mod import;
 mod kernel;
 mod librechat;
 mod pending;
-pub mod snapshot;
+mod snapshot;
+mod stopper;
 mod task;
 mod view;
+mod windows;
 
 use std::{net::IpAddr, sync::Arc, time::Duration};
 
@@ -40,8 +42,10 @@ pub use board::{Board, DriftSeen, Fill, KernelStatus};
 pub use import::{Added, Batch, ImportRefusal, Refused, SLICE};
 pub use kernel::Kernel;
 pub use librechat::TakenScore;
-pub use task::{Started, Stopper, start};
+pub use stopper::{Started, Stopper};
+pub use task::start;
 pub use view::{BanView, Enforcement, LiftedView};
+pub use windows::Saving;
 
 /// Requests of the app that can wait.
 const QUEUE_CAPACITY: usize = 1_024;
@@ -133,6 +137,8 @@ pub struct Setup {
     /// Prefixes that are trusted whatever operators say while it runs: guards,
     /// proxies, the configured allowlist.
     pub trusted: Vec<(IpNet, Trust)>,
+    /// Where what limits count is kept.
+    pub windows: Saving,
     /// How often kernel and store are compared.
     pub reconcile_interval: Duration,
     /// How long, and how many, violations, scores, past bans and the like are kept.

@@ -10,6 +10,7 @@ use crate::{
 };
 
 /// A decision whose caller waits for the commit.
+#[expect(clippy::large_enum_variant, reason = "nearly all are of the large one")]
 pub(super) enum Pending {
     Judged(Judged, Reply<Answer>),
     JudgedAll(Vec<Judged>, Reply<Vec<Answer>>),

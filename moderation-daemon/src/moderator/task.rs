@@ -3,11 +3,9 @@
 
 use std::{collections::BTreeSet, mem, sync::Arc, time::Duration};
 
-use anyhow::Context as _;
 use ipnet::IpNet;
 use tokio::{
     sync::{mpsc, watch},
-    task::JoinHandle,
     time::{Interval, MissedTickBehavior},
 };
 
@@ -18,6 +16,8 @@ use super::{
     import::{Importer, Job},
     number,
     pending::{Pending, decide, respond},
+    stopper::{Started, Stopper},
+    windows::{Left, Saver},
 };
 use crate::{
     blocklist::Imports,
@@ -43,40 +43,6 @@ const PRUNE_EVERY_VIOLATIONS: u64 = 50_000;
 const NEARLY_FULL_PERCENT: usize = 80;
 /// How often imported entries that have lapsed are looked for.
 const LOOK_FOR_LAPSED_EVERY_TICKS: u64 = 30;
-
-/// A started moderator.
-#[derive(Debug)]
-pub struct Started {
-    /// How to reach it.
-    pub moderator: Moderator,
-    /// How to end it.
-    pub stopper: Stopper,
-}
-
-/// Ends the task.
-#[derive(Debug)]
-pub struct Stopper {
-    stop: watch::Sender<bool>,
-    task: JoinHandle<()>,
-}
-
-impl Stopper {
-    /// Lets the task finish what waits, and waits for that.
-    ///
-    /// # Errors
-    ///
-    /// If the task panicked.
-    pub async fn stop(self) -> anyhow::Result<()> {
-        self.stop.send_replace(true);
-        Ok(self.task.await?)
-    }
-
-    /// Returns when the task ends by itself: it cannot go on.
-    pub async fn ended(&mut self) {
-        // A panic has been reported by the runtime already.
-        drop((&mut self.task).await);
-    }
-}
 
 /// Restores the engine from the store, makes the kernel agree, and starts the
 /// task. Blocks for as long as that takes.
@@ -110,14 +76,15 @@ pub fn start(
     }
     board.set_imports(imported);
     let protected = Arc::new(setup.rules.ban.protected.clone());
-    let seed = [draw()?, draw()?];
+    let left = Left::read(&setup.windows, &metrics)?;
     let mut engine = Engine::new(
         setup.rules.clone(),
         setup.trust(&Guards::default(), &allowlist),
         restored,
-        seed,
+        left.seed()?,
         now,
     );
+    left.restore(&mut engine, &metrics, now);
     engine.set_taken(board.taken());
     let (queue, requests) = mpsc::channel(QUEUE_CAPACITY);
     let (operators, wishes) = mpsc::channel(OPERATOR_QUEUE_CAPACITY);
@@ -128,6 +95,7 @@ pub fn start(
         engine,
         store: Some(store),
         importer: Importer::new(lists),
+        saver: left.follow(&board, now)?,
         allowlist: Vec::new(),
         setup,
         board: Arc::clone(&board),
@@ -148,12 +116,7 @@ pub fn start(
     let task = tokio::spawn(task.run());
     let lists = lists_queue;
     let moderator = Moderator { queue, operators, lists, board, metrics, protected };
-    Ok(Started { moderator, stopper: Stopper { stop, task } })
-}
-
-/// For digests that nobody can foresee.
-fn draw() -> anyhow::Result<u64> {
-    getrandom::u64().context("the kernel gives no random numbers")
+    Ok(Started { moderator, stopper: Stopper::new(stop, task) })
 }
 
 pub(super) struct Task {
@@ -162,6 +125,7 @@ pub(super) struct Task {
     /// Away while a commit runs on a thread that may block.
     store: Option<Store>,
     pub(super) importer: Importer,
+    pub(super) saver: Saver,
     pub(super) enforcer: Enforcer,
     /// The operator's allowlist, as stored.
     allowlist: Vec<Allowed>,
@@ -185,15 +149,24 @@ pub(super) struct StoreLost;
 impl Task {
     async fn run(mut self) {
         let mut tick = ticker(TICK);
+        let mut alarm = ticker(self.setup.windows.every);
         let mut batch = Vec::with_capacity(MAX_BATCH);
         loop {
             if !self.importer.is_busy() {
                 self.remove_lapsed();
             }
+            // However many wait: a slice between two batches.
+            if self.saver.is_busy() {
+                self.save(&mut alarm);
+            }
             let result = tokio::select! {
                 biased;
                 _ = self.stopped.changed() => break,
                 _ = tick.tick() => self.tick().await,
+                _ = alarm.tick(), if !self.saver.is_busy() => {
+                    self.save(&mut alarm);
+                    Ok(())
+                }
                 Some(wish) = self.wishes.recv() => {
                     batch.push(wish);
                     self.fill(&mut batch);
@@ -218,6 +191,7 @@ impl Task {
                     self.serve(mem::take(&mut batch)).await
                 }
                 // Only while nobody waits; a page is over before anybody notices.
+                () = tokio::task::yield_now(), if self.saver.is_busy() => Ok(()),
                 () = tokio::task::yield_now(), if self.enforcer.is_sweeping() => {
                     self.enforcer.sweep_on();
                     Ok(())
@@ -267,6 +241,8 @@ impl Task {
         if self.finish_imports().await.is_err() || self.serve(rest).await.is_err() {
             tracing::error!("the store's thread panicked while the daemon stopped");
         }
+        let Self { saver, mut engine, .. } = self;
+        tokio::task::block_in_place(|| saver.finish(&mut engine));
     }
 
     async fn serve(&mut self, commands: Vec<Command>) -> Result<(), StoreLost> {
@@ -443,6 +419,7 @@ impl Task {
         self.enforcer.project(touched);
         self.end_leases().await?;
         self.board.set_size(self.engine.size());
+        self.board.set_safe_until(self.saver.safe_until_boot_ms());
         self.watch_circuit(clock::now());
         if self.ticks.is_multiple_of(LOOK_FOR_LAPSED_EVERY_TICKS) {
             self.look_for_lapsed(clock::now());

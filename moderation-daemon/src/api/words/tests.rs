@@ -18,7 +18,7 @@ fn told(
     history: &History,
 ) -> (String, Vec<String>) {
     let rules = Rules::hardened();
-    let active: Vec<_> = dossier.bans.iter().map(|ban| blocked(ban)).collect();
+    let active: Vec<_> = dossier.bans.iter().map(blocked).collect();
     let facts = Facts {
         name,
         now: NOW,

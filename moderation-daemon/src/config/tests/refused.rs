@@ -312,7 +312,8 @@ fn values_of_our_own_that_make_no_sense_are_named() {
             "custom: {limits: {a_limit: {by: user, max: 1, window: 1m, violation: spam}}}",
             "custom.limits.a_limit.violation: \"spam\" is no violation",
         ),
-        ("snapshot: {every: 6s}", "snapshot.every: not between 100ms and 5s"),
+        ("snapshot: {every: 5s}", "snapshot.every: not between 100ms and 4s"),
+        ("snapshot: {every: 99ms}", "snapshot.every: not between 100ms and 4s"),
         ("librechat: {env_file: .env}", "librechat.env_file: .env is not an absolute path"),
         (
             "librechat: {yaml: librechat.yaml}",

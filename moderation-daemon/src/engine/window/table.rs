@@ -14,7 +14,6 @@ const SHARDS: usize = 256;
 const CHUNK: usize = 256;
 
 /// The part of the index that a key is in; of other bits than the index goes by.
-#[expect(clippy::cast_possible_truncation, reason = "a few bits of it are meant")]
 const fn shard(key: Key) -> usize {
     (key.digest() >> 32) as usize % SHARDS
 }
@@ -157,15 +156,13 @@ impl<const BYTES: usize> Table<BYTES> {
         if part.capacity() > 4 * part.len().max(16) {
             part.shrink_to(2 * part.len(), |number| cells.get(*number).key.digest());
         }
-        let Some(mut last) = cells.pop() else { return };
+        let Some(last) = cells.pop() else { return };
         let Ok(moved) = u32::try_from(cells.len()) else { return };
         if moved == number {
             return;
         }
         let place = index[shard(last.key)].find_mut(last.key.digest(), |known| *known == moved);
         place.into_iter().for_each(|place| *place = number);
-        // Whoever goes through them by number may have been past it.
-        last.head.is_changed = true;
         *cells.get_mut(number) = last;
     }
 
