@@ -32,23 +32,31 @@ fn an_app_that_crashes_gets_its_places_back_when_their_leases_end() -> Result<()
     if !need::root() {
         return Ok(());
     }
+    const LEASE: Duration = Duration::from_secs(2);
     let daemon = daemon(2, "2s")?;
     let begun = Instant::now();
+    let is_early = |since: Instant| since.elapsed() < LEASE;
     // An app that dies says nothing: it closes its connections and comes back with
     // other ids.
     for name in ["before 1", "before 2"] {
         assert!(acquire(&mut Caller::app(&daemon), "anna", name)?.is_some());
     }
     let mut app = Caller::app(&daemon);
-    assert_eq!(acquire(&mut app, "anna", "after 1")?, None, "they may run still");
-    let mut next = 2;
-    wait::until("the places of the dead to be free", PATIENCE, || {
-        next += 1;
-        Ok(acquire(&mut app, "anna", &format!("after {next}"))?)
-    })?;
-    assert!(begun.elapsed() >= Duration::from_secs(2), "not before they have ended");
-    assert!(acquire(&mut app, "anna", "another")?.is_some(), "both of them");
-    assert_eq!(acquire(&mut app, "anna", "one more")?, None, "and no more than both");
+    let at_once = acquire(&mut app, "anna", "after 1")?;
+    assert!(at_once.is_none() || !is_early(begun), "they may run still");
+    let mut next = 1;
+    let mut free = || {
+        wait::until("the place of a dead one to be free", PATIENCE, || {
+            next += 1;
+            acquire(&mut app, "anna", &format!("after {next}"))
+        })
+    };
+    free()?;
+    assert!(!is_early(begun), "not before it has ended");
+    let first = Instant::now();
+    free()?;
+    let third = acquire(&mut app, "anna", "one more")?;
+    assert!(third.is_none() || !is_early(first), "and no more than both");
     Ok(())
 }
 
@@ -57,7 +65,7 @@ fn a_lease_that_was_given_outlives_kill_9_and_its_retry_gets_the_same_one() -> R
     if !need::root() {
         return Ok(());
     }
-    let mut daemon = daemon(2, "1m")?;
+    let mut daemon = daemon(2, "10m")?;
     let mut app = Caller::app(&daemon);
     let held = acquire(&mut app, "anna", "one")?.context("there is room")?;
     let given_back = acquire(&mut app, "anna", "two")?.context("there is room")?;
@@ -93,9 +101,11 @@ fn a_lease_that_nobody_gives_back_ends_although_the_daemon_was_killed() -> Resul
     let mut daemon = daemon(1, "2s")?;
     acquire(&mut Caller::app(&daemon), "anna", "forgotten")?.context("there is room")?;
     daemon.kill()?;
+    let begun = Instant::now();
     daemon.start()?;
     let mut app = Caller::app(&daemon);
-    assert_eq!(acquire(&mut app, "anna", "at once")?, None, "it may run still");
+    let at_once = acquire(&mut app, "anna", "at once")?;
+    assert!(at_once.is_none() || begun.elapsed() > Duration::from_secs(2), "it may run still");
     let mut attempt = 0;
     wait::until("the forgotten lease to end", PATIENCE, || {
         attempt += 1;
@@ -119,7 +129,7 @@ fn however_callers_and_crashes_interleave_nobody_holds_more_than_the_cap() -> Re
     }
     const CALLERS: usize = 4;
     const LIVES: usize = 4;
-    let mut daemon = daemon(3, "1m")?;
+    let mut daemon = daemon(3, "10m")?;
     let mut held: Vec<u64> = Vec::new();
     for life in 0..LIVES {
         let given: Vec<Vec<u64>> = thread::scope(|scope| {

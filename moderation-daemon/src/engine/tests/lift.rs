@@ -179,6 +179,31 @@ fn a_mapped_address_that_is_counted_apart_is_pardoned_with_its_ipv4_address() {
     assert_eq!((engine.size().scores, engine.bans().len()), (0, 0));
 }
 
+#[test]
+fn what_limits_counted_before_a_lift_is_not_brought_back_by_a_file_that_is_older() {
+    for (written_after_ms, want) in [(0, 0), (9_999, 0), (10_001, 5)] {
+        let mut engine = engine_with(Rules::hardened());
+        judge(&mut engine, &vec![message("anna", "192.0.2.7"); 5], 1, NOW);
+        let mut file = engine.windows_head("boot");
+        let mut pass = Pass::whole();
+        while !pass.is_done() {
+            engine.write_windows(&mut pass, 1_000, later(written_after_ms), &mut file);
+        }
+        let bad = violation(ViolationType::NON_BROWSER, None, "anna", "192.0.2.7");
+        judge_one(&mut engine, bad, NOW);
+        let lifted = pardon(&mut engine, &target("anna"), NOW);
+        // The next life has the store's word for it.
+        let offences = lifted.bearers.iter();
+        let offences = offences.map(|it| (it.clone(), engine.offence(it).expect("grace")));
+        let restored = Restored { offences: offences.collect(), ..Restored::default() };
+        let now = later(written_after_ms);
+        let mut next = Engine::new(Rules::hardened(), PrefixSet::default(), restored, SEED, now);
+        next.restore_windows(&file, "boot", now).expect("whole");
+        let counts = next.overlay().counts(&message("anna", "192.0.2.7"), now);
+        assert_eq!(counts[0].usage.used, want, "written {written_after_ms} ms after the lift");
+    }
+}
+
 /// What a user did at an address, and what others did elsewhere.
 fn any_story() -> impl Strategy<Value = Vec<(bool, u8, u64)>> {
     prop::collection::vec((any::<bool>(), 0_u8..6, 0_u64..30_000), 1..60)
