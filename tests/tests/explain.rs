@@ -264,13 +264,21 @@ fn app_after(daemon: &Daemon) -> Result<bool> {
 }
 
 #[test]
-fn pseudonyms_without_a_key_are_refused_at_the_start() -> Result<()> {
+fn pseudonyms_without_a_key_that_is_one_are_refused_at_the_start() -> Result<()> {
     if !need::root() {
         return Ok(());
     }
-    let error = daemon_without_kernel(json!({ "log": { "pseudonyms": true } }))
-        .expect_err("there is no credential");
-    let error = format!("{error:#}");
-    assert!(error.contains("log.pseudonyms needs the credential pseudonym-key"), "{error}");
+    let overrides = json!({ "network": { "mode": "off" }, "log": { "pseudonyms": true } });
+    let setup = || Setup::new().overrides(overrides.clone());
+    let cases = [
+        (setup(), "log.pseudonyms needs the credential pseudonym-key"),
+        (setup().credential("another-key", "0123456789abcdef"), "which cannot be read"),
+        (setup().credential("pseudonym-key", "secret-123456\n"), "holds 13 bytes"),
+    ];
+    for (setup, want) in cases {
+        let error = setup.start().err().with_context(|| format!("it started: {want}"))?;
+        let error = format!("{error:#}");
+        assert!(error.contains(want) && !error.contains("secret"), "{error}");
+    }
     Ok(())
 }

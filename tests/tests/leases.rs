@@ -155,8 +155,7 @@ fn however_callers_and_crashes_interleave_nobody_holds_more_than_the_cap() -> Re
                     })
                 })
                 .collect();
-            // paces: the kill comes while all of them ask
-            thread::sleep(Duration::from_millis(60));
+            thread::sleep(Duration::from_millis(60)); // paces: the kill comes while all ask
             daemon.kill()?;
             callers.into_iter().map(|it| Ok(it.join().expect("no panic"))).collect::<Result<_>>()
         })?;

@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{
     clock,
-    engine::{LiftTarget, Moment, Penalty, PenaltyKind, ViolationType},
+    engine::{LiftTarget, Moment, Penalty, PenaltyKind, Severity, ViolationType},
     moderator::{BanView, LiftedView},
     store::{About, PenaltyPage},
 };
@@ -97,7 +97,7 @@ impl PenaltyRecord {
             user: penalty.user.as_ref().map(ToString::to_string),
             address: penalty.prefix.map(|prefix| prefix.to_string()),
             violation: penalty.violation.map(ViolationType::name),
-            severity: penalty.severity.map(|severity| severity.name()),
+            severity: penalty.severity.map(Severity::name),
             by: penalty.by.name().to_owned(),
             active: penalty.holds_at(now.unix_ms),
             ended_at: ended.map(|(at, _)| clock::rfc3339(*at)),

@@ -97,9 +97,9 @@ impl Facts<'_> {
             && (bans.is_empty() && penalties.is_empty() && scores.is_empty() && limits.is_empty())
             && !offences.iter().any(counts);
         let History { bans, penalties, violations, totals } = self.history;
-        let is_known = !(bans.is_empty() && penalties.is_empty())
-            || !(violations.is_empty() && totals.is_empty());
-        (is_free && is_known).then(|| {
+        let is_new =
+            bans.is_empty() && penalties.is_empty() && violations.is_empty() && totals.is_empty();
+        (is_free && !is_new).then(|| {
             format!(
                 "Nothing is held against {} any more: no score, no penalty, no limit used up.",
                 self.name
