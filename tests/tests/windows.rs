@@ -192,6 +192,9 @@ fn the_file_is_the_daemons_alone_and_names_nobody() -> Result<()> {
     for named in [&b"anna"[..], b"198.51", &four, &reversed] {
         assert!(!holds(named), "{named:?}");
     }
+    daemon.start()?;
+    let who = "user=anna%20of%20the%20hills&ip=198.51.100.77";
+    assert_eq!(used(&daemon, "message", who)?, 1, "and yet it is found again");
     Ok(())
 }
 
