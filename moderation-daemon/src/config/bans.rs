@@ -41,7 +41,9 @@ pub(super) struct BansFile {
     /// so long. null: it is banned with the user, as in LibreChat.
     shared: Option<SharedFile>,
     /// Users and roles that are never banned automatically, nor the address of
-    /// their request; they are scored.
+    /// their request; they are scored. What rules did to an address because of
+    /// others does not keep them out at the API; in the kernel it does, unless
+    /// the allowlist names it.
     protected: ProtectedFile,
     /// The width at which an IPv6 address is banned: 48 to 64, or 128. Blocks
     /// that are wider than a /64 count towards network.max_networks.

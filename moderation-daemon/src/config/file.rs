@@ -212,7 +212,8 @@ impl Default for Admin {
 pub(super) struct Store {
     /// The database file. Its folder must be the daemon's.
     pub(super) path: PathBuf,
-    /// How long violations, past bans and quiet scores are kept.
+    /// How long violations, past bans and quiet scores are kept. What makes a
+    /// ban longer or a ladder higher is kept for as long as it does.
     #[serde(with = "friendly")]
     #[schemars(with = "String")]
     pub(super) retention: Duration,
@@ -256,8 +257,9 @@ pub struct Log {
     /// text or json.
     pub format: LogFormat,
     /// true: records of violations and exported logs hold keyed pseudonyms
-    /// instead of user ids. The key is the credential pseudonym-key, never a
-    /// part of this file.
+    /// instead of user ids, from then on. The key is the credential
+    /// pseudonym-key, never a part of this file. Bans, penalties, scores and
+    /// exported scores keep ids, to match a user again.
     pub pseudonyms: bool,
 }
 

@@ -68,7 +68,7 @@ impl Overlay<'_> {
             return Decision { outcome, changes: Vec::new() };
         }
         if request.act.is_answered_by_a_ban()
-            && let Some(ban) = self.ban_of(&request.subject, now)
+            && let Some(ban) = self.ban_on(request, now)
         {
             return Decision { outcome: Outcome::banned(Arc::clone(ban)), changes: Vec::new() };
         }
@@ -113,7 +113,7 @@ impl Overlay<'_> {
                 .directory
                 .event(&self.engine.rules, *kind)
                 .is_none_or(EventRule::only_counts)
-            && self.ban_of(&request.subject, now).is_none()
+            && self.ban_on(request, now).is_none()
             && self.sighting(&request.subject, now).is_none()
             && !self.is_script(&request.act)
     }
@@ -232,7 +232,7 @@ impl Overlay<'_> {
             return Decision { outcome: Outcome::allow(), changes: Vec::new() };
         };
         let bearer = self.engine.rules.bearer(&request.subject);
-        let pending = self.leases_of(&bearer, now);
+        let (pending, ended) = self.leases_of(&bearer, now);
         if pending >= rule.max {
             let kind = ViolationType::CONCURRENT;
             let broken = Broken { pending: Some(pending), ..Broken::new(kind) };
@@ -243,10 +243,12 @@ impl Overlay<'_> {
         }
         let ends_at_boot_ms = now.boot_ms.saturating_add(rule.lease_ms);
         let lease = Lease { id: self.next_lease, bearer, ends_at_boot_ms };
-        Decision {
-            outcome: Outcome { lease: Some(lease.clone()), ..Outcome::allow() },
-            changes: vec![Change::Lease(lease, request.id.clone())],
-        }
+        let outcome = Outcome { lease: Some(lease.clone()), ..Outcome::allow() };
+        // Whose place it takes is gone from the store by then: a crash in between would
+        // bring back both.
+        let mut changes: Vec<_> = ended.into_iter().map(Change::Release).collect();
+        changes.push(Change::Lease(lease, request.id.clone()));
+        Decision { outcome, changes }
     }
 
     /// Takes back, once, what an earlier request counted and what counts still.

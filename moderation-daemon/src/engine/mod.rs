@@ -151,6 +151,10 @@ pub struct Taken {
     pub networks: usize,
 }
 
+/// What is forgotten of a window is in its file after so long: twice as long as may
+/// be lost.
+const WRITTEN_WITHIN_MS: u64 = 10_000;
+
 /// How full the engine is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Size {
@@ -339,7 +343,7 @@ impl Engine {
     }
 
     /// Takes over what an earlier life wrote down, for an engine with that life's
-    /// seed.
+    /// seed; not of whoever was pardoned since.
     ///
     /// # Errors
     ///
@@ -350,13 +354,26 @@ impl Engine {
         boot: &str,
         now: Moment,
     ) -> Result<RestoredWindows, BadSnapshot> {
-        self.windows.restore(bytes, (self.keys.seed(), boot), now)
+        let restored = self.windows.restore(bytes, (self.keys.seed(), boot), now)?;
+        let is_missed = |offence: &Offence| {
+            let written = offence.at_unix_ms.saturating_add(WRITTEN_WITHIN_MS);
+            offence.has_grace && written > restored.as_of_unix_ms
+        };
+        let pardoned = self.memory.offences.iter().filter(|(_, offence)| is_missed(offence));
+        let keys: Vec<_> = pardoned.flat_map(|(bearer, _)| self.keys_of(bearer)).collect();
+        keys.into_iter().for_each(|key| self.windows.forget(key));
+        Ok(restored)
     }
 
     /// The leases that have ended by themselves since the last call: nobody
     /// gave them back.
     pub fn take_lapsed_leases(&mut self) -> Vec<LeaseId> {
         self.leases.take_lapsed()
+    }
+
+    /// Gives those back that could not be forgotten, for another time.
+    pub fn put_lapsed_leases(&mut self, ids: Vec<LeaseId>) {
+        ids.into_iter().for_each(|id| self.leases.decline(id));
     }
 
     /// Replaces the set of prefixes that are never banned.

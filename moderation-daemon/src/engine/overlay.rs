@@ -364,34 +364,65 @@ impl<'e> Overlay<'e> {
     }
 
     /// The ban that holds for a subject longest. A protected address is not
-    /// banned, whatever the index says.
+    /// banned, whatever the index says; nor is a protected user for what rules did
+    /// to an address because of others.
     pub fn ban_of(&self, subject: &Subject, now: Moment) -> Option<&Arc<Ban>> {
+        let ban = self.longest_ban(subject, now, |_| true)?;
+        let is_spared = ban.is_for_others(subject) && self.is_protected(subject, None);
+        if is_spared { self.personal_ban(subject, now) } else { Some(ban) }
+    }
+
+    /// The same for a request, which may say what role its user has.
+    pub(super) fn ban_on(&self, request: &Request, now: Moment) -> Option<&Arc<Ban>> {
+        let subject = &request.subject;
+        let ban = self.longest_ban(subject, now, |_| true)?;
+        let role = || self.role(request);
+        let is_spared = ban.is_for_others(subject) && self.is_protected(subject, role().as_ref());
+        if is_spared { self.personal_ban(subject, now) } else { Some(ban) }
+    }
+
+    #[cold]
+    fn personal_ban(&self, subject: &Subject, now: Moment) -> Option<&Arc<Ban>> {
+        self.longest_ban(subject, now, |ban| !ban.is_for_others(subject))
+    }
+
+    #[inline]
+    fn longest_ban(
+        &self,
+        subject: &Subject,
+        now: Moment,
+        counts: impl Fn(&Ban) -> bool + Copy,
+    ) -> Option<&Arc<Ban>> {
         let (standing, fresh) = (&self.engine.bans, &self.bans);
         if standing.is_empty() && fresh.is_empty() {
             return None;
         }
-        let stands = |ban: &&Arc<Ban>| !self.lifted.contains(&ban.id);
+        let stands = |ban: &&Arc<Ban>| !self.lifted.contains(&ban.id) && counts(ban);
         let user = subject.user();
         let ip = subject.ip().filter(|ip| !self.engine.trust.protects(*ip));
         let of_user = [
             user.and_then(|user| standing.of_user(user).find(stands)),
-            user.and_then(|user| fresh.of_user(user).next()),
+            user.and_then(|user| fresh.of_user(user).find(stands)),
         ];
         let of_ip = ip.into_iter().flat_map(|ip| {
             let standing = standing
                 .prefixes_around(ip)
                 .map(move |prefix| standing.of_prefix(prefix).find(stands));
-            let fresh = fresh.prefixes_around(ip).map(move |prefix| fresh.of_prefix(prefix).next());
+            let fresh =
+                fresh.prefixes_around(ip).map(move |prefix| fresh.of_prefix(prefix).find(stands));
             standing.chain(fresh)
         });
         longest(of_user.into_iter().chain(of_ip), now.unix_ms)
     }
 
-    pub(super) fn leases_of(&self, bearer: &Bearer, now: Moment) -> usize {
+    /// Those that a bearer holds, and those that have ended but are in the store still.
+    pub(super) fn leases_of(&self, bearer: &Bearer, now: Moment) -> (usize, Vec<LeaseId>) {
         let standing =
             self.engine.leases.of(bearer).filter(|lease| !self.leases.contains_key(&lease.id));
         let fresh = self.leases.values().flatten().filter(|lease| lease.bearer == *bearer);
-        standing.chain(fresh).filter(|lease| now.boot_ms < lease.ends_at_boot_ms).count()
+        let (held, ended): (Vec<_>, Vec<_>) =
+            standing.chain(fresh).partition(|lease| now.boot_ms < lease.ends_at_boot_ms);
+        (held.len(), ended.iter().map(|lease| lease.id).collect())
     }
 
     /// An upper bound, like [`Overlay::windows_at_most`].

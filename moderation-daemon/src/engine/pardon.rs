@@ -1,13 +1,18 @@
 //! Lifting, as one act: the bans that are named, those that fell with them and
 //! the wide ones that came of them; the penalties that they were; and of
-//! everybody concerned the scores, the windows, the repeats, the remembered
-//! answers and one offence each. What they do next is spared once.
+//! everybody concerned the other penalties, so that ladders begin anew, the
+//! scores, the windows, the repeats, the remembered answers and one offence
+//! each. What they do next is spared once.
 
-use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    sync::Arc,
+};
 
 use super::{
     Address, Author, Ban, Bearer, Change, EndPenalty, Lift, LiftTarget, Mapped, Moment, Offence,
-    Outcome, Overlay, Penalty, PenaltyId, Prefix, memory::Holder,
+    Outcome, Overlay, Penalty, Prefix, memory::Holder,
 };
 
 /// What was lifted.
@@ -15,25 +20,21 @@ use super::{
 pub struct Lifted {
     /// The bans, oldest first.
     pub bans: Vec<Arc<Ban>>,
-    /// The penalties.
-    pub penalties: Vec<PenaltyId>,
+    /// The penalties, oldest first, as they were.
+    pub penalties: Vec<Arc<Penalty>>,
     /// Whose scores and windows were forgotten.
     pub bearers: Vec<Bearer>,
 }
 
 impl Overlay<'_> {
-    /// Lifts every active ban that `target` names; returns them with those that
-    /// were lifted because of them, oldest first.
-    pub fn lift(&mut self, target: &LiftTarget, by: &str, now: Moment) -> Vec<Arc<Ban>> {
-        self.pardon(target, by, now).bans
-    }
-
-    /// The same, and tells all that it did. Nothing is forgotten of anybody if
-    /// there is nothing to lift.
-    pub fn pardon(&mut self, target: &LiftTarget, by: &str, now: Moment) -> Lifted {
+    /// Lifts every active ban and ends every penalty that `target` names, with all
+    /// that came with them, and tells what it did. Nothing is forgotten of anybody
+    /// of whom no ban is lifted.
+    pub fn lift(&mut self, target: &LiftTarget, by: &str, now: Moment) -> Lifted {
         let penalties = self.penalties_named(target, now);
         let bans = self.with_relatives(self.bans_named(target, &penalties), now);
-        let ended = self.penalties_to_end(penalties, &bans);
+        let concerned = self.concerned(bans.values());
+        let ended = self.penalties_to_end(penalties, &bans, concerned.keys());
         for ban in bans.values() {
             let (ban, by) = (Arc::clone(ban), by.to_owned());
             self.record(Change::Lift(Lift { ban, at_unix_ms: now.unix_ms, by }));
@@ -42,13 +43,11 @@ impl Overlay<'_> {
             let (penalty, by) = (penalty.id, by.to_owned());
             self.record(Change::EndPenalty(EndPenalty { penalty, at_unix_ms: now.unix_ms, by }));
         }
-        let concerned = self.concerned(bans.values());
         let bearers = concerned.keys().cloned().collect();
         for (bearer, count) in concerned {
             self.forgive_all(bearer, count, now);
         }
-        let penalties = ended.iter().map(|penalty| penalty.id).collect();
-        Lifted { bans: bans.into_values().collect(), penalties, bearers }
+        Lifted { bans: bans.into_values().collect(), penalties: ended, bearers }
     }
 
     fn bans_named(&self, target: &LiftTarget, penalties: &[Arc<Penalty>]) -> Vec<Arc<Ban>> {
@@ -109,17 +108,24 @@ impl Overlay<'_> {
         bans.filter(is_escalated).cloned().collect()
     }
 
-    /// The penalties that are named, and those that the lifted bans were.
-    fn penalties_to_end(
+    /// The penalties that are named, those that the lifted bans were, and all
+    /// others of whoever is pardoned, but for bans that stand.
+    fn penalties_to_end<'b>(
         &self,
         mut named: Vec<Arc<Penalty>>,
         bans: &BTreeMap<u64, Arc<Ban>>,
+        pardoned: impl Iterator<Item = &'b Bearer>,
     ) -> Vec<Arc<Penalty>> {
-        for ban in bans.values() {
+        let of_bans = bans.values().flat_map(|ban| {
             let prefix = ban.prefix.map(Holder::Prefix);
-            let holders = ban.user.clone().map(Holder::User).into_iter().chain(prefix);
-            let of_them = holders.flat_map(|holder| self.memory().penalties(&holder));
-            named.extend(of_them.filter(|penalty| penalty.ban() == Some(ban.id)).cloned());
+            ban.user.clone().map(Holder::User).into_iter().chain(prefix)
+        });
+        let holders: BTreeSet<_> =
+            pardoned.filter_map(Holder::from_bearer).chain(of_bans).collect();
+        let stands = |ban| !bans.contains_key(&ban) && self.ban_by_id(ban).is_some();
+        for holder in &holders {
+            let all = self.memory().penalties(holder).iter();
+            named.extend(all.filter(|penalty| !penalty.ban().is_some_and(stands)).cloned());
         }
         named.sort_by_key(|penalty| penalty.id);
         named.dedup_by_key(|penalty| penalty.id);

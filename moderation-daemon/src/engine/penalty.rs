@@ -38,6 +38,15 @@ pub(super) struct Sentence {
     pub(super) changes: Vec<Change>,
 }
 
+/// For people.
+fn reason(violation: &Violation, is_critical: bool) -> String {
+    let Violation { kind, total, .. } = violation;
+    if is_critical {
+        return format!("critical violation of {kind}");
+    }
+    format!("{kind} score reached {total}")
+}
+
 impl Sentence {
     fn refused(refusal: BanRefusal) -> Self {
         Self { refusal: Some(refusal), ..Self::default() }
@@ -143,6 +152,7 @@ impl Overlay<'_> {
             Some(Holder::Prefix(prefix)) => (None, Some(prefix)),
             None => (None, None),
         };
+        let reason = reason(violation, matches!(kind, PenaltyKind::Suspension(_)));
         Arc::new(Penalty {
             id: self.next_penalty(),
             kind,
@@ -150,7 +160,7 @@ impl Overlay<'_> {
             prefix,
             violation: Some(violation.kind),
             severity: violation.severity,
-            reason: format!("{} score reached {}", violation.kind, violation.total),
+            reason,
             starts_at_unix_ms: now.unix_ms,
             ends_at_unix_ms,
             by: Author::Rule,
@@ -170,16 +180,18 @@ impl Overlay<'_> {
         }
     }
 
-    fn is_protected(&self, case: &Case<'_>) -> bool {
+    /// Whether no rule may ban the user, who has said, or is known to have, a role.
+    pub(super) fn is_protected(&self, subject: &Subject, role: Option<&Arc<str>>) -> bool {
         let protected = &self.engine.rules.ban.protected;
-        let user = case.subject.user();
-        user.is_some_and(|user| protected.users.contains(user))
-            || case.role.as_ref().is_some_and(|role| protected.roles.contains(role))
+        let Some(user) = subject.user() else { return false };
+        let known = || self.memory().traits(user).and_then(|traits| traits.role.as_ref());
+        protected.users.contains(user)
+            || role.or_else(known).is_some_and(|role| protected.roles.contains(role))
     }
 
     /// A ban of that length, if nothing stands in its way.
     fn ban_for(&self, case: &Case<'_>, length: BanLength, review: bool, now: Moment) -> Sentence {
-        if self.is_protected(case) {
+        if self.is_protected(case.subject, case.role.as_ref()) {
             return Sentence::refused(BanRefusal::ProtectedUser);
         }
         let expires_at_unix_ms = match length {
@@ -228,7 +240,7 @@ impl Overlay<'_> {
             user: scope.user.clone(),
             prefix: scope.prefix.filter(|_| is_one),
             blocks: self.blocks(violation, scope.prefix),
-            reason: format!("{} score reached {}", violation.kind, violation.total),
+            reason: reason(violation, review),
             violation: Some(violation.kind),
             score: Some(violation.total),
             created_at_unix_ms: now.unix_ms,

@@ -89,11 +89,27 @@ impl Board {
 
     /// The ban or the entry of a list that holds for a subject longest.
     pub fn check(&self, subject: &Subject, now: Moment) -> Option<BanView> {
+        self.find(subject, now, |_| true)
+    }
+
+    /// The same for a user whom no rule may ban: what rules did to the address
+    /// because of others does not hold.
+    pub fn check_protected(&self, subject: &Subject, now: Moment) -> Option<BanView> {
+        self.find(subject, now, |ban| !ban.is_for_others(subject))
+    }
+
+    fn find(
+        &self,
+        subject: &Subject,
+        now: Moment,
+        counts: impl Fn(&Ban) -> bool,
+    ) -> Option<BanView> {
         let state = self.read();
+        let counts = |ban: &&Arc<Ban>| counts(ban);
         let ip = subject.ip().filter(|ip| !state.trust.protects(*ip));
-        let of_user = subject.user().and_then(|user| state.bans.of_user(user).next());
+        let of_user = subject.user().and_then(|user| state.bans.of_user(user).find(counts));
         let around = ip.into_iter().flat_map(|ip| state.bans.prefixes_around(ip));
-        let of_ip = around.map(|prefix| state.bans.of_prefix(prefix).next());
+        let of_ip = around.map(|prefix| state.bans.of_prefix(prefix).find(counts));
         let ban = longest(of_ip.chain([of_user]), now.unix_ms);
         let imported = ip.and_then(|ip| state.imports.covering(ip, now.unix_ms));
         match (ban, imported) {

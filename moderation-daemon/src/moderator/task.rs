@@ -58,7 +58,7 @@ pub fn start(
     metrics: Arc<Metrics>,
 ) -> anyhow::Result<Started> {
     let now = clock::now();
-    store.prune(now.unix_ms, setup.retention, setup.max_records)?;
+    store.prune(now.unix_ms, setup.keep)?;
     let allowlist = store.allowlist()?;
     let (restored, skipped) = store.restore(now.unix_ms, setup.rules.bounds.request_id_ms)?;
     if skipped.rows > 0 {
@@ -75,6 +75,7 @@ pub fn start(
         board.insert(&Arc::new(ban.clone()));
     }
     board.set_imports(imported);
+    let protected = Arc::new(setup.rules.ban.protected.clone());
     let left = Left::read(&setup.windows, &metrics)?;
     let mut engine = Engine::new(
         setup.rules.clone(),
@@ -113,7 +114,8 @@ pub fn start(
     task.reconcile();
     task.watch_fill();
     let task = tokio::spawn(task.run());
-    let moderator = Moderator { queue, operators, lists: lists_queue, board, metrics };
+    let lists = lists_queue;
+    let moderator = Moderator { queue, operators, lists, board, metrics, protected };
     Ok(Started { moderator, stopper: Stopper::new(stop, task) })
 }
 
@@ -134,7 +136,7 @@ pub(super) struct Task {
     jobs: mpsc::Receiver<Job>,
     stopped: watch::Receiver<bool>,
     ticks: u64,
-    violations_since_prune: u64,
+    pub(super) violations_since_prune: u64,
     /// For lines that strangers can cause.
     lines: Throttle,
     /// Whether that has been said.
@@ -323,6 +325,10 @@ impl Task {
                     self.board.remove(&lift.ban);
                     touched.extend(lift.ban.prefix);
                 }
+                Change::EndPenalty(end) => {
+                    let penalty = format!("p{}", end.penalty);
+                    tracing::info!(penalty, by = end.by, "a penalty was taken back");
+                }
                 Change::Repeat(key) => self.metrics.repeated(key.kind),
                 Change::Penalty(penalty) => self.metrics.punished(&penalty.kind),
                 Change::Refunded(_) => drop(self.metrics.refunds.inc()),
@@ -474,11 +480,11 @@ impl Task {
     }
 
     async fn prune(&mut self) -> Result<(), StoreLost> {
-        let (retention, most) = (self.setup.retention, self.setup.max_records);
+        let keep = self.setup.keep;
         let now = clock::now().unix_ms;
-        let retention_ms = u64::try_from(retention.as_millis()).unwrap_or(u64::MAX);
+        let retention_ms = u64::try_from(keep.records.as_millis()).unwrap_or(u64::MAX);
         self.engine.forget_scores(now.saturating_sub(retention_ms));
-        let pruned = self.with_store(move |store| store.prune(now, retention, most)).await?;
+        let pruned = self.with_store(move |store| store.prune(now, keep)).await?;
         self.violations_since_prune = 0;
         if let Err(error) = pruned {
             self.store_failed(&error, "old records were not removed");
@@ -486,14 +492,15 @@ impl Task {
         Ok(())
     }
 
-    /// Rids the store of leases that nobody gave back. One whose row stays
-    /// nevertheless comes to life once more after a restart, for one lifetime.
+    /// Rids the store of leases that nobody gave back.
     async fn end_leases(&mut self) -> Result<(), StoreLost> {
         let lapsed = self.engine.take_lapsed_leases();
         if lapsed.is_empty() {
             return Ok(());
         }
-        if let Err(error) = self.with_store(move |store| store.end_leases(&lapsed)).await? {
+        let end = move |store: &mut Store| (store.end_leases(&lapsed), lapsed);
+        if let (Err(error), lapsed) = self.with_store(end).await? {
+            self.engine.put_lapsed_leases(lapsed);
             self.store_failed(&error, "leases that are over were not removed");
         }
         Ok(())

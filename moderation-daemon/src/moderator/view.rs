@@ -5,10 +5,34 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 
+use super::Board;
 use crate::{
     blocklist::{Imported, Source},
-    engine::{Author, Ban},
+    engine::{Author, Ban, Bearer, Lifted, Penalty},
 };
+
+/// All that a lift did.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct LiftedView {
+    /// The bans that are no more.
+    pub bans: Vec<BanView>,
+    /// The penalties that were taken back.
+    pub penalties: Vec<Arc<Penalty>>,
+    /// Whose scores and windows were forgotten.
+    pub bearers: Vec<Bearer>,
+}
+
+impl LiftedView {
+    pub(super) fn new(lifted: Lifted, board: &Board) -> Self {
+        let Lifted { bans, penalties, bearers } = lifted;
+        Self { bans: bans.iter().map(|ban| board.view(ban)).collect(), penalties, bearers }
+    }
+
+    /// Whether there was nothing to lift.
+    pub const fn is_nothing(&self) -> bool {
+        self.bans.is_empty() && self.penalties.is_empty()
+    }
+}
 
 /// A ban, and whether it is in force.
 #[derive(Clone, Debug, PartialEq)]

@@ -4,14 +4,15 @@
 use rusqlite::{Connection, Error, Row, Transaction, params};
 
 use super::{
-    StoreError,
+    About, Reader, StoreError,
+    explain::rows,
     read::{self, author, column, corrupt, unix_ms},
     sql_ms,
     write::bearer,
 };
 use crate::engine::{
-    Bearer, EndPenalty, Factor, Offence, Penalty, PenaltyKind, Restored, Severity, Traits, UserId,
-    ViolationType,
+    Bearer, EndPenalty, Factor, Offence, Penalty, PenaltyId, PenaltyKind, Restored, Severity,
+    Traits, UserId, ViolationType,
 };
 
 pub(super) fn write(to: &Transaction<'_>, penalty: &Penalty) -> Result<(), Error> {
@@ -129,6 +130,50 @@ pub(super) fn all(connection: &Connection) -> Result<Vec<Penalty>, StoreError> {
         penalties.push(penalty(row)?);
     }
     Ok(penalties)
+}
+
+/// Which penalties to list.
+#[derive(Clone, Debug)]
+pub struct PenaltyPage {
+    /// Whose; `None`: everybody's.
+    pub about: Option<About>,
+    /// Those that are over, too.
+    pub all: bool,
+    /// How many.
+    pub limit: u32,
+    /// Only those with a higher number.
+    pub after: PenaltyId,
+    /// Now, in milliseconds since 1970.
+    pub now_ms: u64,
+}
+
+impl Reader {
+    /// Lists penalties by number. Blocks: call it where that is allowed.
+    ///
+    /// # Errors
+    ///
+    /// See [`StoreError`].
+    pub fn penalties(&self, page: &PenaltyPage) -> Result<Vec<Penalty>, StoreError> {
+        let sql = format!(
+            "SELECT {COLUMNS} FROM penalties
+             WHERE id > ?1 AND (?2 OR (ended_at_ms IS NULL
+                                       AND (ends_at_ms IS NULL OR ends_at_ms > ?3)))
+                 AND (?4 OR user = ?5 OR address IN (?6, ?7))
+             ORDER BY id LIMIT ?8"
+        );
+        let [user, exact, counted] = page.about.as_ref().map(About::names).unwrap_or_default();
+        let parameters = params![
+            sql_ms(page.after),
+            page.all,
+            sql_ms(page.now_ms),
+            page.about.is_none(),
+            user,
+            exact,
+            counted,
+            page.limit,
+        ];
+        rows("penalties", &self.lock(), &sql, parameters, penalty)
+    }
 }
 
 /// What [`penalty`] reads.

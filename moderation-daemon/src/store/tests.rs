@@ -1,5 +1,7 @@
 //! The store by its public face, on real files.
 
+mod prune;
+
 use std::{net::IpAddr, os::unix::fs::PermissionsExt as _, sync::Arc, time::Duration};
 
 use tempfile::TempDir;
@@ -123,36 +125,6 @@ fn lapsed_and_lifted_bans_are_not_restored_but_stay_listed() {
     assert_eq!(listed(&store, &folder, page), [3]);
     assert_eq!(listed(&store, &folder, BanPage { all: true, ..page }), [1, 2, 3]);
     assert_eq!(listed(&store, &folder, BanPage { all: true, limit: 1, after: 1, ..page }), [2]);
-}
-
-#[test]
-fn pruning_forgets_the_old_and_keeps_what_holds() {
-    let folder = folder();
-    let mut store = open(&folder);
-    let mut changes = vec![
-        Change::Ban(Arc::new(ban(1, Some(1_000)))),
-        Change::Ban(Arc::new(ban(2, None))),
-        score("anna", 1.0, 1_000),
-        score("bert", 1.0, 90_000),
-    ];
-    changes.extend((0..10).map(|i| violation(Some(&format!("request {i}")), 95_000)));
-    changes.push(violation(Some("old"), 1_000));
-    store.commit(&changes).expect("a healthy disk");
-    store.prune(100_000, Duration::from_secs(50), 4).expect("a healthy disk");
-    let restored = store.restore(100_000, 100_000).expect("readable").0;
-    assert_eq!(restored.bans, [ban(2, None)]);
-    assert_eq!(restored.scores.len(), 1);
-    assert!(restored.answers.len() <= 4, "{}", restored.answers.len());
-    assert_eq!(restored.last_ban, 2, "numbers are not used again");
-}
-
-#[test]
-fn the_number_of_a_pruned_ban_is_not_given_again() {
-    let folder = folder();
-    let mut store = open(&folder);
-    store.commit(&[Change::Ban(Arc::new(ban(7, Some(1_000))))]).expect("a healthy disk");
-    store.prune(100_000, Duration::from_secs(1), 10).expect("a healthy disk");
-    assert_eq!(store.restore(0, 0).expect("readable").0.last_ban, 7);
 }
 
 #[test]
@@ -381,48 +353,6 @@ fn totals_count_each_violation_of_whoever_bears_it() {
 }
 
 #[test]
-fn every_table_that_strangers_make_grow_is_bounded_by_age_and_by_number() {
-    let folder = folder();
-    let mut store = open(&folder);
-    let bearer = |i: u64| Bearer::User(format!("user {i}").parse().expect("an id"));
-    let mut changes = Vec::new();
-    for i in 0..20 {
-        let at_unix_ms = 1_000 + i;
-        let kinds = [
-            PenaltyKind::RemoveContent,
-            PenaltyKind::Reduce { factor_permille: 1 },
-            PenaltyKind::Ban(i),
-        ];
-        let kind = kinds[usize::try_from(i % 3).expect("it is small")].clone();
-        let ends = (i % 3 == 1).then_some(at_unix_ms);
-        changes.push(Change::Penalty(Arc::new(penalty(i + 1, kind, ends))));
-        changes
-            .push(Change::Offence(bearer(i), Offence { level: 1.0, at_unix_ms, has_grace: false }));
-        let user = format!("user {i}").parse().expect("an id");
-        changes.push(Change::Traits(user, Traits::default(), at_unix_ms));
-        let Change::Violation(one) = violation(None, at_unix_ms) else { unreachable!() };
-        let of_another = Violation { bearer: bearer(i), ..one.as_ref().clone() };
-        changes.push(Change::Violation(Arc::new(of_another)));
-    }
-    store.commit(&changes).expect("a healthy disk");
-    let counts = |store: &Store| {
-        ["violations", "totals", "offences", "subjects", "penalties"].map(|table| {
-            let sql = format!("SELECT count(*) FROM {table}");
-            store.connection.query_row(&sql, [], |row| row.get::<_, i64>(0)).expect("a number")
-        })
-    };
-    assert_eq!(counts(&store), [20; 5]);
-    store.prune(2_000, Duration::from_secs(3_600), 5).expect("a healthy disk");
-    let bans_that_hold = 6;
-    assert_eq!(counts(&store), [5, 5, 5, 5, 5 + bans_that_hold - 1]);
-    let newest = "SELECT group_concat(user) FROM (SELECT user FROM subjects ORDER BY seen_at_ms)";
-    let newest: String = store.connection.query_row(newest, [], |row| row.get(0)).expect("a row");
-    assert_eq!(newest, "user 15,user 16,user 17,user 18,user 19");
-    store.prune(10_000, Duration::from_secs(1), 5).expect("a healthy disk");
-    assert_eq!(counts(&store), [0, 0, 0, 0, bans_that_hold]);
-}
-
-#[test]
 fn only_the_owner_can_read_the_file() {
     let folder = folder();
     drop(open(&folder));
@@ -453,20 +383,6 @@ fn a_store_belongs_to_one_daemon_at_a_time() {
     assert!(matches!(second, Err(StoreError::InUse { .. })), "{second:?}");
     drop(store);
     drop(open(&folder));
-}
-
-#[test]
-fn past_bans_are_bounded_and_active_ones_stay() {
-    let folder = folder();
-    let mut store = open(&folder);
-    let mut bans: Vec<_> = (2..100).map(|id| ban(id, Some(50_000))).collect();
-    bans.push(ban(1, None));
-    let changes: Vec<_> = bans.into_iter().map(|ban| Change::Ban(Arc::new(ban))).collect();
-    store.commit(&changes).expect("a healthy disk");
-    store.prune(60_000, Duration::from_secs(3_600), 10).expect("a healthy disk");
-    let page = BanPage { all: true, limit: 1_000, after: 0, now_ms: 60_000 };
-    let want: Vec<_> = [1].into_iter().chain(90..100).collect();
-    assert_eq!(listed(&store, &folder, page), want);
 }
 
 #[test]

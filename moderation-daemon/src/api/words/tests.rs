@@ -3,10 +3,7 @@
 use std::sync::Arc;
 
 use super::*;
-use crate::{
-    blocklist::Source,
-    engine::{Rules, Trusted, ViolationType},
-};
+use crate::{blocklist::Source, engine::Trusted};
 
 /// 2026-01-01T00:00:00Z.
 const NOW_MS: u64 = 1_767_225_600_000;
@@ -29,8 +26,7 @@ fn told(
         active: &active,
         dossier,
         history,
-        rule: &rules.ban,
-        concurrency: rules.concurrency,
+        rules: &rules,
     };
     (facts.verdict(), facts.because())
 }
@@ -85,7 +81,7 @@ fn record(id: u64, total: f64, of_ban: Option<u64>) -> ViolationRecord {
 fn who_was_never_seen_has_no_story() {
     let (verdict, because) = told("user anna", None, &Dossier::default(), &History::default());
     assert_eq!(verdict, "user anna is not banned.");
-    assert_eq!(because, ["Nothing is recorded about it."]);
+    assert_eq!(because, ["Nothing is recorded about user anna."]);
 }
 
 #[test]
@@ -107,7 +103,7 @@ fn a_score_that_grew_into_a_ban_is_told_with_what_led_to_it() {
     let bans =
         vec![BanRecord { ban: one.as_ref().clone(), lifted_at_unix_ms: None, lifted_by: None }];
     let dossier = Dossier { bans: vec![one], ..Dossier::default() };
-    let history = History { bans, violations, totals };
+    let history = History { bans, violations, totals, ..History::default() };
     let (verdict, because) = told("user anna", None, &dossier, &history);
     assert_eq!(verdict, "user anna is banned until 2026-01-01T01:30:00Z, for 1 h 30 min more.");
     let want = [
@@ -147,12 +143,13 @@ fn a_lifted_ban_is_told_with_who_lifted_it_and_what_follows() {
         lifted_by: Some("eve".to_owned()),
     };
     let bearer = Bearer::User("anna".parse().expect("an id"));
-    let offence = Offence { level: 1.0, at_unix_ms: NOW_MS, has_grace: true };
+    let offence = Offence { level: 0.0, at_unix_ms: NOW_MS, has_grace: true };
     let dossier = Dossier { offences: vec![(bearer, offence)], ..Dossier::default() };
     let history = History { bans: vec![record], ..History::default() };
     let (verdict, because) = told("user anna", None, &dossier, &history);
     assert_eq!(verdict, "user anna is not banned.");
     let want = [
+        "Nothing is held against user anna any more: no score, no penalty, no limit used up.",
         "Ban 12 of user anna and 192.0.2.7, since 2025-12-31T23:30:00Z, was lifted by eve at \
          2025-12-31T23:59:00Z: message_limit reached 20 points.",
         "The next violation of user anna brings no ban: the last was lifted.",

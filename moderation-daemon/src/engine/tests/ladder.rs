@@ -138,7 +138,8 @@ fn every_penalty_has_an_inverse() {
     for outcome in outcomes {
         let penalty = outcome.penalty.expect("each is one");
         let lifted = pardon(&mut engine, &LiftTarget::Penalty(penalty.id), NOW);
-        assert_eq!(lifted.penalties, [penalty.id]);
+        let ended: Vec<_> = lifted.penalties.iter().map(|it| it.id).collect();
+        assert_eq!(ended, [penalty.id]);
         assert_eq!(lifted.bans.iter().map(|ban| ban.id).next(), penalty.ban());
         assert_eq!(engine.penalty(penalty.id), None);
         let again = pardon(&mut engine, &LiftTarget::Penalty(penalty.id), NOW);

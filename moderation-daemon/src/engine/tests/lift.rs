@@ -179,6 +179,31 @@ fn a_mapped_address_that_is_counted_apart_is_pardoned_with_its_ipv4_address() {
     assert_eq!((engine.size().scores, engine.bans().len()), (0, 0));
 }
 
+#[test]
+fn what_limits_counted_before_a_lift_is_not_brought_back_by_a_file_that_is_older() {
+    for (written_after_ms, want) in [(0, 0), (9_999, 0), (10_001, 5)] {
+        let mut engine = engine_with(Rules::hardened());
+        judge(&mut engine, &vec![message("anna", "192.0.2.7"); 5], 1, NOW);
+        let mut file = engine.windows_head("boot");
+        let mut pass = Pass::whole();
+        while !pass.is_done() {
+            engine.write_windows(&mut pass, 1_000, later(written_after_ms), &mut file);
+        }
+        let bad = violation(ViolationType::NON_BROWSER, None, "anna", "192.0.2.7");
+        judge_one(&mut engine, bad, NOW);
+        let lifted = pardon(&mut engine, &target("anna"), NOW);
+        // The next life has the store's word for it.
+        let offences = lifted.bearers.iter();
+        let offences = offences.map(|it| (it.clone(), engine.offence(it).expect("grace")));
+        let restored = Restored { offences: offences.collect(), ..Restored::default() };
+        let now = later(written_after_ms);
+        let mut next = Engine::new(Rules::hardened(), PrefixSet::default(), restored, SEED, now);
+        next.restore_windows(&file, "boot", now).expect("whole");
+        let counts = next.overlay().counts(&message("anna", "192.0.2.7"), now);
+        assert_eq!(counts[0].usage.used, want, "written {written_after_ms} ms after the lift");
+    }
+}
+
 /// What a user did at an address, and what others did elsewhere.
 fn any_story() -> impl Strategy<Value = Vec<(bool, u8, u64)>> {
     prop::collection::vec((any::<bool>(), 0_u8..6, 0_u64..30_000), 1..60)
@@ -201,6 +226,13 @@ proptest! {
         let mut rules = if hardened { Rules::hardened() } else { Rules::librechat() };
         set(&mut rules, Limiter::MESSAGE_IP, 3, 10_000);
         rules.ban.max_per_minute = 10_000;
+        let steps = vec![
+            Step::Warning { message: "slowly".into() },
+            Step::Reduce { factor_permille: 500, for_ms: HOUR },
+            Step::Ban { for_ms: HOUR },
+        ];
+        let ladder = Ladder { steps, forget_after_ms: 24 * HOUR, severity: Severity::Medium };
+        rules.ladders.set(ViolationType::ILLEGAL_MODEL_REQUEST, Some(ladder));
         let (mut seen, mut never) = (engine_with(rules.clone()), engine_with(rules));
         let mut now = NOW;
         let anna = |kind| Request {
@@ -226,9 +258,17 @@ proptest! {
             (ban.user.clone(), ban.prefix, ban.ends())
         }).collect::<Vec<_>>();
         prop_assert_eq!(bans(&seen), bans(&never));
+        let penalties = |engine: &Engine| {
+            let of_bert = engine.penalties_of(&Bearer::User(user("bert"))).iter();
+            of_bert.map(|it| (it.kind.name(), it.starts_at_unix_ms)).collect::<Vec<_>>()
+        };
+        prop_assert_eq!(penalties(&seen), penalties(&never));
+        prop_assert!(seen.penalties_of(&Bearer::User(user("anna"))).is_empty());
         let rest = |engine: &Engine| {
             let mut lines = fingerprint(engine);
-            lines.retain(|line| !is_about_numbers(line) && !line.starts_with("ban "));
+            // Bans and penalties are compared above, but for their numbers.
+            let is_numbered = |line: &String| line.starts_with("ban ") || line.starts_with("penalty ");
+            lines.retain(|line| !is_about_numbers(line) && !is_numbered(line));
             lines
         };
         prop_assert_eq!(rest(&seen), rest(&never));

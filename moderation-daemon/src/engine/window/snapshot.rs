@@ -56,6 +56,8 @@ pub struct RestoredWindows {
     pub changed: usize,
     /// Windows for which there was no room.
     pub surplus: usize,
+    /// When the last piece was written, in milliseconds since 1970.
+    pub as_of_unix_ms: u64,
     /// Where reading ended before the end; what came before is restored.
     pub bad: Option<BadSnapshot>,
 }
@@ -197,6 +199,7 @@ impl Windows {
     ) -> Option<()> {
         let mut reader = Reader { bytes: piece, at: 0 };
         let then = Moment { boot_ms: reader.u64()?, unix_ms: reader.u64()? };
+        result.as_of_unix_ms = result.as_of_unix_ms.max(then.unix_ms);
         let by = if is_same_boot { 0 } else { shift(then, now) };
         while !reader.is_at_end() {
             let (digest, number) = (reader.u64()?, reader.u8()?);

@@ -10,12 +10,12 @@ use std::time::Duration;
 
 use anyhow::Result;
 
+use self::redis::Redis;
 use super::report::{Goal, Report, Row};
 use super::sample::{ROUNDS, Samples};
 use crate::interrupt;
 use load::{Load, Measured, Sources};
 use ours::Ours;
-use self::redis::Redis;
 
 /// Connections that each ask for one decision after the other.
 const CONNECTIONS: [usize; 3] = [1, 8, 64];
