@@ -31,6 +31,8 @@ enum Name {
     Latency,
     /// Decisions per second over the socket, beside redis-server
     Api,
+    /// Nanoseconds of a decision without a socket, beside the governor crate; bytes of a key
+    Engine,
 }
 
 impl Name {

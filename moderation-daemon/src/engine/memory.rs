@@ -384,6 +384,10 @@ impl<'a> View<'a> {
         self.base.penalties.len() + self.fresh.map_or(0, |fresh| fresh.penalties.len()) > 0
     }
 
+    pub(super) fn next_penalty(self) -> PenaltyId {
+        self.fresh.unwrap_or(self.base).next_penalty
+    }
+
     fn holder(self, id: PenaltyId) -> Option<&'a Holder> {
         self.look(|memory| &memory.holders, &id)
     }

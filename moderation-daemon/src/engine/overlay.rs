@@ -5,7 +5,7 @@
 use std::{
     collections::{HashMap, HashSet},
     net::IpAddr,
-    sync::Arc,
+    sync::{Arc, LazyLock},
 };
 
 use super::{
@@ -24,6 +24,15 @@ pub struct Overlay<'e> {
     changes: Vec<Change>,
     /// What the batch counted.
     counted: Fresh,
+    /// What it changed besides; most batches change nothing else.
+    laid: Option<Box<Laid>>,
+    pub(super) next_ban: BanId,
+    pub(super) next_lease: LeaseId,
+}
+
+/// What is laid over the engine, but for what is counted.
+#[derive(Debug)]
+struct Laid {
     memory: Memory,
     /// Whose answers of before are no longer remembered.
     pardoned: HashSet<Bearer>,
@@ -39,9 +48,27 @@ pub struct Overlay<'e> {
     answers: HashMap<RequestId, Remembered>,
     /// Moments of the boot clock at which automatic bans were called for.
     calls: Vec<u64>,
-    pub(super) next_ban: BanId,
-    pub(super) next_lease: LeaseId,
 }
+
+impl Laid {
+    fn over(memory: &Memory) -> Self {
+        Self {
+            memory: Memory::over(memory),
+            pardoned: HashSet::new(),
+            scores: HashMap::new(),
+            fresh_scores: 0,
+            forgotten: HashSet::new(),
+            bans: BanIndex::default(),
+            lifted: HashSet::new(),
+            leases: HashMap::new(),
+            answers: HashMap::new(),
+            calls: Vec::new(),
+        }
+    }
+}
+
+/// What is laid over the engine by a batch that changes nothing.
+static NOTHING: LazyLock<Laid> = LazyLock::new(|| Laid::over(&Memory::alone(0)));
 
 /// A ban that a person wants.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -66,19 +93,19 @@ impl<'e> Overlay<'e> {
             engine,
             changes: Vec::new(),
             counted: Fresh::default(),
-            memory: Memory::over(&engine.memory),
-            pardoned: HashSet::new(),
-            scores: HashMap::new(),
-            fresh_scores: 0,
-            forgotten: HashSet::new(),
-            bans: BanIndex::default(),
-            lifted: HashSet::new(),
-            leases: HashMap::new(),
-            answers: HashMap::new(),
-            calls: Vec::new(),
+            laid: None,
             next_ban: engine.next_ban,
             next_lease: engine.next_lease,
         }
+    }
+
+    #[inline]
+    fn laid(&self) -> &Laid {
+        self.laid.as_deref().unwrap_or_else(|| &NOTHING)
+    }
+
+    fn laid_mut(&mut self) -> &mut Laid {
+        self.laid.get_or_insert_with(|| Box::new(Laid::over(&self.engine.memory)))
     }
 
     /// Judges a request, and lays the decision over the engine. What most requests
@@ -118,35 +145,45 @@ impl<'e> Overlay<'e> {
     }
 
     fn lay(&mut self, change: &Change) {
-        self.memory.note(Some(&self.engine.memory), change, &self.engine.rules);
         match change {
             Change::Charge(charge) => self.charge(charge),
             Change::Refund(charge) => {
                 let sum = self.counted.refund(&self.engine.windows, charge);
                 self.changes.extend(sum.map(Change::Charge));
             }
+            Change::ForgetWindow(key) => self.forget_window(*key),
+            _ => self.lay_besides(change),
+        }
+    }
+
+    /// Whatever is not about windows.
+    fn lay_besides(&mut self, change: &Change) {
+        let engine = self.engine;
+        self.laid_mut().memory.note(Some(&engine.memory), change, &engine.rules);
+        match change {
             Change::Refunded(id) => {
                 if let Some(answer) = self.answer(id) {
                     let answer = Remembered { charged_at_boot_ms: None, ..answer.clone() };
-                    self.answers.insert(Arc::clone(id), answer);
+                    self.laid_mut().answers.insert(Arc::clone(id), answer);
                 }
             }
             Change::Score(key, score) => {
-                self.forgotten.remove(key);
-                let known = self.scores.insert(key.clone(), *score).is_some();
-                self.fresh_scores += usize::from(!known && self.engine.scores.get(key).is_none());
+                let laid = self.laid_mut();
+                laid.forgotten.remove(key);
+                let known = laid.scores.insert(key.clone(), *score).is_some();
+                laid.fresh_scores += usize::from(!known && engine.scores.get(key).is_none());
             }
             Change::ForgetScore(key) => {
-                let known = self.scores.remove(key).is_some();
-                if self.engine.scores.get(key).is_some() {
-                    self.forgotten.insert(key.clone());
+                let laid = self.laid_mut();
+                let known = laid.scores.remove(key).is_some();
+                if engine.scores.get(key).is_some() {
+                    laid.forgotten.insert(key.clone());
                 } else {
-                    self.fresh_scores -= usize::from(known);
+                    laid.fresh_scores -= usize::from(known);
                 }
             }
-            Change::ForgetWindow(key) => self.forget_window(*key),
             Change::Pardon(bearer) => self.forgive(bearer),
-            // A record, or for the memory.
+            // A record, or for the memory; or about windows.
             Change::Violation(_)
             | Change::Repeat(_)
             | Change::Run(..)
@@ -156,31 +193,35 @@ impl<'e> Overlay<'e> {
             | Change::Traits(..)
             | Change::Factor(..)
             | Change::Known(..)
-            | Change::Seen(..) => {}
-            Change::BanCall(at_boot_ms) => self.calls.push(*at_boot_ms),
+            | Change::Seen(..)
+            | Change::Charge(_)
+            | Change::Refund(_)
+            | Change::ForgetWindow(_) => {}
+            Change::BanCall(at_boot_ms) => self.laid_mut().calls.push(*at_boot_ms),
             Change::Ban(ban) => {
                 self.next_ban = ban.id + 1;
-                self.bans.insert(Arc::clone(ban));
+                self.laid_mut().bans.insert(Arc::clone(ban));
             }
             Change::Lift(lift) => {
-                if self.bans.remove(lift.ban.id).is_none() {
-                    self.lifted.insert(lift.ban.id);
+                let laid = self.laid_mut();
+                if laid.bans.remove(lift.ban.id).is_none() {
+                    laid.lifted.insert(lift.ban.id);
                 }
             }
             Change::Lease(lease, _) => {
                 self.next_lease = self.next_lease.max(lease.id + 1);
-                self.leases.insert(lease.id, Some(lease.clone()));
+                self.laid_mut().leases.insert(lease.id, Some(lease.clone()));
             }
             Change::Renew(id, ends_at_boot_ms) => {
-                let known =
-                    self.leases.get(id).map_or_else(|| self.engine.leases.get(*id), Option::as_ref);
+                let leases = &mut self.laid_mut().leases;
+                let known = leases.get(id).map_or_else(|| engine.leases.get(*id), Option::as_ref);
                 let renewed =
                     known.map(|lease| Lease { ends_at_boot_ms: *ends_at_boot_ms, ..lease.clone() });
-                self.leases.insert(*id, renewed);
+                leases.insert(*id, renewed);
             }
-            Change::Release(id) => drop(self.leases.insert(*id, None)),
+            Change::Release(id) => drop(self.laid_mut().leases.insert(*id, None)),
             Change::Answer(id, answer, _) => {
-                self.answers.insert(Arc::clone(id), answer.clone());
+                self.laid_mut().answers.insert(Arc::clone(id), answer.clone());
             }
         }
     }
@@ -194,8 +235,9 @@ impl<'e> Overlay<'e> {
         }
         let engine = self.engine;
         engine.keys_of(bearer).for_each(|key| self.forget_window(key));
-        self.answers.retain(|_, answer| !answer.outcome.is_held_against(bearer));
-        self.pardoned.insert(bearer.clone());
+        let laid = self.laid_mut();
+        laid.answers.retain(|_, answer| !answer.outcome.is_held_against(bearer));
+        laid.pardoned.insert(bearer.clone());
     }
 
     fn forget_window(&mut self, key: Key) {
@@ -205,11 +247,14 @@ impl<'e> Overlay<'e> {
 
     /// What is remembered about people.
     pub(super) fn memory(&self) -> View<'_> {
-        self.memory.view(Some(&self.engine.memory))
+        match &self.laid {
+            Some(laid) => laid.memory.view(Some(&self.engine.memory)),
+            None => self.engine.memory.view(None),
+        }
     }
 
     pub(super) fn next_penalty(&self) -> PenaltyId {
-        self.memory.next_penalty
+        self.memory().next_penalty()
     }
 
     /// Everything that was decided, for the store and for [`Engine::apply`]. What was
@@ -242,23 +287,25 @@ impl<'e> Overlay<'e> {
     }
 
     pub(super) fn score(&self, key: &ScoreKey) -> Option<Score> {
-        if self.forgotten.contains(key) {
+        if self.laid().forgotten.contains(key) {
             return None;
         }
-        self.scores.get(key).copied().or_else(|| self.engine.scores.get(key))
+        self.laid().scores.get(key).copied().or_else(|| self.engine.scores.get(key))
     }
 
     /// The score to forget for a new one, if there is no room for both.
     pub(super) fn score_in_the_way(&self) -> Option<ScoreKey> {
-        let len = self.engine.scores.len() + self.fresh_scores - self.forgotten.len();
+        let len = self.engine.scores.len() + self.laid().fresh_scores - self.laid().forgotten.len();
         if len < self.engine.rules.bounds.scores {
             return None;
         }
-        let untouched =
-            |key: &&ScoreKey| !self.scores.contains_key(*key) && !self.forgotten.contains(*key);
+        let untouched = |key: &&ScoreKey| {
+            !self.laid().scores.contains_key(*key) && !self.laid().forgotten.contains(*key)
+        };
         let old = self.engine.scores.oldest().map(|(_, key)| key).find(untouched);
         let young = || {
-            let by_age = self.scores.iter().map(|(key, score)| (score.updated_at_unix_ms, key));
+            let by_age =
+                self.laid().scores.iter().map(|(key, score)| (score.updated_at_unix_ms, key));
             by_age.min().map(|(_, key)| key)
         };
         old.or_else(young).cloned()
@@ -266,14 +313,14 @@ impl<'e> Overlay<'e> {
 
     pub(super) fn answer(&self, id: &RequestId) -> Option<&Remembered> {
         let is_pardoned = |answer: &&Remembered| {
-            self.pardoned.iter().any(|bearer| answer.outcome.is_held_against(bearer))
+            self.laid().pardoned.iter().any(|bearer| answer.outcome.is_held_against(bearer))
         };
         let old = || self.engine.answers.get(id).filter(|answer| !is_pardoned(answer));
-        self.answers.get(id).or_else(old)
+        self.laid().answers.get(id).or_else(old)
     }
 
     pub(super) fn ban_count(&self) -> usize {
-        self.engine.bans.len() + self.bans.len() - self.lifted.len()
+        self.engine.bans.len() + self.laid().bans.len() - self.laid().lifted.len()
     }
 
     /// Whether there is room for a ban on that prefix. An upper bound: a prefix
@@ -287,7 +334,8 @@ impl<'e> Overlay<'e> {
         if self.bans_of_prefix(prefix).next().is_some() {
             return true;
         }
-        let (standing, fresh) = (self.engine.bans.prefix_counts(), self.bans.prefix_counts());
+        let (standing, fresh) =
+            (self.engine.bans.prefix_counts(), self.laid().bans.prefix_counts());
         if prefix.is_exact() {
             standing.0 + fresh.0 + taken.exact < bounds.bans
         } else {
@@ -297,22 +345,23 @@ impl<'e> Overlay<'e> {
 
     /// Whether one more automatic ban is one too many for this minute.
     pub(super) fn is_runaway(&self, now: Moment) -> bool {
-        self.engine.circuit.is_one_too_many(&self.calls, now.boot_ms)
+        self.engine.circuit.is_one_too_many(&self.laid().calls, now.boot_ms)
     }
 
     /// How many different /64s are banned in a wider block, `with` included.
     pub(super) fn banned_64s(&self, block: Prefix, with: Prefix) -> usize {
         let stands = |prefix: &Prefix| {
-            self.engine.bans.of_prefix(*prefix).any(|ban| !self.lifted.contains(&ban.id))
+            self.engine.bans.of_prefix(*prefix).any(|ban| !self.laid().lifted.contains(&ban.id))
         };
-        let lifted: HashSet<Prefix> = self
+        let laid = self.laid();
+        let lifted: HashSet<Prefix> = laid
             .lifted
             .iter()
             .filter_map(|id| self.engine.bans.get(*id)?.prefix)
             .filter(|prefix| prefix.block_of_64(64).is_some() && block.covers(*prefix))
             .filter(|prefix| !stands(prefix))
             .collect();
-        let fresh = self
+        let fresh = laid
             .bans
             .prefixes()
             .filter(|prefix| prefix.block_of_64(64).is_some() && block.covers(*prefix))
@@ -322,14 +371,14 @@ impl<'e> Overlay<'e> {
     }
 
     pub(super) fn ban_by_id(&self, id: BanId) -> Option<Arc<Ban>> {
-        let standing = self.engine.bans.get(id).filter(|_| !self.lifted.contains(&id));
-        standing.or_else(|| self.bans.get(id)).cloned()
+        let standing = self.engine.bans.get(id).filter(|_| !self.laid().lifted.contains(&id));
+        standing.or_else(|| self.laid().bans.get(id)).cloned()
     }
 
     /// Addresses within a prefix that have a score. Looks at every score: for
     /// operators only.
     pub(super) fn scored_within(&self, prefix: Prefix) -> Vec<Bearer> {
-        let standing = self.engine.scores.keys().chain(self.scores.keys());
+        let standing = self.engine.scores.keys().chain(self.laid().scores.keys());
         let within: HashSet<&Bearer> = standing
             .map(|key| &key.bearer)
             .filter(|bearer| match bearer {
@@ -345,19 +394,23 @@ impl<'e> Overlay<'e> {
         &'a self,
         user: &UserId,
     ) -> impl Iterator<Item = &'a Arc<Ban>> + use<'a, 'e> {
-        let standing = self.engine.bans.of_user(user).filter(|ban| !self.lifted.contains(&ban.id));
-        standing.chain(self.bans.of_user(user))
+        let standing =
+            self.engine.bans.of_user(user).filter(|ban| !self.laid().lifted.contains(&ban.id));
+        standing.chain(self.laid().bans.of_user(user))
     }
 
     /// Active bans of a prefix: those of the engine, then those of the batch.
     pub(super) fn bans_of_prefix(&self, prefix: Prefix) -> impl Iterator<Item = &Arc<Ban>> {
         let standing = self.engine.bans.of_prefix(prefix);
-        standing.filter(|ban| !self.lifted.contains(&ban.id)).chain(self.bans.of_prefix(prefix))
+        standing
+            .filter(|ban| !self.laid().lifted.contains(&ban.id))
+            .chain(self.laid().bans.of_prefix(prefix))
     }
 
     pub(super) fn bans_of_address(&self, ip: IpAddr) -> Vec<Arc<Ban>> {
         let as_banned = Prefix::around(ip, self.engine.rules.ban.v6_prefix);
-        let around = self.engine.bans.prefixes_around(ip).chain(self.bans.prefixes_around(ip));
+        let around =
+            self.engine.bans.prefixes_around(ip).chain(self.laid().bans.prefixes_around(ip));
         let prefixes: HashSet<Prefix> =
             around.filter(|prefix| prefix.is_exact() || *prefix == as_banned).collect();
         prefixes.into_iter().flat_map(|prefix| self.bans_of_prefix(prefix)).cloned().collect()
@@ -393,11 +446,11 @@ impl<'e> Overlay<'e> {
         now: Moment,
         counts: impl Fn(&Ban) -> bool + Copy,
     ) -> Option<&Arc<Ban>> {
-        let (standing, fresh) = (&self.engine.bans, &self.bans);
+        let (standing, fresh) = (&self.engine.bans, &self.laid().bans);
         if standing.is_empty() && fresh.is_empty() {
             return None;
         }
-        let stands = |ban: &&Arc<Ban>| !self.lifted.contains(&ban.id) && counts(ban);
+        let stands = |ban: &&Arc<Ban>| !self.laid().lifted.contains(&ban.id) && counts(ban);
         let user = subject.user();
         let ip = subject.ip().filter(|ip| !self.engine.trust.protects(*ip));
         let of_user = [
@@ -417,9 +470,12 @@ impl<'e> Overlay<'e> {
 
     /// Those that a bearer holds, and those that have ended but are in the store still.
     pub(super) fn leases_of(&self, bearer: &Bearer, now: Moment) -> (usize, Vec<LeaseId>) {
-        let standing =
-            self.engine.leases.of(bearer).filter(|lease| !self.leases.contains_key(&lease.id));
-        let fresh = self.leases.values().flatten().filter(|lease| lease.bearer == *bearer);
+        let standing = self
+            .engine
+            .leases
+            .of(bearer)
+            .filter(|lease| !self.laid().leases.contains_key(&lease.id));
+        let fresh = self.laid().leases.values().flatten().filter(|lease| lease.bearer == *bearer);
         let (held, ended): (Vec<_>, Vec<_>) =
             standing.chain(fresh).partition(|lease| now.boot_ms < lease.ends_at_boot_ms);
         (held.len(), ended.iter().map(|lease| lease.id).collect())
@@ -427,11 +483,11 @@ impl<'e> Overlay<'e> {
 
     /// An upper bound, like [`Overlay::windows_at_most`].
     pub(super) fn leases_at_most(&self) -> usize {
-        self.engine.leases.len() + self.leases.len()
+        self.engine.leases.len() + self.laid().leases.len()
     }
 
     fn lease(&self, id: LeaseId, now: Moment) -> Option<&Lease> {
-        let lease = match self.leases.get(&id) {
+        let lease = match self.laid().leases.get(&id) {
             Some(fresh) => fresh.as_ref(),
             None => self.engine.leases.get(id),
         };

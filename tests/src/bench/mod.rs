@@ -5,6 +5,7 @@
 mod api;
 mod bulk;
 mod datapath;
+mod engine;
 mod latency;
 
 mod driver;
@@ -17,6 +18,7 @@ mod xdp_filter;
 
 use anyhow::Result;
 
+pub use engine::{Probe, probe};
 pub use report::{Goal, Report, Row};
 
 /// Which benchmark.
@@ -30,6 +32,8 @@ pub enum Name {
     Latency,
     /// Decisions per second over the socket, beside redis-server
     Api,
+    /// Nanoseconds of a decision without a socket, beside the governor crate; bytes of a key
+    Engine,
 }
 
 /// Runs a benchmark. What it made is gone when this returns, however it returns.
@@ -39,5 +43,6 @@ pub fn run(name: Name) -> Result<Report> {
         Name::Bulk => bulk::run(),
         Name::Latency => latency::run(),
         Name::Api => api::run(),
+        Name::Engine => engine::run(),
     }
 }

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use clap::Parser;
-use moderation_tests::bench::{self, Name};
+use moderation_tests::bench::{self, Name, Probe};
 use moderation_tests::interrupt;
 
 const FAILURE: u8 = 1;
@@ -27,6 +27,9 @@ struct Arguments {
     /// Print the result as one JSON object instead of a table
     #[arg(long)]
     json: bool,
+    /// Only this part of `engine`, in this process: the benchmark starts itself with it
+    #[arg(long, hide = true)]
+    probe: Option<Probe>,
 }
 
 fn main() -> ExitCode {
@@ -56,6 +59,10 @@ fn main() -> ExitCode {
 
 fn run(arguments: &Arguments) -> Result<()> {
     interrupt::watch()?;
+    if let Some(probe) = arguments.probe {
+        let bytes = bench::probe(probe)?;
+        return writeln!(std::io::stdout(), "{bytes}").context("cannot write the result");
+    }
     let report = bench::run(arguments.name)?;
     let text = if arguments.json {
         serde_json::to_string(&report)?

@@ -3,28 +3,33 @@
 //! key is a sum; only a key that something was taken back from has a window of
 //! its own here.
 
+use hashbrown::HashTable;
+use smallvec::SmallVec;
+
 use super::{Charge, Usage, Windows};
 use crate::engine::Key;
 
-/// Words of the filter in front of the sums.
-const WORDS: usize = 64;
+/// Words of the filter in front of the sums: a cache line or two, since every batch
+/// begins with an empty one.
+const WORDS: usize = 16;
+/// More sums than this are not looked through, but looked up.
+const FEW: usize = 64;
+
+/// What was counted for each key; a single decision rarely counts for more than two.
+pub(in crate::engine) type Sums = SmallVec<[Charge; 2]>;
 
 /// See the module.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(in crate::engine) struct Fresh {
     /// A bit for every key that has a sum, and for some others: most keys have none,
     /// and that is seen here.
     filter: [u64; WORDS],
     /// What was counted for a key, at what it takes up.
-    sums: Vec<Charge>,
+    sums: Sums,
+    /// Where each of them is, if they are more than a few.
+    places: HashTable<u32>,
     /// Keys that something was taken back from.
     own: Option<Box<Windows>>,
-}
-
-impl Default for Fresh {
-    fn default() -> Self {
-        Self { filter: [0; WORDS], sums: Vec::new(), own: None }
-    }
 }
 
 impl Fresh {
@@ -53,7 +58,32 @@ impl Fresh {
         if self.filter[word] & bit == 0 {
             return None;
         }
-        self.sums.iter().rposition(|sum| sum.key == key)
+        if self.sums.len() <= FEW {
+            return self.sums.iter().rposition(|sum| sum.key == key);
+        }
+        let is_it = |place: &u32| self.sums[*place as usize].key == key;
+        self.places.find(key.digest(), is_it).map(|place| *place as usize)
+    }
+
+    #[inline]
+    fn push(&mut self, sum: Charge) {
+        let (word, bit) = Self::bit(sum.key);
+        self.filter[word] |= bit;
+        self.sums.push(sum);
+        if self.sums.len() > FEW {
+            self.index();
+        }
+    }
+
+    /// Finds a place for the sums that have none.
+    #[cold]
+    fn index(&mut self) {
+        let Self { sums, places, .. } = self;
+        let hash = |place: &u32| sums[*place as usize].key.digest();
+        for place in places.len()..sums.len() {
+            let place = u32::try_from(place).expect("memory ends before that");
+            places.insert_unique(hash(&place), place, hash);
+        }
     }
 
     /// Whether the batch has counted for that key.
@@ -84,15 +114,13 @@ impl Fresh {
             let sum = &mut self.sums[place].cost;
             *sum = sum.saturating_add(cost);
         } else if cost > 0 {
-            let (word, bit) = Self::bit(charge.key);
-            self.filter[word] |= bit;
-            self.sums.push(Charge { cost, ..*charge });
+            self.push(Charge { cost, ..*charge });
         }
         None
     }
 
     /// The sums of all keys but those that something was taken back from.
-    pub(in crate::engine) fn into_sums(self) -> Vec<Charge> {
+    pub(in crate::engine) fn into_sums(self) -> Sums {
         self.sums
     }
 
@@ -136,6 +164,11 @@ impl Fresh {
     /// Windows in which the key's is its own, and its sum if it had one.
     fn own(&mut self, windows: &Windows, key: Key) -> (&mut Windows, Option<Charge>) {
         let sum = self.place(key).map(|place| self.sums.swap_remove(place));
+        // The last one may have taken its place.
+        self.places.clear();
+        if self.sums.len() > FEW {
+            self.index();
+        }
         let own = self.own.get_or_insert_with(|| Box::new(windows.like()));
         if !own.knows(key) {
             own.adopt(windows, key);

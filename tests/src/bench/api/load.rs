@@ -53,6 +53,18 @@ pub(super) fn judge(service: &mut impl Service) -> Result<()> {
     Ok(())
 }
 
+/// Asks once about each of so many sources.
+pub(super) fn once(service: &mut impl Service, sources: u32) -> Result<()> {
+    let mut client = Client::connect(service.socket())?;
+    let sources: Vec<_> = (0..sources).collect();
+    for batch in sources.chunks(256) {
+        client.send(service, batch)?;
+        let decisions = client.wait(service, batch.len())?;
+        ensure!(!decisions.contains(&false), "something was denied");
+    }
+    Ok(())
+}
+
 /// Who is asked about, in turn.
 #[derive(Debug, Default)]
 pub(super) struct Sources(u32);

@@ -51,6 +51,13 @@ pub(super) fn run() -> Result<Report> {
     Report::new("api", rows, goals)
 }
 
+/// Asks a daemon once about so many sources, a user each, and has a look at its process.
+pub(super) fn with_sources<T>(count: u32, look: impl FnOnce(u32) -> Result<T>) -> Result<T> {
+    let mut daemon = Ours::start()?;
+    load::once(&mut daemon, count)?;
+    look(daemon.pid()?)
+}
+
 /// One load, and what each side's rounds of it came to.
 struct Case {
     load: Load,

@@ -16,14 +16,19 @@ use crate::daemon::Daemon;
 pub(super) struct Ours {
     socket: PathBuf,
     /// Runs as long as this lives.
-    _daemon: Daemon,
+    daemon: Daemon,
 }
 
 impl Ours {
     /// Violations of a source that is denied would have it banned while it is judged.
     pub(super) fn start() -> Result<Self> {
         let daemon = daemon_without_kernel(json!({ "bans": { "enabled": false } }))?;
-        Ok(Self { socket: daemon.api_socket(), _daemon: daemon })
+        Ok(Self { socket: daemon.api_socket(), daemon })
+    }
+
+    /// The daemon's process.
+    pub(super) fn pid(&self) -> Result<u32> {
+        self.daemon.pid().context("the daemon is gone")
     }
 }
 
