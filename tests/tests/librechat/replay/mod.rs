@@ -116,13 +116,11 @@ fn replay(
                 at
             }
             Next::Event(event) => {
-                let told = format!("{event:?}");
-                replay
-                    .event(event)
-                    .with_context(|| format!("event {}: {told}", replay.tally.events))?
+                let at = replay.event(&event);
+                at.with_context(|| format!("event {}: {event:?}", replay.tally.events))?
             }
         };
-        if replay.tally.events % SWEEP == 0 {
+        if replay.tally.events.is_multiple_of(SWEEP) {
             replay.ours.sweep(now);
         }
     }
@@ -155,16 +153,18 @@ impl Replay<'_> {
         Ok(at)
     }
 
-    fn event(&mut self, event: Event) -> Result<u64> {
+    fn event(&mut self, event: &Event) -> Result<u64> {
         self.tally.events += 1;
         let at = event.at;
-        let said = self.ours.say(&event)?;
-        let theirs = judge(self.harness, &event, &said)?;
+        let said = self.ours.say(event)?;
+        let theirs = judge(self.harness, event, &said)?;
         let decision = match said {
             Said::Banned(ban) => {
                 self.tally.banned += 1;
-                if let Some(end) = ban.expires_at_unix_ms.filter(|_| self.tally.banned % 8 == 0) {
-                    self.traffic.again(&event, end);
+                if let Some(end) =
+                    ban.expires_at_unix_ms.filter(|_| self.tally.banned.is_multiple_of(8))
+                {
+                    self.traffic.again(event, end);
                 }
                 if theirs.ban.is_none() {
                     let prefix = ban.prefix.context("LibreChat does not ban the user")?;
@@ -189,10 +189,10 @@ impl Replay<'_> {
             self.differences.note("lease_lifetime")?;
             return Ok(at);
         }
-        compare::same(&self.ours.rules, &event, &decision, &theirs, self.differences)
+        compare::same(&self.ours.rules, event, &decision, &theirs, self.differences)
             .with_context(|| format!("LibreChat says {theirs:?}"))?;
-        self.keep(&event, &decision);
-        self.ours.apply(&event, *decision);
+        self.keep(event, &decision);
+        self.ours.apply(event, *decision);
         Ok(at)
     }
 
