@@ -5,9 +5,9 @@
 use std::sync::Arc;
 
 use super::{
-    Act, By, Cause, Change, Commit, Count, Counts, Decision, EventRule, EventType, Lease,
-    LimiterRule, Moment, Outcome, Overlay, Remembered, Request, RequestId, Subject, Verdict,
-    ViolationType, browser::is_browser, violation::Broken,
+    Act, By, Cause, Change, Commit, Count, Counts, Decision, EventRule, EventType, Key, Lease,
+    LimiterRule, Moment, Outcome, Overlay, Prepared, Remembered, Request, RequestId, Subject,
+    Verdict, ViolationType, browser::is_browser, violation::Broken,
 };
 
 impl Overlay<'_> {
@@ -15,21 +15,33 @@ impl Overlay<'_> {
     /// Counts from elsewhere can take their place in [`Overlay::decide`],
     /// limiter by limiter.
     pub fn counts(&self, request: &Request, now: Moment) -> Counts {
-        let Act::Event { kind, cost, .. } = request.act else { return Counts::new() };
-        let engine = self.engine;
-        let counted = engine.directory.limiters(&engine.rules, kind);
-        // An account's own addresses are not shut out by what others try.
-        let peeked = engine
-            .directory
-            .peeks(&engine.rules, kind)
-            .filter(|rule| rule.by != By::Account || !self.is_used_from(request, now));
         let mut counts = Counts::new();
-        for rule in counted.chain(peeked) {
-            if let Some(count) = self.count(rule, request, cost.of(rule.unit), now) {
-                counts.push(count);
+        let keys = self.keys(request);
+        self.count_all(Prepared { request, keys: &keys }, now, &mut counts);
+        counts
+    }
+
+    /// The same where they are to be.
+    #[inline]
+    pub(super) fn count_all(&self, prepared: Prepared<'_>, now: Moment, counts: &mut Counts) {
+        let request = prepared.request;
+        let Act::Event { kind, .. } = request.act else { return };
+        let engine = self.engine;
+        let limiters = engine.directory.limiters(&engine.rules, kind);
+        for (rule, key) in limiters.zip(prepared.keys) {
+            if let Some(key) = *key {
+                self.count(rule, key, prepared, now, counts);
             }
         }
-        counts
+        for rule in engine.directory.peeks(&engine.rules, kind) {
+            // An account's own addresses are not shut out by what others try.
+            if rule.by == By::Account && self.is_used_from(request, now) {
+                continue;
+            }
+            if let Some(key) = engine.keys.counted(rule, &engine.rules, request) {
+                self.count(rule, key, prepared, now, counts);
+            }
+        }
     }
 
     /// Whether the account has lately been logged into from this address.
@@ -39,25 +51,28 @@ impl Overlay<'_> {
         pair.is_some_and(|(account, at)| self.memory().is_known(account, at, now.unix_ms))
     }
 
-    /// One limiter's; `None` if the request has no user, address or account
-    /// for it.
+    /// One limiter's.
     #[inline]
     fn count(
         &self,
         rule: &LimiterRule,
-        request: &Request,
-        cost: u64,
+        key: Key,
+        Prepared { request, .. }: Prepared<'_>,
         now: Moment,
-    ) -> Option<Count> {
+        counts: &mut Counts,
+    ) {
         let limiter = rule.limiter;
-        let key = self.engine.keys.counted(rule, &self.engine.rules, request)?;
-        let key = self.engine.windows.locate(key);
-        let is_full = self.windows_at_most() >= self.engine.rules.bounds.windows;
-        let is_shared = is_full && !self.knows(key);
-        let key = if is_shared { self.engine.keys.overflow(limiter) } else { key };
-        let usage = self.usage(key, now);
+        let (mut key, mut usage) = self.look_up(key, now);
+        let is_shared = !key.is_placed()
+            && self.windows_at_most() >= self.engine.rules.bounds.windows
+            && !self.is_counted(key);
+        if is_shared {
+            (key, usage) = self.look_up(self.engine.keys.overflow(limiter), now);
+        }
         let max = self.allowance(rule, request, now);
-        Some(Count { limiter, key, max, cost, usage, is_shared })
+        let Act::Event { cost, .. } = request.act else { return };
+        let cost = cost.of(rule.unit);
+        counts.push(Count { limiter, key, max, cost, usage, is_shared });
     }
 
     /// Judges a request. `counts` are those of [`Overlay::counts`], or the

@@ -6,6 +6,7 @@ use std::{
     fmt,
     hash::{Hash, Hasher},
     net::IpAddr,
+    num::NonZeroU64,
 };
 
 use siphasher::sip::SipHasher13;
@@ -18,9 +19,11 @@ use super::{Account, Bearer, Counting, Limiter, LimiterRule, Request, Rules, Use
 #[derive(Clone, Copy)]
 pub struct Key {
     digest: u64,
-    limiter: u8,
-    /// Where a table had it last, so that it need not look again.
-    place: u32,
+    /// From the lowest bit on: a one; in the second byte the limiter's number; in the
+    /// upper half where a table had it last, so that it need not look again. In one
+    /// number, since two of them are passed on as they are, and what has more parts goes
+    /// by way of memory, which takes longer than counting.
+    rest: NonZeroU64,
 }
 
 /// No table has been asked yet.
@@ -28,14 +31,14 @@ const NOWHERE: u32 = u32::MAX;
 
 impl fmt::Debug for Key {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Key({} {:016x})", self.limiter, self.digest)
+        write!(f, "Key({} {:016x})", self.limiter(), self.digest)
     }
 }
 
 impl PartialEq for Key {
     #[inline]
     fn eq(&self, other: &Self) -> bool {
-        (self.digest, self.limiter) == (other.digest, other.limiter)
+        (self.digest, self.limiter()) == (other.digest, other.limiter())
     }
 }
 
@@ -49,12 +52,18 @@ impl Hash for Key {
 
 impl Key {
     pub(super) const fn new(digest: u64, limiter: u8) -> Self {
-        Self { digest, limiter, place: NOWHERE }
+        Self { digest, rest: Self::rest(limiter, NOWHERE) }
+    }
+
+    const fn rest(limiter: u8, place: u32) -> NonZeroU64 {
+        let rest = (place as u64) << 32 | (limiter as u64) << 8 | 1;
+        NonZeroU64::new(rest).expect("one of its bits is set")
     }
 
     /// The limiter's number.
+    #[expect(clippy::cast_possible_truncation, reason = "that is where it is")]
     pub(super) const fn limiter(self) -> u8 {
-        self.limiter
+        (self.rest.get() >> 8) as u8
     }
 
     pub(super) const fn digest(self) -> u64 {
@@ -62,11 +71,16 @@ impl Key {
     }
 
     pub(super) const fn place(self) -> u32 {
-        self.place
+        (self.rest.get() >> 32) as u32
     }
 
     pub(super) const fn at(self, place: u32) -> Self {
-        Self { place, ..self }
+        Self { rest: Self::rest(self.limiter(), place), ..self }
+    }
+
+    /// Whether a table was asked, and has it.
+    pub(super) const fn is_placed(self) -> bool {
+        self.place() != NOWHERE
     }
 
     /// As it is kept.
@@ -176,10 +190,11 @@ impl Keys {
     #[inline]
     fn digest(&self, limiter: Limiter, kind: Kind, bytes: &[u8]) -> Key {
         let index = limiter.index();
-        let seeds = self.seeds.get(usize::from(index)).copied();
-        // One that was named after the engine was made.
-        let seeds = seeds.unwrap_or_else(|| seeds_of(self.seed, limiter));
-        let [first, second] = seeds[kind as usize];
+        let [first, second] = match self.seeds.get(usize::from(index)) {
+            Some(seeds) => seeds[kind as usize],
+            // It was named after the engine was made.
+            None => seeds_of(self.seed, limiter)[kind as usize],
+        };
         Key::new(SipHasher13::new_with_keys(first, second).hash(bytes), index)
     }
 }
@@ -225,7 +240,7 @@ mod tests {
             }
         }
         let count = keys.len();
-        keys.sort_unstable_by_key(|key| (key.digest, key.limiter));
+        keys.sort_unstable_by_key(|key| (key.digest, key.limiter()));
         keys.dedup();
         assert_eq!(keys.len(), count);
     }

@@ -26,6 +26,7 @@ mod overlay;
 mod pardon;
 mod penalty;
 mod prefix;
+mod prepare;
 mod profile;
 mod repeat;
 mod rule;
@@ -71,6 +72,7 @@ pub use overlay::{LiftTarget, NewBan, Overlay};
 pub use pardon::Lifted;
 pub(crate) use prefix::Lengths;
 pub use prefix::{InvalidPrefix, Prefix};
+pub use prepare::{Prepared, Queue};
 pub use repeat::Run;
 pub use rule::{
     Anonymous, BanLength, BanRule, Bounds, By, ByViolation, Commit, Concurrency, Counting,
@@ -223,6 +225,7 @@ impl Engine {
         for (id, bearer, request) in restored.leases {
             engine.take_lease(id, bearer, request, now);
         }
+        engine.trim();
         engine
     }
 
@@ -252,10 +255,23 @@ impl Engine {
 
     /// Makes decisions the state. Cannot fail: whatever could has been asked
     /// before.
-    pub fn apply(&mut self, changes: Vec<Change>) {
-        for change in changes {
-            self.change(change);
+    pub fn apply(&mut self, changes: impl AsRef<[Change]>) {
+        let mut is_counting_only = true;
+        for change in changes.as_ref() {
+            if let Change::Charge(charge) = change {
+                self.windows.charge(charge);
+            } else {
+                is_counting_only = false;
+                self.change(change);
+            }
         }
+        if !is_counting_only {
+            self.trim();
+        }
+    }
+
+    /// Forgets the oldest of what is too much.
+    fn trim(&mut self) {
         while self.answers.len() > self.rules.bounds.request_ids {
             self.answers.forget_oldest();
             self.answers.forgotten_early += 1;
@@ -263,16 +279,16 @@ impl Engine {
         self.forgotten_people += self.memory.trim(&self.rules.bounds);
     }
 
-    fn change(&mut self, change: Change) {
-        self.memory.note(None, &change, &self.rules);
+    fn change(&mut self, change: &Change) {
+        self.memory.note(None, change, &self.rules);
         match change {
-            Change::Charge(charge) => self.windows.charge(&charge),
-            Change::Refund(charge) => self.windows.refund(&charge),
-            Change::Refunded(id) => self.answers.refunded(&id),
-            Change::Score(key, score) => self.scores.put(key, score),
-            Change::ForgetScore(key) => self.scores.remove(&key),
-            Change::ForgetWindow(key) => self.windows.forget(key),
-            Change::Pardon(bearer) => self.pardon(&bearer),
+            Change::Charge(charge) => self.windows.charge(charge),
+            Change::Refund(charge) => self.windows.refund(charge),
+            Change::Refunded(id) => self.answers.refunded(id),
+            Change::Score(key, score) => self.scores.put(key.clone(), *score),
+            Change::ForgetScore(key) => self.scores.remove(key),
+            Change::ForgetWindow(key) => self.windows.forget(*key),
+            Change::Pardon(bearer) => self.pardon(bearer),
             // A violation is a record, of which the engine keeps the score; the
             // memory has noted the others.
             Change::Violation(_)
@@ -285,19 +301,21 @@ impl Engine {
             | Change::Factor(..)
             | Change::Known(..)
             | Change::Seen(..) => {}
-            Change::BanCall(at_boot_ms) => self.circuit.call(at_boot_ms),
+            Change::BanCall(at_boot_ms) => self.circuit.call(*at_boot_ms),
             Change::Ban(ban) => {
                 self.next_ban = self.next_ban.max(ban.id + 1);
-                self.bans.insert(ban);
+                self.bans.insert(Arc::clone(ban));
             }
             Change::Lift(lift) => drop(self.bans.remove(lift.ban.id)),
             Change::Lease(lease, _) => {
                 self.next_lease = self.next_lease.max(lease.id + 1);
-                self.leases.put(lease);
+                self.leases.put(lease.clone());
             }
-            Change::Renew(id, ends_at_boot_ms) => self.leases.renew(id, ends_at_boot_ms),
-            Change::Release(id) => self.leases.remove(id),
-            Change::Answer(id, answer, until) => self.answers.put(id, answer, until),
+            Change::Renew(id, ends_at_boot_ms) => self.leases.renew(*id, *ends_at_boot_ms),
+            Change::Release(id) => self.leases.remove(*id),
+            Change::Answer(id, answer, until) => {
+                self.answers.put(Arc::clone(id), answer.clone(), *until);
+            }
         }
     }
 

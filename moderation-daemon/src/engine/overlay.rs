@@ -10,8 +10,8 @@ use std::{
 
 use super::{
     Author, Ban, BanId, BanIndex, BanRefusal, Bearer, Change, Charge, Count, Decision, Engine, Key,
-    Lease, LeaseId, Moment, Outcome, PenaltyId, Prefix, Remembered, Request, RequestId, Score,
-    ScoreKey, Subject, Usage, UserId, ViolationType,
+    Lease, LeaseId, Moment, Outcome, PenaltyId, Prefix, Prepared, Remembered, Request, RequestId,
+    Score, ScoreKey, Subject, Usage, UserId, ViolationType,
     ban::longest,
     memory::{Memory, View},
     window::Fresh,
@@ -112,14 +112,23 @@ impl<'e> Overlay<'e> {
     /// are, an event that nothing stands in the way of, goes a shorter way to the
     /// same end as [`Overlay::decide`] and [`Overlay::push`].
     pub fn judge(&mut self, request: &Request, now: Moment) -> Outcome {
-        let counts = self.counts(request, now);
-        if !self.is_plain(request, now) || counts.iter().any(Count::exceeds) {
-            return self.judge_at_length(request, &counts, now);
+        let keys = self.keys(request);
+        self.judge_prepared(Prepared { request, keys: &keys }, now)
+    }
+
+    /// Judges a request whose windows have been looked for, as [`Overlay::judge`] does.
+    pub fn judge_prepared(&mut self, prepared: Prepared<'_>, now: Moment) -> Outcome {
+        let request = prepared.request;
+        let mut outcome = Outcome::allow();
+        self.count_all(prepared, now, &mut outcome.counts);
+        if self.is_plain(request, now) && !outcome.counts.iter().any(Count::exceeds) {
+            for count in &outcome.counts {
+                self.charge(&count.charge(now.boot_ms));
+            }
+        } else {
+            outcome = self.judge_at_length(request, &outcome.counts, now);
         }
-        for count in &counts {
-            self.charge(&count.charge(now.boot_ms));
-        }
-        Outcome { counts, ..Outcome::allow() }
+        outcome
     }
 
     #[cold]
@@ -260,20 +269,28 @@ impl<'e> Overlay<'e> {
     /// Everything that was decided, for the store and for [`Engine::apply`]. What was
     /// counted for one key is one change.
     pub fn into_changes(self) -> Vec<Change> {
-        let Self { mut changes, counted, .. } = self;
-        changes.extend(counted.into_sums().into_iter().map(Change::Charge));
-        changes
+        let sums = self.counted.sums();
+        let mut all = Vec::with_capacity(self.changes.len() + sums.len());
+        all.extend(self.changes);
+        all.extend(sums.iter().map(|sum| Change::Charge(*sum)));
+        all
     }
 
     /// What is used up of a limit.
-    #[inline]
     pub(super) fn usage(&self, key: Key, now: Moment) -> Usage {
-        self.counted.usage(&self.engine.windows, key, now.boot_ms)
+        self.look_up(key, now).1
     }
 
-    /// Whether a window has its place.
-    pub(super) fn knows(&self, key: Key) -> bool {
-        self.counted.knows(key) || self.engine.windows.knows(key)
+    /// The same, and the key, from now on found sooner if its window has a place in
+    /// the engine.
+    #[inline]
+    pub(super) fn look_up(&self, key: Key, now: Moment) -> (Key, Usage) {
+        self.counted.look_up(&self.engine.windows, key, now.boot_ms)
+    }
+
+    /// Whether the batch has counted for that key.
+    pub(super) fn is_counted(&self, key: Key) -> bool {
+        self.counted.knows(key)
     }
 
     /// An upper bound: a key that is in both counts twice.
@@ -446,10 +463,11 @@ impl<'e> Overlay<'e> {
         now: Moment,
         counts: impl Fn(&Ban) -> bool + Copy,
     ) -> Option<&Arc<Ban>> {
-        let (standing, fresh) = (&self.engine.bans, &self.laid().bans);
-        if standing.is_empty() && fresh.is_empty() {
+        let standing = &self.engine.bans;
+        if self.laid.is_none() && standing.is_empty() {
             return None;
         }
+        let fresh = &self.laid().bans;
         let stands = |ban: &&Arc<Ban>| !self.laid().lifted.contains(&ban.id) && counts(ban);
         let user = subject.user();
         let ip = subject.ip().filter(|ip| !self.engine.trust.protects(*ip));

@@ -91,7 +91,7 @@ impl Head {
 impl Measure {
     /// What has been used of a window that begins now.
     #[inline]
-    pub(super) fn begin(self, fresh: u64, now: u64) -> Tenure {
+    pub(super) fn begin(&self, fresh: u64, now: u64) -> Tenure {
         let head = Head { time: LONG_AGO, count: 0, first: 0, is_changed: false };
         each!(self, one => one.tenure(head, &[0; LARGE], fresh, now))
     }
@@ -161,13 +161,13 @@ impl<const BYTES: usize> Cell<BYTES> {
     /// What has been used of the window that ends now, with `fresh` more of this very
     /// moment.
     #[inline]
-    pub(super) fn tenure(&self, measure: Measure, fresh: u64, now: u64) -> Tenure {
+    pub(super) fn tenure(&self, measure: &Measure, fresh: u64, now: u64) -> Tenure {
         each!(measure, one => one.tenure(self.head, &self.bytes, fresh, now))
     }
 
     /// Another `cost`, which is not 0.
     #[inline]
-    pub(super) fn charge(&mut self, measure: Measure, at: u64, cost: u64) {
+    pub(super) fn charge(&mut self, measure: &Measure, at: u64, cost: u64) {
         self.head.is_changed = true;
         each!(measure, one => one.charge(&mut self.head, &mut self.bytes, at, cost));
     }

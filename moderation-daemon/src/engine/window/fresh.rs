@@ -16,7 +16,7 @@ const WORDS: usize = 16;
 const FEW: usize = 64;
 
 /// What was counted for each key; a single decision rarely counts for more than two.
-pub(in crate::engine) type Sums = SmallVec<[Charge; 2]>;
+type Sums = SmallVec<[Charge; 2]>;
 
 /// See the module.
 #[derive(Debug, Default)]
@@ -33,13 +33,20 @@ pub(in crate::engine) struct Fresh {
 }
 
 impl Fresh {
+    /// What was used up, and the key, from now on found sooner if it has its place in
+    /// those windows.
     #[inline]
-    pub(in crate::engine) fn usage(&self, windows: &Windows, key: Key, now_boot_ms: u64) -> Usage {
+    pub(in crate::engine) fn look_up(
+        &self,
+        windows: &Windows,
+        key: Key,
+        now_boot_ms: u64,
+    ) -> (Key, Usage) {
         if let Some(own) = self.own_of(key) {
-            return own.usage(key, 0, now_boot_ms);
+            return (windows.look_up(key, 0, now_boot_ms).0, own.look_up(key, 0, now_boot_ms).1);
         }
         let fresh = self.place(key).map_or(0, |place| self.sums[place].cost);
-        windows.usage(key, fresh, now_boot_ms)
+        windows.look_up(key, fresh, now_boot_ms)
     }
 
     #[inline]
@@ -97,7 +104,7 @@ impl Fresh {
         self.sums.len() + self.own.as_ref().map_or(0, |own| own.len())
     }
 
-    /// Counts. What is a sum is told by [`Fresh::into_sums`]; returns what is not.
+    /// Counts. What is a sum is told by [`Fresh::sums`]; returns what is not.
     #[must_use]
     #[inline]
     pub(in crate::engine) fn charge(
@@ -120,8 +127,8 @@ impl Fresh {
     }
 
     /// The sums of all keys but those that something was taken back from.
-    pub(in crate::engine) fn into_sums(self) -> Sums {
-        self.sums
+    pub(in crate::engine) fn sums(&self) -> &[Charge] {
+        &self.sums
     }
 
     /// Whether a charge counts still.
@@ -177,5 +184,12 @@ impl Fresh {
             own.charge(sum);
         }
         (own, sum)
+    }
+}
+
+#[cfg(test)]
+impl Fresh {
+    pub(super) fn usage(&self, windows: &Windows, key: Key, now_boot_ms: u64) -> Usage {
+        self.look_up(windows, key, now_boot_ms).1
     }
 }

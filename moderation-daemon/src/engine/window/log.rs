@@ -149,14 +149,14 @@ impl<const WIDTH: usize> Log<WIDTH> {
         if horizon == 0 {
             *head = Head { time: self.tick_of(at), count: 0, ..*head };
             events -= 1;
-        } else {
-            let (gone, _) = Self::gone(*head, ring, horizon);
-            Self::forget::<BYTES>(head, gone);
+        }
+        while head.count > 0 && Self::age(*head, ring, 0) >= horizon {
+            Self::forget_oldest::<BYTES>(head);
         }
         for _ in 0..events {
-            if head.count() + 1 >= usize::from(self.most) {
-                // As many as there may be: the oldest goes.
-                Self::forget::<BYTES>(head, usize::from(head.count > 0));
+            if head.count > 0 && head.count() + 1 >= usize::from(self.most) {
+                // As many as there may be.
+                Self::forget_oldest::<BYTES>(head);
             }
             if self.most > 1 {
                 let place = Self::place::<BYTES>(*head, head.count());
@@ -167,11 +167,11 @@ impl<const WIDTH: usize> Log<WIDTH> {
         }
     }
 
-    /// Drops so many of the oldest.
+    /// Drops the oldest but the newest.
     #[inline]
-    const fn forget<const BYTES: usize>(head: &mut Head, events: usize) {
-        head.first = Head::small(Self::place::<BYTES>(*head, events));
-        head.count -= Head::small(events);
+    const fn forget_oldest<const BYTES: usize>(head: &mut Head) {
+        head.first = Head::small(Self::place::<BYTES>(*head, 1));
+        head.count -= 1;
     }
 
     /// Which of the older ones has the tick of that time, the newest of several;

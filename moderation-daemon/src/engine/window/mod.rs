@@ -7,6 +7,7 @@ mod bucket;
 mod cell;
 mod fixed;
 mod fresh;
+mod index;
 mod log;
 mod shape;
 mod snapshot;
@@ -187,22 +188,24 @@ impl Windows {
         Self { is_recorded: true, ..Self::empty(Arc::clone(&self.limits), self.bound) }
     }
 
+    /// Waits, beside others who wait, for what [`Windows::locate`] reads first.
     #[inline]
-    fn plan(&self, key: Key) -> Option<Plan> {
-        self.limits.plans[usize::from(key.limiter())]
+    pub(super) fn await_index(&self, key: Key) {
+        let Some(plan) = self.limits.plan(key) else { return };
+        sized!(plan.size, &self.small, &self.large, table => table.await_index(key));
     }
 
     /// The key, from now on found sooner if it has its place.
     #[inline]
     pub(super) fn locate(&self, key: Key) -> Key {
-        let Some(plan) = self.plan(key) else { return key };
-        let number = sized!(plan.size, &self.small, &self.large, table => table.number(key));
+        let Some(plan) = self.limits.plan(key) else { return key };
+        let number = sized!(plan.size, &self.small, &self.large, table => table.locate(key));
         number.map_or(key, |number| key.at(number))
     }
 
     /// Whether the key has its place.
     pub(super) fn knows(&self, key: Key) -> bool {
-        self.plan(key).is_some_and(
+        self.limits.plan(key).is_some_and(
             |plan| sized!(plan.size, &self.small, &self.large, table => table.get(key).is_some()),
         )
     }
@@ -212,31 +215,37 @@ impl Windows {
         self.small.len() + self.large.len()
     }
 
-    /// What was used up, and `fresh` more that was charged at this very moment.
+    /// What was used up, and `fresh` more that was charged at this very moment; and the
+    /// key, from now on found sooner if it has its place.
     #[inline]
-    pub(super) fn usage(&self, key: Key, fresh: u64, now_boot_ms: u64) -> Usage {
+    pub(super) fn look_up(&self, key: Key, fresh: u64, now_boot_ms: u64) -> (Key, Usage) {
         let now = inner(now_boot_ms);
-        let Some(Plan { measure, size }) = self.plan(key) else {
-            return Usage { used: 0, frees_at_boot_ms: now_boot_ms };
+        let Some(Plan { measure, size }) = self.limits.plan(key) else {
+            return (key, Usage { used: 0, frees_at_boot_ms: now_boot_ms });
         };
-        let tenure = sized!(size, &self.small, &self.large, table => {
-            table.get(key).map(|cell| cell.tenure(measure, fresh, now))
+        let found = sized!(*size, &self.small, &self.large, table => {
+            table.number(key).map(|number| (number, table.at(number).tenure(measure, fresh, now)))
         });
-        let Tenure { used, frees_at } = tenure.unwrap_or_else(|| measure.begin(fresh, now));
-        Usage { used, frees_at_boot_ms: outer(frees_at) }
+        let (key, Tenure { used, frees_at }) = match found {
+            Some((number, tenure)) => (key.at(number), tenure),
+            None => (key, measure.begin(fresh, now)),
+        };
+        (key, Usage { used, frees_at_boot_ms: outer(frees_at) })
     }
 
     /// What a charge takes up, which can be more than it costs where large numbers
     /// are counted.
     fn weight(&self, charge: &Charge) -> u64 {
-        self.plan(charge.key).map_or(0, |plan| plan.measure.weight(charge.cost))
+        self.limits.plan(charge.key).map_or(0, |plan| plan.measure.weight(charge.cost))
     }
 
     #[inline]
     pub(super) fn charge(&mut self, charge: &Charge) {
         let Charge { key, cost, at_boot_ms, .. } = *charge;
-        let Some(Plan { measure, size }) = self.plan(key).filter(|_| cost > 0) else { return };
-        sized!(size, &mut self.small, &mut self.large, table => {
+        let Some(Plan { measure, size }) = self.limits.plan(key).filter(|_| cost > 0) else {
+            return;
+        };
+        sized!(*size, &mut self.small, &mut self.large, table => {
             table.put(key).charge(measure, inner(at_boot_ms), cost);
         });
     }
@@ -244,9 +253,9 @@ impl Windows {
     /// Whether a charge counts still.
     pub(super) fn counts(&self, charge: &Charge, now_boot_ms: u64) -> bool {
         let (at, now) = (inner(charge.at_boot_ms), inner(now_boot_ms));
-        self.plan(charge.key).is_some_and(|Plan { measure, size }| {
-            sized!(size, &self.small, &self.large, table => {
-                table.get(charge.key).is_some_and(|cell| cell.counts(measure, at, now))
+        self.limits.plan(charge.key).is_some_and(|Plan { measure, size }| {
+            sized!(*size, &self.small, &self.large, table => {
+                table.get(charge.key).is_some_and(|cell| cell.counts(*measure, at, now))
             })
         })
     }
@@ -254,17 +263,17 @@ impl Windows {
     /// Takes a charge back, as far as it is still there; only one that let somebody
     /// through, and once.
     pub(super) fn refund(&mut self, charge: &Charge) {
-        let Some(Plan { measure, size }) = self.plan(charge.key) else { return };
-        sized!(size, &mut self.small, &mut self.large, table => {
+        let Some(Plan { measure, size }) = self.limits.plan(charge.key) else { return };
+        sized!(*size, &mut self.small, &mut self.large, table => {
             if let Some(cell) = table.get_mut(charge.key) {
-                cell.refund(measure, inner(charge.at_boot_ms), charge.cost);
+                cell.refund(*measure, inner(charge.at_boot_ms), charge.cost);
             }
         });
     }
 
     /// Forgets all that was counted for a key.
     pub(super) fn forget(&mut self, key: Key) {
-        let Some(plan) = self.plan(key) else { return };
+        let Some(plan) = self.limits.plan(key) else { return };
         let is_recorded = self.is_recorded;
         sized!(plan.size, &mut self.small, &mut self.large, table => {
             if is_recorded {
@@ -277,7 +286,7 @@ impl Windows {
 
     /// Takes over what another one counted for a key.
     fn adopt(&mut self, other: &Self, key: Key) {
-        let Some(plan) = self.plan(key) else { return };
+        let Some(plan) = self.limits.plan(key) else { return };
         match plan.size {
             Size::Small => self.small.adopt(&other.small, key),
             Size::Large => self.large.adopt(&other.large, key),
@@ -299,6 +308,11 @@ impl Windows {
 }
 
 impl Limits {
+    #[inline]
+    fn plan(&self, key: Key) -> Option<&Plan> {
+        self.plans[usize::from(key.limiter())].as_ref()
+    }
+
     /// Whether nothing counts in a cell any more. One that went early stays until it
     /// is written down that it did, if anything is.
     fn has_no_use_for<const BYTES: usize>(
@@ -310,5 +324,12 @@ impl Limits {
         let plan = self.plans[usize::from(cell.key.limiter())];
         let is_over = plan.is_none_or(|plan| cell.is_over(plan.measure, now));
         is_over && !(is_recorded && cell.is_cleared() && cell.head.is_changed)
+    }
+}
+
+#[cfg(test)]
+impl Windows {
+    fn usage(&self, key: Key, fresh: u64, now_boot_ms: u64) -> Usage {
+        self.look_up(key, fresh, now_boot_ms).1
     }
 }

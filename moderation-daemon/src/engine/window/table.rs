@@ -2,26 +2,19 @@
 //! which lie close together. Finding one is one look far away, growing moves no
 //! cell, and whoever has to look at all of them goes through them in order.
 
-use hashbrown::{HashTable, hash_table::Entry};
+use std::hint::black_box;
 
-use super::cell::Cell;
+use super::{cell::Cell, index::Index};
 use crate::engine::Key;
 
-/// Parts of the index, of which one at a time grows: a 256th of a million is done
-/// before anybody notices.
-const SHARDS: usize = 256;
-/// Cells that are allocated together.
-const CHUNK: usize = 256;
-
-/// The part of the index that a key is in; of other bits than the index goes by.
-const fn shard(key: Key) -> usize {
-    (key.digest() >> 32) as usize % SHARDS
-}
+/// Cells that are allocated together: so many that the list of those pieces stays in
+/// the processor's own cache.
+const CHUNK: usize = 8_192;
 
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Table<const BYTES: usize> {
-    index: Vec<HashTable<u32>>,
+    index: Index,
     cells: Cells<BYTES>,
     /// The sweep goes from the last cell to the first: so many are left, of so many
     /// that there were when it began. Whatever takes a removed one's place has been
@@ -60,8 +53,10 @@ impl<const BYTES: usize> Cells<BYTES> {
     fn push(&mut self, cell: Cell<BYTES>) {
         match self.0.last_mut() {
             Some(last) if last.len() < CHUNK => last.push(cell),
-            _ => {
-                let mut chunk = Vec::with_capacity(CHUNK);
+            // The first grows as it is used, since many a table stays small.
+            last => {
+                let room = if last.is_some() { CHUNK } else { 1 };
+                let mut chunk = Vec::with_capacity(room);
                 chunk.push(cell);
                 self.0.push(chunk);
             }
@@ -80,7 +75,7 @@ impl<const BYTES: usize> Cells<BYTES> {
 
 impl<const BYTES: usize> Table<BYTES> {
     pub(super) fn new() -> Self {
-        Self { index: vec![HashTable::new(); SHARDS], cells: Cells(Vec::new()), unswept: (0, 0) }
+        Self { index: Index::new(), cells: Cells(Vec::new()), unswept: (0, 0) }
     }
 
     #[inline]
@@ -91,11 +86,30 @@ impl<const BYTES: usize> Table<BYTES> {
     /// Which cell is the key's.
     #[inline]
     pub(super) fn number(&self, key: Key) -> Option<u32> {
-        if self.cells.is_at(key) {
+        if key.is_placed() && self.cells.is_at(key) {
             return Some(key.place());
         }
-        let is_it = |number: &u32| self.cells.get(*number).key == key;
-        self.index[shard(key)].find(key.digest(), is_it).copied()
+        self.index.find(key.digest(), |number| self.cells.get(number).key == key)
+    }
+
+    /// Waits for the index, beside others who wait.
+    #[inline]
+    pub(super) fn await_index(&self, key: Key) {
+        black_box(self.index.first(key.digest()));
+    }
+
+    /// Which cell is the key's, of which all is soon at hand.
+    #[inline]
+    pub(super) fn locate(&self, key: Key) -> Option<u32> {
+        let number = self.number(key)?;
+        black_box(self.cells.get(number).bytes[BYTES - 1]);
+        Some(number)
+    }
+
+    /// The cell of that number.
+    #[inline]
+    pub(super) fn at(&self, number: u32) -> &Cell<BYTES> {
+        self.cells.get(number)
     }
 
     #[inline]
@@ -117,18 +131,13 @@ impl<const BYTES: usize> Table<BYTES> {
 
     /// The number of a key's cell, a new one if it had none.
     fn place(&mut self, key: Key) -> u32 {
-        let cells = &self.cells;
-        let is_it = |number: &u32| cells.get(*number).key == key;
-        let hash = |number: &u32| cells.get(*number).key.digest();
-        match self.index[shard(key)].entry(key.digest(), is_it, hash) {
-            Entry::Occupied(place) => *place.get(),
-            Entry::Vacant(place) => {
-                let number = u32::try_from(cells.len()).expect("memory ends before that");
-                place.insert(number);
-                self.cells.push(Cell::new(key.bare()));
-                number
-            }
+        if let Some(number) = self.number(key) {
+            return number;
         }
+        let number = u32::try_from(self.cells.len()).expect("memory ends before that");
+        self.index.insert(key.digest(), number);
+        self.cells.push(Cell::new(key.bare()));
+        number
     }
 
     /// Takes over what another one has of a key.
@@ -147,22 +156,13 @@ impl<const BYTES: usize> Table<BYTES> {
     /// Removes one, and gives its number to the last one.
     fn remove_at(&mut self, number: u32) {
         let Self { index, cells, .. } = self;
-        let key = cells.get(number).key;
-        let part = &mut index[shard(key)];
-        if let Ok(place) = part.find_entry(key.digest(), |known| *known == number) {
-            place.remove();
-        }
-        // What an attack made grow need not stay grown.
-        if part.capacity() > 4 * part.len().max(16) {
-            part.shrink_to(2 * part.len(), |number| cells.get(*number).key.digest());
-        }
+        index.remove(cells.get(number).key.digest(), number);
         let Some(last) = cells.pop() else { return };
         let Ok(moved) = u32::try_from(cells.len()) else { return };
         if moved == number {
             return;
         }
-        let place = index[shard(last.key)].find_mut(last.key.digest(), |known| *known == moved);
-        place.into_iter().for_each(|place| *place = number);
+        index.renumber(last.key.digest(), moved, number);
         *cells.get_mut(number) = last;
     }
 
@@ -198,12 +198,11 @@ impl<const BYTES: usize> Table<BYTES> {
 impl<const BYTES: usize> Table<BYTES> {
     /// Places in the index and for cells.
     pub(super) fn capacity(&self) -> (usize, usize) {
-        let places = self.index.iter().map(HashTable::capacity).sum();
-        (places, self.cells.0.len() * CHUNK)
+        (self.index.capacity(), self.cells.0.len() * CHUNK)
     }
 
     /// Keys in the part of the index that has most.
     pub(super) fn longest_shard(&self) -> usize {
-        self.index.iter().map(HashTable::len).max().unwrap_or(0)
+        self.index.longest()
     }
 }

@@ -1,0 +1,78 @@
+//! Requests on their way to a decision: whose windows they are counted in. To find those
+//! is mostly to wait for memory, and a processor waits for several places in no more time
+//! than for one; so it is done for all that wait, before the first is judged. What the
+//! windows say is asked later, and nothing is decided here.
+
+use smallvec::SmallVec;
+
+use super::{Act, Key, Overlay, Request};
+
+/// Requests that are to be judged one after the other, and where each will be counted.
+#[derive(Debug)]
+pub struct Queue<'r> {
+    /// Each with the end of its keys.
+    requests: Vec<(&'r Request, usize)>,
+    keys: Vec<Option<Key>>,
+}
+
+/// One of them.
+#[derive(Clone, Copy, Debug)]
+pub struct Prepared<'q> {
+    pub(super) request: &'q Request,
+    /// One for each limiter of such an event, in their order; `None`: nobody whom it
+    /// counts.
+    pub(super) keys: &'q [Option<Key>],
+}
+
+impl Queue<'_> {
+    /// In their order.
+    pub fn iter(&self) -> impl Iterator<Item = Prepared<'_>> {
+        let mut begin = 0;
+        self.requests.iter().map(move |(request, end)| {
+            let keys = &self.keys[begin..*end];
+            begin = *end;
+            Prepared { request, keys }
+        })
+    }
+}
+
+impl Overlay<'_> {
+    /// The keys of one request.
+    #[inline]
+    pub(super) fn keys(&self, request: &Request) -> SmallVec<[Option<Key>; 2]> {
+        self.each_key(request).collect()
+    }
+
+    #[inline]
+    fn each_key(&self, request: &Request) -> impl Iterator<Item = Option<Key>> {
+        let (rules, keys) = (&self.engine.rules, &self.engine.keys);
+        let kind = match request.act {
+            Act::Event { kind, .. } => Some(kind),
+            Act::Violation { .. } | Act::Acquire | Act::Refund(_) => None,
+        };
+        let limiters =
+            kind.into_iter().flat_map(|kind| self.engine.directory.limiters(rules, kind));
+        limiters.map(move |rule| keys.counted(rule, rules, request))
+    }
+
+    /// Looks for the windows of requests, for [`Overlay::judge_prepared`].
+    pub fn prepare<'r>(&self, requests: impl IntoIterator<Item = &'r Request>) -> Queue<'r> {
+        let windows = &self.engine.windows;
+        let requests = requests.into_iter();
+        let room = requests.size_hint().0;
+        let mut queue =
+            Queue { requests: Vec::with_capacity(room), keys: Vec::with_capacity(room) };
+        // In three rounds, each of which waits for what the one before has found.
+        for request in requests {
+            queue.keys.extend(self.each_key(request));
+            queue.requests.push((request, queue.keys.len()));
+        }
+        for key in queue.keys.iter().flatten() {
+            windows.await_index(*key);
+        }
+        for key in queue.keys.iter_mut().flatten() {
+            *key = windows.locate(*key);
+        }
+        queue
+    }
+}
