@@ -44,8 +44,8 @@ pub(super) fn export(remote: &mut Remote, folder: &Path, keys: LogKeys) -> anyho
     let text = |result: &Value| {
         let [scores, logs, left_out] = ["scores", "logs", "left_out"].map(|it| &result[it]);
         format!(
-            "wrote {scores} scores and {logs} records to {}; left out {left_out} of types that \
-             LibreChat does not know",
+            "wrote {scores} scores and {logs} records of users to {}, none of addresses, of \
+             which LibreChat keeps none; left out {left_out} of types that it does not know",
             folder.display()
         )
     };
