@@ -22,7 +22,7 @@ impl Overlay<'_> {
     }
 
     /// The same where they are to be.
-    #[inline]
+    #[inline(always)]
     pub(super) fn count_all(&self, prepared: Prepared<'_>, now: Moment, counts: &mut Counts) {
         let request = prepared.request;
         let Act::Event { kind, .. } = request.act else { return };
@@ -52,7 +52,7 @@ impl Overlay<'_> {
     }
 
     /// One limiter's.
-    #[inline]
+    #[inline(always)]
     fn count(
         &self,
         rule: &LimiterRule,

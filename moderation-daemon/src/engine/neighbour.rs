@@ -95,14 +95,20 @@ pub(super) enum Place {
 }
 
 impl Overlay<'_> {
+    #[inline]
     fn place_at(&self, subject: &Subject) -> Option<Address> {
         subject.ip().map(|ip| Address::new(ip, self.engine.rules.counting.v6_bits))
     }
 
     /// The sighting that is to be remembered of a subject, if any: where, whom.
+    #[inline]
     pub(super) fn sighting(&self, subject: &Subject, now: Moment) -> Option<(Address, u64)> {
         self.engine.rules.ban.shared?;
-        let (user, address) = (digest(subject.user()?), self.place_at(subject)?);
+        self.seen(subject.user()?, self.place_at(subject)?, now)
+    }
+
+    fn seen(&self, user: &UserId, address: Address, now: Moment) -> Option<(Address, u64)> {
+        let user = digest(user);
         let view: View<'_> = self.memory();
         let known = view.crowd(&address);
         let has_room = known.is_some() || view.crowds() < self.engine.rules.bounds.addresses;

@@ -147,10 +147,11 @@ impl<'e> Overlay<'e> {
     }
 
     /// Counts; what is counted is told in the end, see [`Overlay::into_changes`].
-    #[inline]
+    #[inline(always)]
     fn charge(&mut self, charge: &Charge) {
-        let charge = self.counted.charge(&self.engine.windows, charge);
-        self.changes.extend(charge.map(Change::Charge));
+        if let Some(charge) = self.counted.charge(&self.engine.windows, charge) {
+            self.changes.push(Change::Charge(charge));
+        }
     }
 
     fn lay(&mut self, change: &Change) {
@@ -437,37 +438,38 @@ impl<'e> Overlay<'e> {
     /// banned, whatever the index says; nor is a protected user for what rules did
     /// to an address because of others.
     pub fn ban_of(&self, subject: &Subject, now: Moment) -> Option<&Arc<Ban>> {
-        let ban = self.longest_ban(subject, now, |_| true)?;
-        let is_spared = ban.is_for_others(subject) && self.is_protected(subject, None);
-        if is_spared { self.personal_ban(subject, now) } else { Some(ban) }
+        self.ban_under(subject, || None, now)
     }
 
     /// The same for a request, which may say what role its user has.
+    #[inline]
     pub(super) fn ban_on(&self, request: &Request, now: Moment) -> Option<&Arc<Ban>> {
-        let subject = &request.subject;
-        let ban = self.longest_ban(subject, now, |_| true)?;
-        let role = || self.role(request);
-        let is_spared = ban.is_for_others(subject) && self.is_protected(subject, role().as_ref());
-        if is_spared { self.personal_ban(subject, now) } else { Some(ban) }
-    }
-
-    #[cold]
-    fn personal_ban(&self, subject: &Subject, now: Moment) -> Option<&Arc<Ban>> {
-        self.longest_ban(subject, now, |ban| !ban.is_for_others(subject))
+        self.ban_under(&request.subject, || self.role(request), now)
     }
 
     #[inline]
+    fn ban_under(
+        &self,
+        subject: &Subject,
+        role: impl FnOnce() -> Option<Arc<str>>,
+        now: Moment,
+    ) -> Option<&Arc<Ban>> {
+        if self.laid.is_none() && self.engine.bans.is_empty() {
+            return None;
+        }
+        let ban = self.longest_ban(subject, now, |_| true)?;
+        let is_others = |ban: &Ban| ban.is_for_others(subject);
+        let is_spared = is_others(ban) && self.is_protected(subject, role().as_ref());
+        if is_spared { self.longest_ban(subject, now, |ban| !is_others(ban)) } else { Some(ban) }
+    }
+
     fn longest_ban(
         &self,
         subject: &Subject,
         now: Moment,
         counts: impl Fn(&Ban) -> bool + Copy,
     ) -> Option<&Arc<Ban>> {
-        let standing = &self.engine.bans;
-        if self.laid.is_none() && standing.is_empty() {
-            return None;
-        }
-        let fresh = &self.laid().bans;
+        let (standing, fresh) = (&self.engine.bans, &self.laid().bans);
         let stands = |ban: &&Arc<Ban>| !self.laid().lifted.contains(&ban.id) && counts(ban);
         let user = subject.user();
         let ip = subject.ip().filter(|ip| !self.engine.trust.protects(*ip));

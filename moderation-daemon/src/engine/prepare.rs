@@ -40,19 +40,18 @@ impl Overlay<'_> {
     /// The keys of one request.
     #[inline]
     pub(super) fn keys(&self, request: &Request) -> SmallVec<[Option<Key>; 2]> {
-        self.each_key(request).collect()
+        let mut keys = SmallVec::new();
+        self.each_key(request, |key| keys.push(key));
+        keys
     }
 
     #[inline]
-    fn each_key(&self, request: &Request) -> impl Iterator<Item = Option<Key>> {
+    fn each_key(&self, request: &Request, mut take: impl FnMut(Option<Key>)) {
+        let Act::Event { kind, .. } = request.act else { return };
         let (rules, keys) = (&self.engine.rules, &self.engine.keys);
-        let kind = match request.act {
-            Act::Event { kind, .. } => Some(kind),
-            Act::Violation { .. } | Act::Acquire | Act::Refund(_) => None,
-        };
-        let limiters =
-            kind.into_iter().flat_map(|kind| self.engine.directory.limiters(rules, kind));
-        limiters.map(move |rule| keys.counted(rule, rules, request))
+        for rule in self.engine.directory.limiters(rules, kind) {
+            take(keys.counted(rule, rules, request));
+        }
     }
 
     /// Looks for the windows of requests, for [`Overlay::judge_prepared`].
@@ -64,7 +63,7 @@ impl Overlay<'_> {
             Queue { requests: Vec::with_capacity(room), keys: Vec::with_capacity(room) };
         // In three rounds, each of which waits for what the one before has found.
         for request in requests {
-            queue.keys.extend(self.each_key(request));
+            self.each_key(request, |key| queue.keys.push(key));
             queue.requests.push((request, queue.keys.len()));
         }
         for key in queue.keys.iter().flatten() {

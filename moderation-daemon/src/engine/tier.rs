@@ -34,13 +34,18 @@ fn scaled(max: u64, permille: u64) -> u64 {
 
 impl Overlay<'_> {
     /// What a limiter allows whomever it counts for a request.
+    #[inline]
     pub(super) fn allowance(&self, rule: &LimiterRule, request: &Request, now: Moment) -> u64 {
+        let is_the_same_for_all = self.engine.rules.adaptive.is_none()
+            && !rule.is_tiered
+            && !self.memory().has_penalties();
+        if is_the_same_for_all { rule.limit.max } else { self.own_max(rule, request, now) }
+    }
+
+    fn own_max(&self, rule: &LimiterRule, request: &Request, now: Moment) -> u64 {
         let rules = &self.engine.rules;
         let tiered = rule.is_tiered.then(|| self.tier_max(request)).flatten();
         let mut max = tiered.unwrap_or(rule.limit.max);
-        if rules.adaptive.is_none() && !self.memory().has_penalties() {
-            return max;
-        }
         let Some(bearer) = rules.counted(rule.by, request) else { return max };
         if rules.adaptive.is_some()
             && let Bearer::User(user) = &bearer

@@ -35,7 +35,7 @@ pub(in crate::engine) struct Fresh {
 impl Fresh {
     /// What was used up, and the key, from now on found sooner if it has its place in
     /// those windows.
-    #[inline]
+    #[inline(always)]
     pub(in crate::engine) fn look_up(
         &self,
         windows: &Windows,
@@ -59,12 +59,13 @@ impl Fresh {
         ((hash >> 40) as usize % WORDS, 1 << (hash >> 50 & 63))
     }
 
-    #[inline]
+    #[inline(always)]
     fn place(&self, key: Key) -> Option<usize> {
         let (word, bit) = Self::bit(key);
-        if self.filter[word] & bit == 0 {
-            return None;
-        }
+        if self.filter[word] & bit == 0 { None } else { self.find(key) }
+    }
+
+    fn find(&self, key: Key) -> Option<usize> {
         if self.sums.len() <= FEW {
             return self.sums.iter().rposition(|sum| sum.key == key);
         }
@@ -106,7 +107,7 @@ impl Fresh {
 
     /// Counts. What is a sum is told by [`Fresh::sums`]; returns what is not.
     #[must_use]
-    #[inline]
+    #[inline(always)]
     pub(in crate::engine) fn charge(
         &mut self,
         windows: &Windows,

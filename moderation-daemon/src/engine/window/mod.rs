@@ -217,20 +217,19 @@ impl Windows {
 
     /// What was used up, and `fresh` more that was charged at this very moment; and the
     /// key, from now on found sooner if it has its place.
-    #[inline]
+    #[inline(always)]
     pub(super) fn look_up(&self, key: Key, fresh: u64, now_boot_ms: u64) -> (Key, Usage) {
         let now = inner(now_boot_ms);
         let Some(Plan { measure, size }) = self.limits.plan(key) else {
             return (key, Usage { used: 0, frees_at_boot_ms: now_boot_ms });
         };
-        let found = sized!(*size, &self.small, &self.large, table => {
-            table.number(key).map(|number| (number, table.at(number).tenure(measure, fresh, now)))
-        });
-        let (key, Tenure { used, frees_at }) = match found {
-            Some((number, tenure)) => (key.at(number), tenure),
-            None => (key, measure.begin(fresh, now)),
-        };
-        (key, Usage { used, frees_at_boot_ms: outer(frees_at) })
+        sized!(*size, &self.small, &self.large, table => {
+            let (key, Tenure { used, frees_at }) = match table.number(key) {
+                Some(number) => (key.at(number), table.at(number).tenure(measure, fresh, now)),
+                None => (key, measure.begin(fresh, now)),
+            };
+            (key, Usage { used, frees_at_boot_ms: outer(frees_at) })
+        })
     }
 
     /// What a charge takes up, which can be more than it costs where large numbers

@@ -84,7 +84,7 @@ impl<const BYTES: usize> Table<BYTES> {
     }
 
     /// Which cell is the key's.
-    #[inline]
+    #[inline(always)]
     pub(super) fn number(&self, key: Key) -> Option<u32> {
         if key.is_placed() && self.cells.is_at(key) {
             return Some(key.place());
