@@ -88,11 +88,11 @@ impl Case {
     /// In turn, so that whatever else the machine does slows both down.
     fn measure(
         &mut self,
-        ours: (&mut Ours, &mut Sources),
-        peer: (&mut Redis, &mut Sources),
+        (ours, sources): (&mut Ours, &mut Sources),
+        (peer, its_sources): (&mut Redis, &mut Sources),
     ) -> Result<()> {
-        self.ours.push(&self.load.run(ours.0, ours.1, ROUND)?);
-        self.theirs.push(&self.load.run(peer.0, peer.1, ROUND)?);
+        self.ours.push(&self.load.run(ours, sources, ROUND)?);
+        self.theirs.push(&self.load.run(peer, its_sources, ROUND)?);
         Ok(())
     }
 
