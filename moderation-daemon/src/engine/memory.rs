@@ -16,12 +16,37 @@ use super::{
     repeat::Run,
 };
 
+/// How much would be lost with an entry: those that are worth less are forgotten
+/// first, and of these the oldest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Worth {
+    /// What can be found out again.
+    Plain,
+    /// What somebody has said, and may not say again.
+    Said,
+    /// What keeps somebody from being punished who must not be, or is in force:
+    /// never forgotten for want of room.
+    Kept,
+}
+
+impl Worth {
+    /// There are as many with a protected role as the app says, which no stranger
+    /// becomes.
+    fn of_traits(traits: &Traits, rules: &Rules) -> Self {
+        match (&traits.role, &traits.tier) {
+            (Some(role), _) if rules.ban.protected.roles.contains(role) => Self::Kept,
+            (None, None) => Self::Plain,
+            _ => Self::Said,
+        }
+    }
+}
+
 /// Entries by key, each as of a moment in milliseconds since 1970.
 #[derive(Debug)]
 pub(super) struct Layer<K, V> {
     /// In an overlay `None` is what the engine has and should no longer have.
-    by_key: HashMap<K, (u64, Option<V>)>,
-    by_age: BTreeSet<(u64, K)>,
+    by_key: HashMap<K, (Worth, u64, Option<V>)>,
+    by_age: BTreeSet<(Worth, u64, K)>,
     is_laid_over: bool,
 }
 
@@ -36,41 +61,48 @@ impl<K: Clone + Eq + Hash + Ord, V> Layer<K, V> {
 
     /// Every entry, in no order.
     pub(super) fn iter(&self) -> impl Iterator<Item = (&K, &V)> {
-        self.by_key.iter().filter_map(|(key, (_, value))| Some((key, value.as_ref()?)))
+        self.by_key.iter().filter_map(|(key, (_, _, value))| Some((key, value.as_ref()?)))
     }
 
     fn own(&self, key: &K) -> Option<&V> {
-        self.by_key.get(key).and_then(|(_, value)| value.as_ref())
+        self.by_key.get(key).and_then(|(_, _, value)| value.as_ref())
     }
 
     fn put(&mut self, key: K, at_unix_ms: u64, value: Option<V>) {
-        if let Some((old, _)) = self.by_key.get(&key) {
-            self.by_age.remove(&(*old, key.clone()));
+        self.put_worth(key, Worth::Plain, at_unix_ms, value);
+    }
+
+    fn put_worth(&mut self, key: K, worth: Worth, at_unix_ms: u64, value: Option<V>) {
+        if let Some((old, at, _)) = self.by_key.get(&key) {
+            self.by_age.remove(&(*old, *at, key.clone()));
         }
         if value.is_none() && !self.is_laid_over {
             self.by_key.remove(&key);
             return;
         }
-        self.by_age.insert((at_unix_ms, key.clone()));
-        self.by_key.insert(key, (at_unix_ms, value));
+        self.by_age.insert((worth, at_unix_ms, key.clone()));
+        self.by_key.insert(key, (worth, at_unix_ms, value));
     }
 
     fn forget_oldest(&mut self) {
-        if let Some((_, key)) = self.by_age.pop_first() {
+        if let Some((_, _, key)) = self.by_age.pop_first() {
             self.by_key.remove(&key);
         }
     }
 
+    /// For layers in which all is worth the same.
     fn forget_before(&mut self, unix_ms: u64) {
-        while self.by_age.first().is_some_and(|(at, _)| *at < unix_ms) {
+        while self.by_age.first().is_some_and(|(_, at, _)| *at < unix_ms) {
             self.forget_oldest();
         }
     }
 
-    /// Forgets the oldest beyond so many, and says how many that were.
+    /// Forgets the oldest beyond so many, as far as they may be forgotten, and
+    /// says how many that were.
     fn trim(&mut self, most: usize) -> u64 {
         let mut forgotten = 0;
-        while self.len() > most {
+        let may_go = |(worth, _, _): &(Worth, u64, K)| *worth != Worth::Kept;
+        while self.len() > most && self.by_age.first().is_some_and(may_go) {
             self.forget_oldest();
             forgotten += 1;
         }
@@ -176,7 +208,8 @@ impl Memory {
                 self.offences.put(bearer.clone(), offence.at_unix_ms, kept);
             }
             Change::Traits(user, traits, at) => {
-                self.traits.put(user.clone(), *at, Some(traits.clone()));
+                let worth = Worth::of_traits(traits, rules);
+                self.traits.put_worth(user.clone(), worth, *at, Some(traits.clone()));
             }
             Change::Factor(user, factor) => {
                 self.factors.put(user.clone(), factor.at_unix_ms, Some(*factor));
@@ -334,7 +367,7 @@ impl<'a> View<'a> {
         key: &K,
     ) -> Option<&'a V> {
         match self.fresh.and_then(|fresh| of(fresh).by_key.get(key)) {
-            Some((_, value)) => value.as_ref(),
+            Some((_, _, value)) => value.as_ref(),
             None => of(self.base).own(key),
         }
     }

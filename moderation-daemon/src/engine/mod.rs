@@ -133,8 +133,9 @@ pub struct Restored {
     pub last_penalty: PenaltyId,
     /// How often somebody has been banned.
     pub offences: Vec<(Bearer, Offence)>,
-    /// What is known about users.
-    pub traits: Vec<(UserId, Traits)>,
+    /// What is known about users, and when it last changed, in milliseconds since
+    /// 1970.
+    pub traits: Vec<(UserId, Traits, u64)>,
     /// How their limits stand.
     pub factors: Vec<(UserId, Factor)>,
     /// Leases of an earlier life, with the names of the requests that they were
@@ -214,7 +215,7 @@ impl Engine {
         let known = penalties
             .map(|penalty| Change::Penalty(Arc::new(penalty)))
             .chain(offences.map(|(bearer, offence)| Change::Offence(bearer, offence)))
-            .chain(traits.map(|(user, traits)| Change::Traits(user, traits, now.unix_ms)))
+            .chain(traits.map(|(user, traits, at)| Change::Traits(user, traits, at)))
             .chain(restored.factors.into_iter().map(|(user, factor)| Change::Factor(user, factor)));
         known.for_each(|change| engine.memory.note(None, &change, &engine.rules));
         for (id, outcome) in restored.answers {
@@ -223,6 +224,7 @@ impl Engine {
         for (id, bearer, request) in restored.leases {
             engine.take_lease(id, bearer, request, now);
         }
+        engine.forgotten_people += engine.memory.trim(&engine.rules.bounds);
         engine
     }
 

@@ -252,7 +252,7 @@ pub(super) fn users(connection: &Connection) -> Result<Restored, StoreError> {
     let mut query = connection
         .prepare(
             "SELECT user, tier, role, created_at_ms, email_verified, paying, factor,
-                    factor_at_ms, flagged, flagged_since_ms
+                    factor_at_ms, flagged, flagged_since_ms, seen_at_ms
              FROM subjects",
         )
         .map_err(read)?;
@@ -270,7 +270,7 @@ pub(super) fn users(connection: &Connection) -> Result<Restored, StoreError> {
             restored.factors.push((user.clone(), factor));
         }
         if traits != Traits::default() {
-            restored.traits.push((user, traits));
+            restored.traits.push((user, traits, unix_ms(column(row, 10)?)));
         }
     }
     Ok(restored)

@@ -323,7 +323,7 @@ fn penalties_and_what_is_known_about_users_are_read_back() {
     assert_eq!((restored.penalties, restored.last_penalty), (penalties.to_vec(), 6));
     let plain = Offence { has_grace: false, ..offence };
     assert_eq!(restored.offences, [(visitor, plain), (Bearer::User(anna.clone()), offence)]);
-    assert_eq!(restored.traits, [(anna, traits)]);
+    assert_eq!(restored.traits, [(anna, traits, 6)]);
     assert_eq!(restored.factors, [(bert, factor)]);
 }
 
