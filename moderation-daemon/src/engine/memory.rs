@@ -10,8 +10,8 @@ use std::{
 };
 
 use super::{
-    Account, Address, Bearer, Bounds, Change, Factor, Offence, Penalty, PenaltyId, Prefix, Rules,
-    ScoreKey, Traits, UserId, Violation, ViolationType,
+    Account, Address, Author, Bearer, Bounds, Change, EndPenalty, Factor, Offence, Penalty,
+    PenaltyId, Prefix, Rules, ScoreKey, Traits, UserId, Violation, ViolationType,
     neighbour::{self, Crowd},
     repeat::Run,
 };
@@ -24,8 +24,8 @@ pub(super) enum Worth {
     Plain,
     /// What somebody has said, and may not say again.
     Said,
-    /// What keeps somebody from being punished who must not be, or is in force:
-    /// never forgotten for want of room.
+    /// What keeps somebody from being punished who must not be: never forgotten for
+    /// want of room.
     Kept,
 }
 
@@ -118,7 +118,7 @@ pub(super) enum Holder {
 }
 
 impl Holder {
-    fn of(penalty: &Penalty) -> Option<Self> {
+    pub(super) fn of(penalty: &Penalty) -> Option<Self> {
         let user = penalty.user.clone().map(Self::User);
         user.or_else(|| penalty.prefix.map(Self::Prefix))
     }
@@ -136,7 +136,8 @@ impl Holder {
     }
 }
 
-/// Of one holder so many penalties are remembered, the last ones.
+/// Of one holder so many penalties are remembered, the last ones, and all that hold:
+/// of these there are no more than bans and types of violations.
 const MOST_PENALTIES: usize = 32;
 /// How long a log-in makes an address one that its account uses.
 const KNOWN_FOR_MS: u64 = 30 * 24 * 3_600_000;
@@ -222,7 +223,7 @@ impl Memory {
             }
             Change::Violation(violation) => self.note_violation(base, violation, rules),
             Change::Penalty(penalty) => self.note_penalty(base, penalty),
-            Change::EndPenalty(end) => self.end_penalty(base, end.penalty, end.at_unix_ms),
+            Change::EndPenalty(end) => self.end_penalty(base, end),
             Change::Pardon(bearer) => self.pardon(base, bearer),
             _ => {}
         }
@@ -279,22 +280,49 @@ impl Memory {
         let Some(holder) = Holder::of(penalty) else { return };
         let mut all = self.view(base).penalties(&holder).to_vec();
         all.push(Arc::clone(penalty));
-        let surplus = all.len().saturating_sub(MOST_PENALTIES);
+        let mut surplus = all.len().saturating_sub(MOST_PENALTIES);
         let at = penalty.starts_at_unix_ms;
-        for gone in all.drain(..surplus) {
-            self.holders.put(gone.id, at, None);
-        }
+        all.retain(|one| {
+            let goes = surplus > 0 && one.id != penalty.id && !one.holds_at(at);
+            if goes {
+                surplus -= 1;
+                self.holders.put(one.id, at, None);
+            }
+            !goes
+        });
         self.holders.put(penalty.id, at, Some(holder.clone()));
-        self.penalties.put(holder, at, Some(all));
+        self.put_penalties(holder, all);
     }
 
-    fn end_penalty(&mut self, base: Option<&Self>, id: PenaltyId, at_unix_ms: u64) {
-        let Some(holder) = self.view(base).holder(id).cloned() else { return };
-        let mut rest = self.view(base).penalties(&holder).to_vec();
-        rest.retain(|penalty| penalty.id != id);
-        let rest = (!rest.is_empty()).then_some(rest);
-        self.holders.put(id, at_unix_ms, None);
-        self.penalties.put(holder, at_unix_ms, rest);
+    /// One that a rule ended counts on ladders still; one that a person took back
+    /// never was.
+    fn end_penalty(&mut self, base: Option<&Self>, end: &EndPenalty) {
+        let Some(holder) = self.view(base).holder(end.penalty).cloned() else { return };
+        let mut all = self.view(base).penalties(&holder).to_vec();
+        match end.by {
+            Author::Operator(_) => {
+                all.retain(|penalty| penalty.id != end.penalty);
+                self.holders.put(end.penalty, end.at_unix_ms, None);
+            }
+            Author::Rule => {
+                for penalty in all.iter_mut().filter(|penalty| penalty.id == end.penalty) {
+                    let ended = Some((end.at_unix_ms, end.by.name().to_owned()));
+                    *penalty = Arc::new(Penalty { ended, ..penalty.as_ref().clone() });
+                }
+            }
+        }
+        self.put_penalties(holder, all);
+    }
+
+    /// As of when the last of them is over, so that if there are too many those go
+    /// first that no longer hold.
+    fn put_penalties(&mut self, holder: Holder, all: Vec<Arc<Penalty>>) {
+        let until = all.iter().map(|penalty| match &penalty.ended {
+            Some((at, _)) => *at,
+            None => penalty.ends_at_unix_ms.unwrap_or(u64::MAX),
+        });
+        let until = until.max().unwrap_or(0);
+        self.penalties.put(holder, until, (!all.is_empty()).then_some(all));
     }
 
     fn pardon(&mut self, base: Option<&Self>, bearer: &Bearer) {
@@ -407,7 +435,7 @@ impl<'a> View<'a> {
         at.is_some_and(|at| unix_ms < at.saturating_add(KNOWN_FOR_MS))
     }
 
-    /// Those that nobody took back, the oldest first.
+    /// Those that no person took back, the oldest first.
     pub(super) fn penalties(self, holder: &Holder) -> &'a [Arc<Penalty>] {
         self.look(|memory| &memory.penalties, holder).map_or(&[], Vec::as_slice)
     }

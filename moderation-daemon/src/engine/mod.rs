@@ -56,8 +56,8 @@ pub(crate) use ban::longest;
 pub use ban::{Ban, BanId, BanIndex};
 pub use browser::is_browser;
 pub use decision::{
-    BanRefusal, Cause, Change, Counts, Decision, EndPenalty, Lift, Outcome, Remembered, Verdict,
-    Violation,
+    BanRefusal, Cause, Change, Counts, Decision, EndPenalties, EndPenalty, Lift, Outcome,
+    Remembered, Verdict, Violation,
 };
 pub use dossier::Dossier;
 pub use event::{Act, Cost, Request, RequestId};
@@ -126,7 +126,7 @@ pub struct Restored {
     pub answers: Vec<(RequestId, Outcome)>,
     /// The highest number that a ban ever had.
     pub last_ban: BanId,
-    /// Penalties that nobody took back; ladders look at those that are over
+    /// Penalties that no person took back; ladders look at those that are over
     /// too.
     pub penalties: Vec<Penalty>,
     /// The highest number that a penalty ever had.
@@ -282,6 +282,7 @@ impl Engine {
             | Change::Run(..)
             | Change::Penalty(_)
             | Change::EndPenalty(_)
+            | Change::EndPenalties(_)
             | Change::Offence(..)
             | Change::Traits(..)
             | Change::Factor(..)
@@ -403,12 +404,12 @@ impl Engine {
         &self.bans
     }
 
-    /// A penalty that nobody took back.
+    /// A penalty that no person took back.
     pub fn penalty(&self, id: PenaltyId) -> Option<&Arc<Penalty>> {
         self.memory.view(None).penalty(id)
     }
 
-    /// Somebody's penalties that nobody took back, the oldest first.
+    /// Somebody's penalties that no person took back, the oldest first.
     pub fn penalties_of(&self, bearer: &Bearer) -> &[Arc<Penalty>] {
         let holder = memory::Holder::from_bearer(bearer);
         holder.map_or(&[], |holder| self.memory.view(None).penalties(&holder))

@@ -11,8 +11,8 @@ use std::{
 };
 
 use super::{
-    Address, Author, Ban, Bearer, Change, EndPenalty, Lift, LiftTarget, Mapped, Moment, Offence,
-    Outcome, Overlay, Penalty, Prefix, memory::Holder,
+    Address, Author, Ban, Bearer, Change, EndPenalties, EndPenalty, Lift, LiftTarget, Mapped,
+    Moment, Offence, Outcome, Overlay, Penalty, Prefix, memory::Holder,
 };
 
 /// What was lifted.
@@ -34,14 +34,24 @@ impl Overlay<'_> {
         let penalties = self.penalties_named(target, now);
         let bans = self.with_relatives(self.bans_named(target, &penalties), now);
         let concerned = self.concerned(bans.values());
-        let ended = self.penalties_to_end(penalties, &bans, concerned.keys());
+        let holders = holders(target, &bans, concerned.keys());
+        let ended = self.penalties_to_end(penalties, &bans, &holders);
+        let operator = Author::Operator(by.into());
         for ban in bans.values() {
             let (ban, by) = (Arc::clone(ban), by.to_owned());
             self.record(Change::Lift(Lift { ban, at_unix_ms: now.unix_ms, by }));
         }
         for penalty in &ended {
-            let (penalty, by) = (penalty.id, by.to_owned());
-            self.record(Change::EndPenalty(EndPenalty { penalty, at_unix_ms: now.unix_ms, by }));
+            let (penalty, at_unix_ms, by) = (penalty.id, now.unix_ms, operator.clone());
+            self.record(Change::EndPenalty(EndPenalty { penalty, at_unix_ms, by }));
+        }
+        for holder in holders {
+            let (user, prefix) = match holder {
+                Holder::User(user) => (Some(user), None),
+                Holder::Prefix(prefix) => (None, Some(prefix)),
+            };
+            let (at_unix_ms, by) = (now.unix_ms, operator.clone());
+            self.record(Change::EndPenalties(EndPenalties { user, prefix, at_unix_ms, by }));
         }
         let bearers = concerned.keys().cloned().collect();
         for (bearer, count) in concerned {
@@ -56,7 +66,7 @@ impl Overlay<'_> {
             LiftTarget::User(user) => self.bans_of_user(user).cloned().collect(),
             LiftTarget::Address(ip) => self.bans_of_address(*ip),
             LiftTarget::Prefix(prefix) => self.bans_of_prefix(*prefix).cloned().collect(),
-            LiftTarget::Penalty(_) => Vec::new(),
+            LiftTarget::Penalty(_) | LiftTarget::Record(_) => Vec::new(),
         };
         let ids = penalties.iter().filter_map(|penalty| penalty.ban());
         bans.extend(ids.filter_map(|id| self.ban_by_id(id)));
@@ -69,6 +79,7 @@ impl Overlay<'_> {
             LiftTarget::Penalty(id) => {
                 return self.memory().penalty(*id).cloned().into_iter().collect();
             }
+            LiftTarget::Record(penalty) => return vec![Arc::clone(penalty)],
             LiftTarget::Ban(_) => return Vec::new(),
             LiftTarget::User(user) => Holder::User(user.clone()),
             LiftTarget::Address(ip) => {
@@ -110,20 +121,14 @@ impl Overlay<'_> {
 
     /// The penalties that are named, those that the lifted bans were, and all
     /// others of whoever is pardoned, but for bans that stand.
-    fn penalties_to_end<'b>(
+    fn penalties_to_end(
         &self,
         mut named: Vec<Arc<Penalty>>,
         bans: &BTreeMap<u64, Arc<Ban>>,
-        pardoned: impl Iterator<Item = &'b Bearer>,
+        holders: &BTreeSet<Holder>,
     ) -> Vec<Arc<Penalty>> {
-        let of_bans = bans.values().flat_map(|ban| {
-            let prefix = ban.prefix.map(Holder::Prefix);
-            ban.user.clone().map(Holder::User).into_iter().chain(prefix)
-        });
-        let holders: BTreeSet<_> =
-            pardoned.filter_map(Holder::from_bearer).chain(of_bans).collect();
         let stands = |ban| !bans.contains_key(&ban) && self.ban_by_id(ban).is_some();
-        for holder in &holders {
+        for holder in holders {
             let all = self.memory().penalties(holder).iter();
             named.extend(all.filter(|penalty| !penalty.ban().is_some_and(stands)).cloned());
         }
@@ -179,6 +184,28 @@ impl Overlay<'_> {
         let offence = Offence { has_grace: true, at_unix_ms: now.unix_ms, ..offence };
         self.record(Change::Offence(bearer, offence));
     }
+}
+
+/// Whose penalties all end: of whoever is named or pardoned.
+fn holders<'b>(
+    target: &LiftTarget,
+    bans: &BTreeMap<u64, Arc<Ban>>,
+    pardoned: impl Iterator<Item = &'b Bearer>,
+) -> BTreeSet<Holder> {
+    let of_bans = bans.values().flat_map(|ban| {
+        let prefix = ban.prefix.map(Holder::Prefix);
+        ban.user.clone().map(Holder::User).into_iter().chain(prefix)
+    });
+    let named = match target {
+        LiftTarget::User(user) => Some(Holder::User(user.clone())),
+        LiftTarget::Prefix(prefix) => Some(Holder::Prefix(*prefix)),
+        // By the width at which it is counted, as whoever is pardoned.
+        LiftTarget::Address(_)
+        | LiftTarget::Ban(_)
+        | LiftTarget::Penalty(_)
+        | LiftTarget::Record(_) => None,
+    };
+    pardoned.filter_map(Holder::from_bearer).chain(of_bans).chain(named).collect()
 }
 
 impl Outcome {

@@ -5,9 +5,9 @@
 use std::sync::Arc;
 
 use super::{
-    Author, Ban, BanLength, BanRefusal, Bearer, Change, Moment, NetworkBlock, Overlay, Penalty,
-    PenaltyKind, Prefix, Severity, Step, Subject, Trusted, UserId, Violation, memory::Holder,
-    neighbour::Place, score::Scored,
+    Author, Ban, BanLength, BanRefusal, Bearer, Change, EndPenalty, Moment, NetworkBlock, Overlay,
+    Penalty, PenaltyKind, Prefix, Severity, Step, Subject, Trusted, UserId, Violation,
+    memory::Holder, neighbour::Place, score::Scored,
 };
 
 /// A violation, and what there is to know about whoever it is.
@@ -122,8 +122,27 @@ impl Overlay<'_> {
                 return self.on_record(sentence, case, PenaltyKind::Ban, now);
             }
         };
+        let is_reduction = matches!(kind, PenaltyKind::Reduce { .. });
         let penalty = self.penalty(case, kind, ends, now);
-        Sentence { is_final: true, ..Sentence::default() }.with(penalty)
+        let replaced = if is_reduction { self.replaced(&penalty, now) } else { Vec::new() };
+        Sentence { is_final: true, changes: replaced, ..Sentence::default() }.with(penalty)
+    }
+
+    /// A reduction takes the place of the last one for the same: they would be
+    /// multiplied until nothing is left.
+    fn replaced(&self, next: &Penalty, now: Moment) -> Vec<Change> {
+        let is_replaced = |last: &&Arc<Penalty>| {
+            matches!(last.kind, PenaltyKind::Reduce { .. })
+                && last.violation == next.violation
+                && last.by == Author::Rule
+                && last.holds_at(now.unix_ms)
+        };
+        let all = Holder::of(next).map_or(&[][..], |holder| self.memory().penalties(&holder));
+        let end = |last: &Arc<Penalty>| {
+            let (penalty, at_unix_ms) = (last.id, now.unix_ms);
+            Change::EndPenalty(EndPenalty { penalty, at_unix_ms, by: Author::Rule })
+        };
+        all.iter().filter(is_replaced).map(end).collect()
     }
 
     /// A ban that is a penalty has a record as one.

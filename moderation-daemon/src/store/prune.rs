@@ -69,7 +69,7 @@ fn forget_old(from: &Transaction<'_>, now_ms: u64, keep: Keep) -> Result<(), Err
         &format!("DELETE FROM subjects WHERE seen_at_ms < ?1 AND {IS_FORGETTABLE}"),
         "DELETE FROM bans WHERE lifted_at_ms IS NULL AND expires_at_ms < ?1",
         "DELETE FROM bans WHERE lifted_at_ms < ?1",
-        "DELETE FROM penalties WHERE ended_at_ms < ?1",
+        "DELETE FROM penalties WHERE ended_at_ms < ?1 AND ended_by <> 'rule'",
     ];
     let penalties = [
         "DELETE FROM penalties WHERE ends_at_ms < ?1",

@@ -121,8 +121,7 @@ fn when_people_run_out_no_protected_role_is_forgotten_and_tiers_and_other_roles_
         let rules = Rules { bounds, ..protecting() };
         let mut engine = engine_with(rules.clone());
         judge(&mut engine, &told, batch, NOW);
-        let many: Vec<_> =
-            (0..100).map(|i| says(None, None, here(&format!("user {i}")))).collect();
+        let many: Vec<_> = (0..100).map(|i| says(None, None, here(&format!("user {i}")))).collect();
         judge(&mut engine, &many, batch, later(1));
         let known = |engine: &Engine, who: &str| engine.traits(&user(who)).is_some();
         for who in ["bert", "carl", "dora", "user 99"] {
@@ -135,7 +134,8 @@ fn when_people_run_out_no_protected_role_is_forgotten_and_tiers_and_other_roles_
         let refused = judge_one(&mut engine, bad("bert"), later(3));
         assert_eq!(refused.refusal, Some(BanRefusal::ProtectedUser), "in batches of {batch}");
         // As it is read from a store that has kept more than there is room for.
-        let traits = engine.memory.traits.iter().map(|(it, traits)| (it.clone(), traits.clone(), 1));
+        let traits =
+            engine.memory.traits.iter().map(|(it, traits)| (it.clone(), traits.clone(), 1));
         let strangers = (0..9).map(|i| (user(&format!("a{i}")), Traits::default(), 9));
         let traits = traits.chain(strangers).collect();
         let restored = Restored { traits, ..Restored::default() };
