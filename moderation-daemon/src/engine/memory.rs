@@ -157,6 +157,22 @@ pub(super) struct Memory {
     pub(super) penalties: Layer<Holder, Vec<Arc<Penalty>>>,
     holders: Layer<PenaltyId, Holder>,
     pub(super) next_penalty: PenaltyId,
+    pub(super) forgotten: Forgotten,
+}
+
+/// What there was no room for, by table.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Forgotten {
+    /// Runs of repeats, offences, traits, factors and last violations that were
+    /// forgotten before their time.
+    pub people: u64,
+    /// Accounts and addresses that belong together, the same.
+    pub pairs: u64,
+    /// Holders of penalties, the same: those whose penalties are over first.
+    pub penalties: u64,
+    /// Times that somebody was seen at an address of which nothing more could be
+    /// remembered.
+    pub addresses: u64,
 }
 
 /// A memory, and what is laid over it.
@@ -179,6 +195,7 @@ impl Memory {
             penalties: Layer::new(is_laid_over),
             holders: Layer::new(is_laid_over),
             next_penalty,
+            forgotten: Forgotten::default(),
         }
     }
 
@@ -242,6 +259,7 @@ impl Memory {
         let view = self.view(base);
         let known = view.crowd(&address).cloned();
         if known.is_none() && view.crowds() >= rules.bounds.addresses {
+            self.forgotten.addresses += 1;
             return;
         }
         let mut crowd = known.unwrap_or_default();
@@ -353,15 +371,16 @@ impl Memory {
         }
     }
 
-    /// Forgets the oldest of what is too much, and says how much that was.
-    pub(super) fn trim(&mut self, bounds: &Bounds) -> u64 {
-        self.runs.trim(bounds.people)
+    /// Forgets the oldest of what is too much, and counts how much that was.
+    pub(super) fn trim(&mut self, bounds: &Bounds) {
+        let people = self.runs.trim(bounds.people)
             + self.offences.trim(bounds.people)
             + self.traits.trim(bounds.people)
             + self.factors.trim(bounds.people)
-            + self.violated.trim(bounds.people)
-            + self.known.trim(bounds.pairs)
-            + self.trim_penalties(bounds.people)
+            + self.violated.trim(bounds.people);
+        self.forgotten.people += people;
+        self.forgotten.pairs += self.known.trim(bounds.pairs);
+        self.forgotten.penalties += self.trim_penalties(bounds.people);
     }
 
     fn trim_penalties(&mut self, most: usize) -> u64 {

@@ -66,6 +66,7 @@ pub use key::{Key, Keys};
 pub use kind::{EventType, Limiter, MAX_CUSTOM, TooManyKinds, ViolationType};
 pub use ladder::{Author, Ladder, Penalty, PenaltyId, PenaltyKind, Severity, Step};
 pub use lease::{Lease, LeaseId};
+pub use memory::Forgotten;
 pub use offence::Offence;
 pub use overlay::{LiftTarget, NewBan, Overlay};
 pub use pardon::Lifted;
@@ -106,7 +107,6 @@ pub struct Engine {
     bans: BanIndex,
     leases: Leases,
     memory: Memory,
-    forgotten_people: u64,
     answers: Answers,
     circuit: Circuit,
     taken: Taken,
@@ -169,8 +169,8 @@ pub struct Size {
     pub leases: usize,
     /// Request ids that had to be forgotten before their time.
     pub forgotten_ids: u64,
-    /// What was remembered of people, and had to be forgotten before its time.
-    pub forgotten_people: u64,
+    /// What of people had to be forgotten before its time, or was not remembered.
+    pub forgotten: Forgotten,
 }
 
 impl Engine {
@@ -195,7 +195,6 @@ impl Engine {
             bans: BanIndex::default(),
             leases: Leases::default(),
             memory: Memory::alone(restored.last_penalty),
-            forgotten_people: 0,
             answers: Answers::default(),
             next_ban: restored.last_ban + 1,
             // Never a number of an earlier life, whose holders may still renew
@@ -224,7 +223,7 @@ impl Engine {
         for (id, bearer, request) in restored.leases {
             engine.take_lease(id, bearer, request, now);
         }
-        engine.forgotten_people += engine.memory.trim(&engine.rules.bounds);
+        engine.memory.trim(&engine.rules.bounds);
         engine
     }
 
@@ -262,7 +261,7 @@ impl Engine {
             self.answers.forget_oldest();
             self.answers.forgotten_early += 1;
         }
-        self.forgotten_people += self.memory.trim(&self.rules.bounds);
+        self.memory.trim(&self.rules.bounds);
     }
 
     fn change(&mut self, change: Change) {
@@ -439,7 +438,7 @@ impl Engine {
             windows: self.windows.len(),
             leases: self.leases.len(),
             forgotten_ids: self.answers.forgotten_early,
-            forgotten_people: self.forgotten_people,
+            forgotten: self.memory.forgotten,
         }
     }
 }

@@ -229,6 +229,7 @@ fn when_holders_of_penalties_run_out_those_that_are_over_go_first() {
     }
     assert!(engine.penalty(reduced.id).is_some());
     assert_eq!(engine.memory.penalties.len(), 3);
+    assert_eq!(engine.size().forgotten.penalties, 18);
 }
 
 #[test]
