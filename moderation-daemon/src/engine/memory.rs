@@ -477,6 +477,12 @@ impl<'a> View<'a> {
         all.iter().find(|penalty| penalty.id == id)
     }
 
+    /// The addresses at which a user is blamed. Like [`View::blaming`].
+    pub(super) fn blamed_at(self, user: &UserId) -> Vec<Address> {
+        let blaming = self.blaming(neighbour::digest(user)).into_iter();
+        blaming.map(|(address, _)| address).collect()
+    }
+
     /// The addresses at which a user is blamed, as they are without that. Looks
     /// at every address: for operators only.
     fn blaming(self, user: u64) -> Vec<(Address, Crowd)> {

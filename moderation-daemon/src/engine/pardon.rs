@@ -1,5 +1,5 @@
-//! Lifting, as one act: the bans that are named, those that fell with them and
-//! the wide ones that came of them; the penalties that they were; and of
+//! Lifting, as one act: the bans that are named, those that fell with them, the
+//! wide ones that came of them and the short ones of addresses that are shared; the penalties that they were; and of
 //! everybody concerned the other penalties, so that ladders begin anew, the
 //! scores, the windows, the repeats, the remembered answers and one offence
 //! each. What they do next is spared once.
@@ -91,8 +91,8 @@ impl Overlay<'_> {
         all.filter(|penalty| penalty.holds_at(now.unix_ms)).cloned().collect()
     }
 
-    /// Bans with all that fell together with them, and the automatic blocks
-    /// around them: whoever is let in again must not be kept out by those.
+    /// Bans with all that fell together with them, the automatic blocks around them
+    /// and the short bans of the addresses where their users broke rules: whoever is let in again must not be kept out by those.
     fn with_relatives(&self, named: Vec<Arc<Ban>>, now: Moment) -> BTreeMap<u64, Arc<Ban>> {
         let mut all = BTreeMap::new();
         for ban in named {
@@ -106,7 +106,24 @@ impl Overlay<'_> {
                 all.insert(ban.id, ban);
             }
         }
+        for ban in self.short_bans_at(&all) {
+            all.insert(ban.id, ban);
+        }
         all
+    }
+
+    /// The short bans of shared addresses that are lifted with these: they fell with
+    /// a neighbour's ban, who stays banned, and would keep out whoever is let in.
+    fn short_bans_at(&self, lifted: &BTreeMap<u64, Arc<Ban>>) -> Vec<Arc<Ban>> {
+        let bits = self.engine.rules.ban.v6_prefix;
+        let users: BTreeSet<_> = lifted.values().filter_map(|ban| ban.user.as_ref()).collect();
+        let blamed = users.into_iter().flat_map(|user| self.memory().blamed_at(user));
+        let around = blamed.map(|address| Prefix::around(address.prefix().addr(), bits));
+        let prefixes: BTreeSet<_> =
+            lifted.values().filter_map(|ban| ban.prefix).chain(around).collect();
+        let bans = prefixes.into_iter().flat_map(|prefix| self.bans_of_prefix(prefix));
+        let is_short = |ban: &&Arc<Ban>| ban.by == Author::Rule && ban.with.is_some();
+        bans.filter(is_short).cloned().collect()
     }
 
     fn blocks_around(&self, ban: &Ban, now: Moment) -> Vec<Arc<Ban>> {
