@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use super::{
     Author, Ban, BanLength, BanRefusal, Bearer, Change, EndPenalty, Moment, NetworkBlock, Overlay,
-    Penalty, PenaltyKind, Prefix, Severity, Step, Subject, Trusted, UserId, Violation,
-    memory::Holder, neighbour::Place, score::Scored,
+    Penalty, PenaltyKind, Prefix, Rules, Severity, Step, Subject, Trusted, UserId, Violation,
+    ViolationType, memory::Holder, neighbour::Place, score::Scored,
 };
 
 /// A violation, and what there is to know about whoever it is.
@@ -17,8 +17,17 @@ pub(super) struct Case<'a> {
     pub(super) scored: Scored,
     pub(super) subject: &'a Subject,
     pub(super) role: Option<Arc<str>>,
-    /// Whether nothing falls this once: the last ban was lifted.
+    /// Whether nothing falls this once: the last ban was lifted, and this is not
+    /// critical.
     pub(super) is_spared: bool,
+}
+
+impl Rules {
+    /// How bad a violation is by what its reporter said, if anything.
+    pub(super) fn severity(&self, kind: ViolationType, said: Option<Severity>) -> Severity {
+        let ladder = || self.ladders.of(kind).as_ref().map(|ladder| ladder.severity);
+        said.or_else(ladder).unwrap_or_default()
+    }
 }
 
 /// What a violation brings.
@@ -76,8 +85,7 @@ impl Overlay<'_> {
     pub(super) fn sentence(&self, case: &Case<'_>, now: Moment) -> Sentence {
         let rules = &self.engine.rules;
         let ladder = rules.ladders.of(case.violation.kind).as_ref();
-        let said = case.violation.severity.or_else(|| ladder.map(|ladder| ladder.severity));
-        let severity = said.unwrap_or_default();
+        let severity = rules.severity(case.violation.kind, case.violation.severity);
         let is_critical = severity == Severity::Critical;
         if !rules.ban.enabled || case.is_spared || !(case.scored.crosses || is_critical) {
             return Sentence::default();
