@@ -16,7 +16,9 @@ use prometheus_client::{
 };
 
 use crate::{
-    engine::{Act, BanRefusal, PenaltyKind, RestoredWindows, Size, Verdict, ViolationType},
+    engine::{
+        Act, BanRefusal, Forgotten, PenaltyKind, RestoredWindows, Size, Verdict, ViolationType,
+    },
     moderator::{Added, Fill},
     network::{Changes, XdpMode},
 };
@@ -78,6 +80,14 @@ pub enum Table {
     Leases,
     /// Remembered request ids.
     RequestIds,
+    /// What is remembered of people: offences, traits, factors, repeats.
+    People,
+    /// Holders of penalties.
+    Penalties,
+    /// Accounts and the addresses that they are used from.
+    Pairs,
+    /// Addresses of which is remembered who was seen there.
+    Addresses,
     /// How finely those who watch want it.
     Watchers,
 }
@@ -89,6 +99,10 @@ impl Table {
             Self::Scores => "scores",
             Self::Leases => "leases",
             Self::RequestIds => "request_ids",
+            Self::People => "people",
+            Self::Penalties => "penalties",
+            Self::Pairs => "pairs",
+            Self::Addresses => "addresses",
             Self::Watchers => "watchers",
         };
         TableLabels { table }
@@ -364,10 +378,7 @@ impl Metrics {
         self.queue_length.set(gauge(snapshot.queue_length));
         self.kernel_open.set(i64::from(snapshot.kernel_open));
         self.take_interfaces(&snapshot.interfaces);
-        self.overflows
-            .get_or_create(&Table::RequestIds.labels())
-            .inner()
-            .store(snapshot.size.forgotten_ids, Ordering::Relaxed);
+        self.take_overflows(&snapshot.size);
         for (alarm, count) in &snapshot.alarms {
             let labels = ReasonLabels { reason: alarm.name() };
             self.alarms.get_or_create(&labels).inner().store(*count, Ordering::Relaxed);
@@ -380,6 +391,22 @@ impl Metrics {
                 .get_or_create(&labels)
                 .inner()
                 .store(counter.bytes, Ordering::Relaxed);
+        }
+    }
+
+    /// Of tables that the engine counts itself.
+    fn take_overflows(&self, size: &Size) {
+        let Forgotten { people, pairs, penalties, addresses } = size.forgotten;
+        let tables = [
+            (Table::RequestIds, size.forgotten_ids),
+            (Table::People, people),
+            (Table::Penalties, penalties),
+            (Table::Pairs, pairs),
+            (Table::Addresses, addresses),
+        ];
+        for (table, count) in tables {
+            let overflows = self.overflows.get_or_create(&table.labels());
+            overflows.inner().store(count, Ordering::Relaxed);
         }
     }
 
@@ -400,4 +427,23 @@ impl Metrics {
 
 fn gauge(value: usize) -> i64 {
     i64::try_from(value).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_table_of_the_engine_that_overflowed_has_its_series() {
+        let forgotten = Forgotten { people: 2, pairs: 3, penalties: 4, addresses: 5 };
+        let metrics = Metrics::new();
+        metrics.take_overflows(&Size { forgotten_ids: 1, forgotten, ..Size::default() });
+        let mut text = String::new();
+        encode(&mut text, &metrics.registry).expect("writing to a string cannot fail");
+        let tables = ["request_ids", "people", "pairs", "penalties", "addresses"];
+        for (table, count) in tables.into_iter().zip(1..) {
+            let line = format!("moderation_overflows_total{{table=\"{table}\"}} {count}");
+            assert!(text.lines().any(|it| it == line), "{line} in {text}");
+        }
+    }
 }

@@ -241,7 +241,10 @@ async fn lift_imported(
     peer: &Peer,
 ) -> Result<Vec<BanView>, Problem> {
     let prefixes = match target {
-        LiftTarget::Ban(_) | LiftTarget::User(_) | LiftTarget::Penalty(_) => return Ok(Vec::new()),
+        LiftTarget::Ban(_)
+        | LiftTarget::User(_)
+        | LiftTarget::Penalty(_)
+        | LiftTarget::Record(_) => return Ok(Vec::new()),
         LiftTarget::Prefix(prefix) => vec![*prefix],
         LiftTarget::Address(ip) => {
             let v6_prefix = context.config.rules.ban.v6_prefix;

@@ -2,6 +2,8 @@
 //! operators' routes to list them and to take one back. What a lift lifts is
 //! told here too.
 
+use std::sync::Arc;
+
 use axum::{
     Extension, Router,
     extract::{Path, State, rejection::PathRejection},
@@ -151,7 +153,13 @@ async fn lift(
     // Whatever is no number is no penalty either.
     let id = id.ok().and_then(|Path(text)| text.parse().ok());
     let id = id.ok_or(Problem::NoSuch("penalty that could be taken back"))?;
-    let lifted = context.moderator.lift(LiftTarget::Penalty(id), peer.name()).await?;
+    let mut lifted = context.moderator.lift(LiftTarget::Penalty(id), peer.name()).await?;
+    if lifted.is_nothing()
+        && let Some(record) = read(&context.reader, move |reader| reader.penalty(id)).await?
+    {
+        let target = LiftTarget::Record(Arc::new(record));
+        lifted = context.moderator.lift(target, peer.name()).await?;
+    }
     if lifted.is_nothing() {
         return Err(Problem::NoSuch("penalty that could be taken back"));
     }

@@ -81,7 +81,7 @@ pub(super) fn check(layered: Layered) -> Result<Config, ConfigError> {
         store: Store {
             path: file.store.path,
             retention: file.store.retention,
-            max_records: file.store.max_records,
+            max_records: max_records(file.store.max_records)?,
         },
         snapshot_every: snapshot_every(&file.snapshot)?,
         network,
@@ -92,6 +92,14 @@ pub(super) fn check(layered: Layered) -> Result<Config, ConfigError> {
         warnings,
         effective,
     })
+}
+
+/// Records are looked at: retries are told by them, ladders climbed.
+fn max_records(most: u64) -> Result<u64, ConfigError> {
+    if most == 0 {
+        return Err(ConfigError::value("store.max_records", "at least 1: nothing would be kept"));
+    }
+    Ok(most)
 }
 
 fn socket(

@@ -213,12 +213,13 @@ pub(super) struct Store {
     /// The database file. Its folder must be the daemon's.
     pub(super) path: PathBuf,
     /// How long violations, past bans and quiet scores are kept. What makes a
-    /// ban longer or a ladder higher is kept for as long as it does.
+    /// ban longer or a ladder higher is kept for as long as it does, and a
+    /// user's role and tier for ever: they protect, or allow more.
     #[serde(with = "friendly")]
     #[schemars(with = "String")]
     pub(super) retention: Duration,
-    /// How many violations, and how many past bans, are kept at most; the
-    /// oldest go first.
+    /// How many violations, and how many past bans, are kept at most, and of
+    /// other tables how many rows; the oldest go first. At least 1.
     pub(super) max_records: u64,
 }
 

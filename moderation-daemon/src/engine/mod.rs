@@ -57,8 +57,8 @@ pub(crate) use ban::longest;
 pub use ban::{Ban, BanId, BanIndex};
 pub use browser::is_browser;
 pub use decision::{
-    BanRefusal, Cause, Change, Counts, Decision, EndPenalty, Lift, Outcome, Remembered, Verdict,
-    Violation,
+    BanRefusal, Cause, Change, Counts, Decision, EndPenalties, EndPenalty, Lift, Outcome,
+    Remembered, Verdict, Violation,
 };
 pub use dossier::Dossier;
 pub use event::{Act, Cost, Request, RequestId};
@@ -67,6 +67,7 @@ pub use key::{Key, Keys};
 pub use kind::{EventType, Limiter, MAX_CUSTOM, TooManyKinds, ViolationType};
 pub use ladder::{Author, Ladder, Penalty, PenaltyId, PenaltyKind, Severity, Step};
 pub use lease::{Lease, LeaseId};
+pub use memory::Forgotten;
 pub use offence::Offence;
 pub use overlay::{LiftTarget, NewBan, Overlay};
 pub use pardon::Lifted;
@@ -108,7 +109,6 @@ pub struct Engine {
     bans: BanIndex,
     leases: Leases,
     memory: Memory,
-    forgotten_people: u64,
     answers: Answers,
     circuit: Circuit,
     taken: Taken,
@@ -128,15 +128,16 @@ pub struct Restored {
     pub answers: Vec<(RequestId, Outcome)>,
     /// The highest number that a ban ever had.
     pub last_ban: BanId,
-    /// Penalties that nobody took back; ladders look at those that are over
+    /// Penalties that no person took back; ladders look at those that are over
     /// too.
     pub penalties: Vec<Penalty>,
     /// The highest number that a penalty ever had.
     pub last_penalty: PenaltyId,
     /// How often somebody has been banned.
     pub offences: Vec<(Bearer, Offence)>,
-    /// What is known about users.
-    pub traits: Vec<(UserId, Traits)>,
+    /// What is known about users, and when it last changed, in milliseconds since
+    /// 1970.
+    pub traits: Vec<(UserId, Traits, u64)>,
     /// How their limits stand.
     pub factors: Vec<(UserId, Factor)>,
     /// Leases of an earlier life, with the names of the requests that they were
@@ -170,8 +171,8 @@ pub struct Size {
     pub leases: usize,
     /// Request ids that had to be forgotten before their time.
     pub forgotten_ids: u64,
-    /// What was remembered of people, and had to be forgotten before its time.
-    pub forgotten_people: u64,
+    /// What of people had to be forgotten before its time, or was not remembered.
+    pub forgotten: Forgotten,
 }
 
 impl Engine {
@@ -196,7 +197,6 @@ impl Engine {
             bans: BanIndex::default(),
             leases: Leases::default(),
             memory: Memory::alone(restored.last_penalty),
-            forgotten_people: 0,
             answers: Answers::default(),
             next_ban: restored.last_ban + 1,
             // Never a number of an earlier life, whose holders may still renew
@@ -216,7 +216,7 @@ impl Engine {
         let known = penalties
             .map(|penalty| Change::Penalty(Arc::new(penalty)))
             .chain(offences.map(|(bearer, offence)| Change::Offence(bearer, offence)))
-            .chain(traits.map(|(user, traits)| Change::Traits(user, traits, now.unix_ms)))
+            .chain(traits.map(|(user, traits, at)| Change::Traits(user, traits, at)))
             .chain(restored.factors.into_iter().map(|(user, factor)| Change::Factor(user, factor)));
         known.for_each(|change| engine.memory.note(None, &change, &engine.rules));
         for (id, outcome) in restored.answers {
@@ -276,7 +276,7 @@ impl Engine {
             self.answers.forget_oldest();
             self.answers.forgotten_early += 1;
         }
-        self.forgotten_people += self.memory.trim(&self.rules.bounds);
+        self.memory.trim(&self.rules.bounds);
     }
 
     fn change(&mut self, change: &Change) {
@@ -296,6 +296,7 @@ impl Engine {
             | Change::Run(..)
             | Change::Penalty(_)
             | Change::EndPenalty(_)
+            | Change::EndPenalties(_)
             | Change::Offence(..)
             | Change::Traits(..)
             | Change::Factor(..)
@@ -419,12 +420,12 @@ impl Engine {
         &self.bans
     }
 
-    /// A penalty that nobody took back.
+    /// A penalty that no person took back.
     pub fn penalty(&self, id: PenaltyId) -> Option<&Arc<Penalty>> {
         self.memory.view(None).penalty(id)
     }
 
-    /// Somebody's penalties that nobody took back, the oldest first.
+    /// Somebody's penalties that no person took back, the oldest first.
     pub fn penalties_of(&self, bearer: &Bearer) -> &[Arc<Penalty>] {
         let holder = memory::Holder::from_bearer(bearer);
         holder.map_or(&[], |holder| self.memory.view(None).penalties(&holder))
@@ -454,7 +455,7 @@ impl Engine {
             windows: self.windows.len(),
             leases: self.leases.len(),
             forgotten_ids: self.answers.forgotten_early,
-            forgotten_people: self.forgotten_people,
+            forgotten: self.memory.forgotten,
         }
     }
 }

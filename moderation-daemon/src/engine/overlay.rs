@@ -10,8 +10,8 @@ use std::{
 
 use super::{
     Author, Ban, BanId, BanIndex, BanRefusal, Bearer, Change, Charge, Count, Decision, Engine, Key,
-    Lease, LeaseId, Moment, Outcome, PenaltyId, Prefix, Prepared, Remembered, Request, RequestId,
-    Score, ScoreKey, Subject, Usage, UserId, ViolationType,
+    Lease, LeaseId, Moment, Outcome, Penalty, PenaltyId, Prefix, Prepared, Remembered, Request,
+    RequestId, Score, ScoreKey, Subject, Usage, UserId, ViolationType,
     ban::longest,
     memory::{Memory, View},
     window::Fresh,
@@ -199,6 +199,7 @@ impl<'e> Overlay<'e> {
             | Change::Run(..)
             | Change::Penalty(_)
             | Change::EndPenalty(_)
+            | Change::EndPenalties(_)
             | Change::Offence(..)
             | Change::Traits(..)
             | Change::Factor(..)
@@ -587,4 +588,6 @@ pub enum LiftTarget {
     Prefix(Prefix),
     /// The one that is this penalty; if it is none, only the penalty ends.
     Penalty(PenaltyId),
+    /// The same of a penalty that the engine may have forgotten and the store has not.
+    Record(Arc<Penalty>),
 }

@@ -1,5 +1,5 @@
-//! Lifting, as one act: the bans that are named, those that fell with them and
-//! the wide ones that came of them; the penalties that they were; and of
+//! Lifting, as one act: the bans that are named, those that fell with them, the
+//! wide ones that came of them and the short ones of addresses that are shared; the penalties that they were; and of
 //! everybody concerned the other penalties, so that ladders begin anew, the
 //! scores, the windows, the repeats, the remembered answers and one offence
 //! each. What they do next is spared once.
@@ -11,8 +11,8 @@ use std::{
 };
 
 use super::{
-    Address, Author, Ban, Bearer, Change, EndPenalty, Lift, LiftTarget, Mapped, Moment, Offence,
-    Outcome, Overlay, Penalty, Prefix, memory::Holder,
+    Address, Author, Ban, Bearer, Change, EndPenalties, EndPenalty, Lift, LiftTarget, Mapped,
+    Moment, Offence, Outcome, Overlay, Penalty, Prefix, memory::Holder,
 };
 
 /// What was lifted.
@@ -34,14 +34,24 @@ impl Overlay<'_> {
         let penalties = self.penalties_named(target, now);
         let bans = self.with_relatives(self.bans_named(target, &penalties), now);
         let concerned = self.concerned(bans.values());
-        let ended = self.penalties_to_end(penalties, &bans, concerned.keys());
+        let holders = holders(target, &bans, concerned.keys());
+        let ended = self.penalties_to_end(penalties, &bans, &holders);
+        let operator = Author::Operator(by.into());
         for ban in bans.values() {
             let (ban, by) = (Arc::clone(ban), by.to_owned());
             self.record(Change::Lift(Lift { ban, at_unix_ms: now.unix_ms, by }));
         }
         for penalty in &ended {
-            let (penalty, by) = (penalty.id, by.to_owned());
-            self.record(Change::EndPenalty(EndPenalty { penalty, at_unix_ms: now.unix_ms, by }));
+            let (penalty, at_unix_ms, by) = (penalty.id, now.unix_ms, operator.clone());
+            self.record(Change::EndPenalty(EndPenalty { penalty, at_unix_ms, by }));
+        }
+        for holder in holders {
+            let (user, prefix) = match holder {
+                Holder::User(user) => (Some(user), None),
+                Holder::Prefix(prefix) => (None, Some(prefix)),
+            };
+            let (at_unix_ms, by) = (now.unix_ms, operator.clone());
+            self.record(Change::EndPenalties(EndPenalties { user, prefix, at_unix_ms, by }));
         }
         let bearers = concerned.keys().cloned().collect();
         for (bearer, count) in concerned {
@@ -56,7 +66,7 @@ impl Overlay<'_> {
             LiftTarget::User(user) => self.bans_of_user(user).cloned().collect(),
             LiftTarget::Address(ip) => self.bans_of_address(*ip),
             LiftTarget::Prefix(prefix) => self.bans_of_prefix(*prefix).cloned().collect(),
-            LiftTarget::Penalty(_) => Vec::new(),
+            LiftTarget::Penalty(_) | LiftTarget::Record(_) => Vec::new(),
         };
         let ids = penalties.iter().filter_map(|penalty| penalty.ban());
         bans.extend(ids.filter_map(|id| self.ban_by_id(id)));
@@ -69,6 +79,7 @@ impl Overlay<'_> {
             LiftTarget::Penalty(id) => {
                 return self.memory().penalty(*id).cloned().into_iter().collect();
             }
+            LiftTarget::Record(penalty) => return vec![Arc::clone(penalty)],
             LiftTarget::Ban(_) => return Vec::new(),
             LiftTarget::User(user) => Holder::User(user.clone()),
             LiftTarget::Address(ip) => {
@@ -80,8 +91,8 @@ impl Overlay<'_> {
         all.filter(|penalty| penalty.holds_at(now.unix_ms)).cloned().collect()
     }
 
-    /// Bans with all that fell together with them, and the automatic blocks
-    /// around them: whoever is let in again must not be kept out by those.
+    /// Bans with all that fell together with them, the automatic blocks around them
+    /// and the short bans of the addresses where their users broke rules: whoever is let in again must not be kept out by those.
     fn with_relatives(&self, named: Vec<Arc<Ban>>, now: Moment) -> BTreeMap<u64, Arc<Ban>> {
         let mut all = BTreeMap::new();
         for ban in named {
@@ -95,7 +106,24 @@ impl Overlay<'_> {
                 all.insert(ban.id, ban);
             }
         }
+        for ban in self.short_bans_at(&all) {
+            all.insert(ban.id, ban);
+        }
         all
+    }
+
+    /// The short bans of shared addresses that are lifted with these: they fell with
+    /// a neighbour's ban, who stays banned, and would keep out whoever is let in.
+    fn short_bans_at(&self, lifted: &BTreeMap<u64, Arc<Ban>>) -> Vec<Arc<Ban>> {
+        let bits = self.engine.rules.ban.v6_prefix;
+        let users: BTreeSet<_> = lifted.values().filter_map(|ban| ban.user.as_ref()).collect();
+        let blamed = users.into_iter().flat_map(|user| self.memory().blamed_at(user));
+        let around = blamed.map(|address| Prefix::around(address.prefix().addr(), bits));
+        let prefixes: BTreeSet<_> =
+            lifted.values().filter_map(|ban| ban.prefix).chain(around).collect();
+        let bans = prefixes.into_iter().flat_map(|prefix| self.bans_of_prefix(prefix));
+        let is_short = |ban: &&Arc<Ban>| ban.by == Author::Rule && ban.with.is_some();
+        bans.filter(is_short).cloned().collect()
     }
 
     fn blocks_around(&self, ban: &Ban, now: Moment) -> Vec<Arc<Ban>> {
@@ -110,20 +138,14 @@ impl Overlay<'_> {
 
     /// The penalties that are named, those that the lifted bans were, and all
     /// others of whoever is pardoned, but for bans that stand.
-    fn penalties_to_end<'b>(
+    fn penalties_to_end(
         &self,
         mut named: Vec<Arc<Penalty>>,
         bans: &BTreeMap<u64, Arc<Ban>>,
-        pardoned: impl Iterator<Item = &'b Bearer>,
+        holders: &BTreeSet<Holder>,
     ) -> Vec<Arc<Penalty>> {
-        let of_bans = bans.values().flat_map(|ban| {
-            let prefix = ban.prefix.map(Holder::Prefix);
-            ban.user.clone().map(Holder::User).into_iter().chain(prefix)
-        });
-        let holders: BTreeSet<_> =
-            pardoned.filter_map(Holder::from_bearer).chain(of_bans).collect();
         let stands = |ban| !bans.contains_key(&ban) && self.ban_by_id(ban).is_some();
-        for holder in &holders {
+        for holder in holders {
             let all = self.memory().penalties(holder).iter();
             named.extend(all.filter(|penalty| !penalty.ban().is_some_and(stands)).cloned());
         }
@@ -179,6 +201,28 @@ impl Overlay<'_> {
         let offence = Offence { has_grace: true, at_unix_ms: now.unix_ms, ..offence };
         self.record(Change::Offence(bearer, offence));
     }
+}
+
+/// Whose penalties all end: of whoever is named or pardoned.
+fn holders<'b>(
+    target: &LiftTarget,
+    bans: &BTreeMap<u64, Arc<Ban>>,
+    pardoned: impl Iterator<Item = &'b Bearer>,
+) -> BTreeSet<Holder> {
+    let of_bans = bans.values().flat_map(|ban| {
+        let prefix = ban.prefix.map(Holder::Prefix);
+        ban.user.clone().map(Holder::User).into_iter().chain(prefix)
+    });
+    let named = match target {
+        LiftTarget::User(user) => Some(Holder::User(user.clone())),
+        LiftTarget::Prefix(prefix) => Some(Holder::Prefix(*prefix)),
+        // By the width at which it is counted, as whoever is pardoned.
+        LiftTarget::Address(_)
+        | LiftTarget::Ban(_)
+        | LiftTarget::Penalty(_)
+        | LiftTarget::Record(_) => None,
+    };
+    pardoned.filter_map(Holder::from_bearer).chain(of_bans).chain(named).collect()
 }
 
 impl Outcome {

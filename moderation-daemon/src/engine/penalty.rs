@@ -5,9 +5,9 @@
 use std::sync::Arc;
 
 use super::{
-    Author, Ban, BanLength, BanRefusal, Bearer, Change, Moment, NetworkBlock, Overlay, Penalty,
-    PenaltyKind, Prefix, Severity, Step, Subject, Trusted, UserId, Violation, memory::Holder,
-    neighbour::Place, score::Scored,
+    Author, Ban, BanLength, BanRefusal, Bearer, Change, EndPenalty, Moment, NetworkBlock, Overlay,
+    Penalty, PenaltyKind, Prefix, Rules, Severity, Step, Subject, Trusted, UserId, Violation,
+    ViolationType, memory::Holder, neighbour::Place, score::Scored,
 };
 
 /// A violation, and what there is to know about whoever it is.
@@ -17,8 +17,17 @@ pub(super) struct Case<'a> {
     pub(super) scored: Scored,
     pub(super) subject: &'a Subject,
     pub(super) role: Option<Arc<str>>,
-    /// Whether nothing falls this once: the last ban was lifted.
+    /// Whether nothing falls this once: the last ban was lifted, and this is not
+    /// critical.
     pub(super) is_spared: bool,
+}
+
+impl Rules {
+    /// How bad a violation is by what its reporter said, if anything.
+    pub(super) fn severity(&self, kind: ViolationType, said: Option<Severity>) -> Severity {
+        let ladder = || self.ladders.of(kind).as_ref().map(|ladder| ladder.severity);
+        said.or_else(ladder).unwrap_or_default()
+    }
 }
 
 /// What a violation brings.
@@ -76,8 +85,7 @@ impl Overlay<'_> {
     pub(super) fn sentence(&self, case: &Case<'_>, now: Moment) -> Sentence {
         let rules = &self.engine.rules;
         let ladder = rules.ladders.of(case.violation.kind).as_ref();
-        let said = case.violation.severity.or_else(|| ladder.map(|ladder| ladder.severity));
-        let severity = said.unwrap_or_default();
+        let severity = rules.severity(case.violation.kind, case.violation.severity);
         let is_critical = severity == Severity::Critical;
         if !rules.ban.enabled || case.is_spared || !(case.scored.crosses || is_critical) {
             return Sentence::default();
@@ -122,8 +130,27 @@ impl Overlay<'_> {
                 return self.on_record(sentence, case, PenaltyKind::Ban, now);
             }
         };
+        let is_reduction = matches!(kind, PenaltyKind::Reduce { .. });
         let penalty = self.penalty(case, kind, ends, now);
-        Sentence { is_final: true, ..Sentence::default() }.with(penalty)
+        let replaced = if is_reduction { self.replaced(&penalty, now) } else { Vec::new() };
+        Sentence { is_final: true, changes: replaced, ..Sentence::default() }.with(penalty)
+    }
+
+    /// A reduction takes the place of the last one for the same: they would be
+    /// multiplied until nothing is left.
+    fn replaced(&self, next: &Penalty, now: Moment) -> Vec<Change> {
+        let is_replaced = |last: &&Arc<Penalty>| {
+            matches!(last.kind, PenaltyKind::Reduce { .. })
+                && last.violation == next.violation
+                && last.by == Author::Rule
+                && last.holds_at(now.unix_ms)
+        };
+        let all = Holder::of(next).map_or(&[][..], |holder| self.memory().penalties(&holder));
+        let end = |last: &Arc<Penalty>| {
+            let (penalty, at_unix_ms) = (last.id, now.unix_ms);
+            Change::EndPenalty(EndPenalty { penalty, at_unix_ms, by: Author::Rule })
+        };
+        all.iter().filter(is_replaced).map(end).collect()
     }
 
     /// A ban that is a penalty has a record as one.

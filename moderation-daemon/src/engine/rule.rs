@@ -459,7 +459,8 @@ pub struct Bounds {
     pub request_id_ms: u64,
     /// Users and addresses of which offences are remembered, and as many each
     /// with penalties, traits, factors and repeats. Beyond, the oldest is
-    /// forgotten.
+    /// forgotten, of traits last those with a role or a tier. A protected role is
+    /// not forgotten.
     pub people: usize,
     /// Addresses of which is remembered who was seen there. Beyond, an address
     /// is taken for a shared one, which punishes less.

@@ -22,7 +22,7 @@ use super::{
 use crate::{
     blocklist::Imports,
     clock,
-    engine::{Change, Engine, Moment, Prefix, Trust},
+    engine::{Author, Change, EndPenalty, Engine, Moment, Prefix, Trust},
     metrics::{Metrics, Table},
     network::{Guards, MAX_ALLOWED},
     store::{self, Allowed, ImportStore, Store, StoreError},
@@ -325,9 +325,9 @@ impl Task {
                     self.board.remove(&lift.ban);
                     touched.extend(lift.ban.prefix);
                 }
-                Change::EndPenalty(end) => {
-                    let penalty = format!("p{}", end.penalty);
-                    tracing::info!(penalty, by = end.by, "a penalty was taken back");
+                Change::EndPenalty(EndPenalty { penalty, by: Author::Operator(by), .. }) => {
+                    let penalty = format!("p{penalty}");
+                    tracing::info!(penalty, by = by.as_ref(), "a penalty was taken back");
                 }
                 Change::Repeat(key) => self.metrics.repeated(key.kind),
                 Change::Penalty(penalty) => self.metrics.punished(&penalty.kind),

@@ -11,8 +11,8 @@ use super::{
     write::bearer,
 };
 use crate::engine::{
-    Bearer, EndPenalty, Factor, Offence, Penalty, PenaltyId, PenaltyKind, Restored, Severity,
-    Traits, UserId, ViolationType,
+    Bearer, EndPenalties, EndPenalty, Factor, Offence, Penalty, PenaltyId, PenaltyKind, Restored,
+    Severity, Traits, UserId, ViolationType,
 };
 
 pub(super) fn write(to: &Transaction<'_>, penalty: &Penalty) -> Result<(), Error> {
@@ -47,9 +47,32 @@ pub(super) fn write(to: &Transaction<'_>, penalty: &Penalty) -> Result<(), Error
 
 pub(super) fn end(to: &Transaction<'_>, end: &EndPenalty) -> Result<(), Error> {
     to.prepare_cached("UPDATE penalties SET ended_at_ms = ?2, ended_by = ?3 WHERE id = ?1")?
-        .execute(params![sql_ms(end.penalty), sql_ms(end.at_unix_ms), end.by])
+        .execute(params![sql_ms(end.penalty), sql_ms(end.at_unix_ms), end.by.name()])
         .map(drop)
 }
+
+/// All of somebody's, but for those whose ban holds. Those that a rule ended, too:
+/// ladders begin anew.
+pub(super) fn end_all(to: &Transaction<'_>, end: &EndPenalties) -> Result<(), Error> {
+    let sql = format!(
+        "UPDATE penalties SET ended_at_ms = ?3, ended_by = ?4
+         WHERE (user = ?1 OR address = ?2) AND {IS_NOT_TAKEN_BACK}
+             AND NOT EXISTS (SELECT 1 FROM bans
+                             WHERE bans.id = penalties.ban AND lifted_at_ms IS NULL
+                                 AND (expires_at_ms IS NULL OR expires_at_ms > ?3))"
+    );
+    to.prepare_cached(&sql)?
+        .execute(params![
+            end.user.as_ref().map(UserId::as_str),
+            end.prefix.map(|prefix| prefix.to_string()),
+            sql_ms(end.at_unix_ms),
+            end.by.name(),
+        ])
+        .map(drop)
+}
+
+/// One that another took the place of counts on ladders still.
+const IS_NOT_TAKEN_BACK: &str = "(ended_at_ms IS NULL OR ended_by = 'rule')";
 
 pub(super) fn write_offence(
     to: &Transaction<'_>,
@@ -119,9 +142,9 @@ pub(super) fn write_factor(
     .map(drop)
 }
 
-/// Those that nobody took back.
+/// Those that no person took back.
 pub(super) fn all(connection: &Connection) -> Result<Vec<Penalty>, StoreError> {
-    let sql = format!("SELECT {COLUMNS} FROM penalties WHERE ended_at_ms IS NULL ORDER BY id");
+    let sql = format!("SELECT {COLUMNS} FROM penalties WHERE {IS_NOT_TAKEN_BACK} ORDER BY id");
     let read = |error| StoreError::Read("penalties", error);
     let mut query = connection.prepare(&sql).map_err(read)?;
     let mut rows = query.query([]).map_err(read)?;
@@ -148,6 +171,17 @@ pub struct PenaltyPage {
 }
 
 impl Reader {
+    /// One penalty that no person took back. Blocks: call it where that is allowed.
+    ///
+    /// # Errors
+    ///
+    /// See [`StoreError`].
+    pub fn penalty(&self, id: PenaltyId) -> Result<Option<Penalty>, StoreError> {
+        let sql = format!("SELECT {COLUMNS} FROM penalties WHERE id = ?1 AND {IS_NOT_TAKEN_BACK}");
+        let found = rows("penalties", &self.lock(), &sql, [sql_ms(id)], penalty)?;
+        Ok(found.into_iter().next())
+    }
+
     /// Lists penalties by number. Blocks: call it where that is allowed.
     ///
     /// # Errors
@@ -252,7 +286,7 @@ pub(super) fn users(connection: &Connection) -> Result<Restored, StoreError> {
     let mut query = connection
         .prepare(
             "SELECT user, tier, role, created_at_ms, email_verified, paying, factor,
-                    factor_at_ms, flagged, flagged_since_ms
+                    factor_at_ms, flagged, flagged_since_ms, seen_at_ms
              FROM subjects",
         )
         .map_err(read)?;
@@ -270,7 +304,7 @@ pub(super) fn users(connection: &Connection) -> Result<Restored, StoreError> {
             restored.factors.push((user.clone(), factor));
         }
         if traits != Traits::default() {
-            restored.traits.push((user, traits));
+            restored.traits.push((user, traits, unix_ms(column(row, 10)?)));
         }
     }
     Ok(restored)

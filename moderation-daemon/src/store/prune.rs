@@ -32,8 +32,8 @@ impl Keep {
 impl Store {
     /// Forgets what is older than it may be, and of violations, totals, past
     /// bans, past penalties, offences and what is known about users each all but
-    /// the last so many. What holds stays: active bans and penalties; leases end
-    /// by themselves.
+    /// the last so many. What holds stays: active bans and penalties, users with a
+    /// role or a tier; leases end by themselves.
     ///
     /// # Errors
     ///
@@ -54,6 +54,9 @@ fn before(now_ms: u64, age: Duration) -> i64 {
     sql_ms(now_ms.saturating_sub(age_ms))
 }
 
+/// The app may say it once, however long ago: it protects, or allows more.
+const IS_FORGETTABLE: &str = "role IS NULL AND tier IS NULL";
+
 /// A word, or an instruction: over at once.
 const IS_MOMENTARY: &str = "kind IN ('warning', 'remove_content')";
 
@@ -63,10 +66,10 @@ fn forget_old(from: &Transaction<'_>, now_ms: u64, keep: Keep) -> Result<(), Err
         "DELETE FROM violations WHERE at_ms < ?1",
         "DELETE FROM scores WHERE updated_at_ms < ?1",
         "DELETE FROM totals WHERE last_at_ms < ?1",
-        "DELETE FROM subjects WHERE seen_at_ms < ?1",
+        &format!("DELETE FROM subjects WHERE seen_at_ms < ?1 AND {IS_FORGETTABLE}"),
         "DELETE FROM bans WHERE lifted_at_ms IS NULL AND expires_at_ms < ?1",
         "DELETE FROM bans WHERE lifted_at_ms < ?1",
-        "DELETE FROM penalties WHERE ended_at_ms < ?1",
+        "DELETE FROM penalties WHERE ended_at_ms < ?1 AND ended_by <> 'rule'",
     ];
     let penalties = [
         "DELETE FROM penalties WHERE ends_at_ms < ?1",
@@ -122,14 +125,15 @@ fn forget_surplus(from: &Transaction<'_>, keep: i64, now: i64) -> Result<(), Err
              AND (ended_at_ms IS NOT NULL OR ends_at_ms <= ?2 OR {IS_MOMENTARY})",
     );
     from.execute(&sql, [keep, now])?;
-    for (table, key, age) in [
-        ("totals", "bearer_kind, bearer, type", "last_at_ms"),
-        ("offences", "bearer_kind, bearer", "at_ms"),
-        ("subjects", "user", "seen_at_ms"),
+    for (table, key, age, may_go) in [
+        ("totals", "bearer_kind, bearer, type", "last_at_ms", "true"),
+        ("offences", "bearer_kind, bearer", "at_ms", "true"),
+        ("subjects", "user", "seen_at_ms", IS_FORGETTABLE),
     ] {
         let sql = format!(
             "DELETE FROM {table} WHERE ({key}) IN
-                 (SELECT {key} FROM {table} ORDER BY {age} DESC LIMIT -1 OFFSET ?1)",
+                 (SELECT {key} FROM {table} WHERE {may_go}
+                  ORDER BY {age} DESC LIMIT -1 OFFSET ?1)",
         );
         from.execute(&sql, [keep])?;
     }

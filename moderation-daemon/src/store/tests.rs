@@ -8,9 +8,9 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::engine::{
-    Author, Ban, BanId, Bearer, Cause, Change, EndPenalty, Factor, Lease, Lift, Limit, Limiter,
-    Offence, Outcome, Penalty, PenaltyKind, Score, ScoreKey, Severity, Subject, Traits, UserId,
-    Violation, ViolationType,
+    Author, Ban, BanId, Bearer, Cause, Change, EndPenalties, EndPenalty, Factor, Lease, Lift,
+    Limit, Limiter, Offence, Outcome, Penalty, PenaltyKind, Score, ScoreKey, Severity, Subject,
+    Traits, UserId, Violation, ViolationType,
 };
 
 fn folder() -> TempDir {
@@ -70,6 +70,59 @@ fn violation(request: Option<&str>, at_unix_ms: u64) -> Change {
 fn listed(store: &Store, folder: &TempDir, page: BanPage) -> Vec<BanId> {
     let reader = store.reader(&folder.path().join("moderation.db")).expect("the same file");
     reader.bans(page).expect("readable").into_iter().map(|record| record.ban.id).collect()
+}
+
+/// Anna's, of which a rule ended the first one; bert's; one that is a ban of anna's
+/// that holds.
+fn some_penalties() -> Vec<Change> {
+    let reduce = || PenaltyKind::Reduce { factor_permille: 500 };
+    let of_bert = Penalty { user: "bert".parse().ok(), ..penalty(3, reduce(), Some(90_000)) };
+    let ended = EndPenalty { penalty: 1, at_unix_ms: 5, by: Author::Rule };
+    vec![
+        Change::Penalty(Arc::new(penalty(1, reduce(), Some(90_000)))),
+        Change::EndPenalty(ended),
+        Change::Penalty(Arc::new(penalty(2, reduce(), Some(90_000)))),
+        Change::Penalty(Arc::new(of_bert)),
+        Change::Ban(Arc::new(ban(7, None))),
+        Change::Penalty(Arc::new(penalty(4, PenaltyKind::Ban(7), None))),
+    ]
+}
+
+#[test]
+fn a_penalty_that_a_rule_ended_is_remembered_and_one_that_a_person_ended_is_not() {
+    let folder = folder();
+    let mut store = open(&folder);
+    store.commit(&some_penalties()).expect("a healthy disk");
+    let by = Author::Operator("root".into());
+    let end = EndPenalty { penalty: 2, at_unix_ms: 6, by };
+    store.commit(&[Change::EndPenalty(end)]).expect("a healthy disk");
+    let reader = store.reader(&folder.path().join("moderation.db")).expect("readable");
+    let found = |id| reader.penalty(id).expect("readable").map(|it| (it.id, it.ended));
+    assert_eq!(found(1), Some((1, Some((5, "rule".to_owned())))));
+    assert_eq!((found(2), found(9)), (None, None));
+    let restored = store.restore(1_000, 600).expect("readable").0;
+    let ids: Vec<_> = restored.penalties.iter().map(|it| it.id).collect();
+    assert_eq!(ids, [1, 3, 4]);
+    assert!(!restored.penalties[0].holds_at(6) && restored.penalties[1].holds_at(6));
+}
+
+#[test]
+fn all_of_somebody_s_penalties_end_at_once_but_for_bans_that_hold() {
+    for (lifts, left) in [(false, vec![3, 4]), (true, vec![3])] {
+        let folder = folder();
+        let mut store = open(&folder);
+        store.commit(&some_penalties()).expect("a healthy disk");
+        let (by, at_unix_ms) = (Author::Operator("root".into()), 6);
+        let anna = penalty(1, PenaltyKind::RemoveContent, None).user;
+        let lift = Lift { ban: Arc::new(ban(7, None)), at_unix_ms, by: "root".to_owned() };
+        let end = EndPenalties { user: anna, prefix: None, at_unix_ms, by };
+        let lift = lifts.then_some(Change::Lift(lift));
+        let changes: Vec<_> = lift.into_iter().chain([Change::EndPenalties(end)]).collect();
+        store.commit(&changes).expect("a healthy disk");
+        let restored = store.restore(1_000, 600).expect("readable").0;
+        let ids: Vec<_> = restored.penalties.iter().map(|it| it.id).collect();
+        assert_eq!(ids, left, "with its ban lifted: {lifts}");
+    }
 }
 
 #[test]
@@ -216,7 +269,11 @@ fn penalties_and_what_is_known_about_users_are_written_down() {
             score("anna", 1.0, 10),
             score("bert", 1.0, 10),
             Change::Penalty(Arc::new(penalty)),
-            Change::EndPenalty(EndPenalty { penalty: 12, at_unix_ms: 5, by: "root".to_owned() }),
+            Change::EndPenalty(EndPenalty {
+                penalty: 12,
+                at_unix_ms: 5,
+                by: Author::Operator("root".into()),
+            }),
             Change::Offence(bearer.clone(), Offence::default()),
             Change::Offence(bearer.clone(), offence),
             Change::Factor(
@@ -311,7 +368,11 @@ fn penalties_and_what_is_known_about_users_are_read_back() {
         penalties.iter().cloned().map(|it| Change::Penalty(Arc::new(it))).collect();
     changes.extend([
         Change::Penalty(Arc::new(penalty(6, PenaltyKind::RemoveContent, None))),
-        Change::EndPenalty(EndPenalty { penalty: 6, at_unix_ms: 5, by: "root".to_owned() }),
+        Change::EndPenalty(EndPenalty {
+            penalty: 6,
+            at_unix_ms: 5,
+            by: Author::Operator("root".into()),
+        }),
         Change::Offence(Bearer::User(anna.clone()), offence),
         Change::Offence(visitor.clone(), Offence { has_grace: false, ..offence }),
         Change::Traits(anna.clone(), traits.clone(), 6),
@@ -323,7 +384,7 @@ fn penalties_and_what_is_known_about_users_are_read_back() {
     assert_eq!((restored.penalties, restored.last_penalty), (penalties.to_vec(), 6));
     let plain = Offence { has_grace: false, ..offence };
     assert_eq!(restored.offences, [(visitor, plain), (Bearer::User(anna.clone()), offence)]);
-    assert_eq!(restored.traits, [(anna, traits)]);
+    assert_eq!(restored.traits, [(anna, traits, 6)]);
     assert_eq!(restored.factors, [(bert, factor)]);
 }
 

@@ -312,6 +312,7 @@ fn values_of_our_own_that_make_no_sense_are_named() {
             "custom: {limits: {a_limit: {by: user, max: 1, window: 1m, violation: spam}}}",
             "custom.limits.a_limit.violation: \"spam\" is no violation",
         ),
+        ("store: {max_records: 0}", "store.max_records: at least 1: nothing would be kept"),
         ("snapshot: {every: 5s}", "snapshot.every: not between 100ms and 4s"),
         ("snapshot: {every: 99ms}", "snapshot.every: not between 100ms and 4s"),
         ("librechat: {env_file: .env}", "librechat.env_file: .env is not an absolute path"),

@@ -119,7 +119,7 @@ fn pairs_of_account_and_address_are_bounded() {
         judge_one(&mut engine, of(EventType::LOGIN_SUCCESS, "anna@example.org", &ip), later(i));
     }
     assert_eq!(engine.memory.known.len(), 2);
-    assert_eq!(engine.size().forgotten_people, 7);
+    assert_eq!(engine.size().forgotten, Forgotten { pairs: 7, ..Forgotten::default() });
     failures(&mut engine, 10, later(9));
     assert_eq!(login(&mut engine, "203.0.113.8", later(9)).verdict, Verdict::Allow, "the last");
     assert_eq!(login(&mut engine, "203.0.113.0", later(9)).verdict, Verdict::Deny, "the first");

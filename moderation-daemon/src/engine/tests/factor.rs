@@ -135,9 +135,9 @@ fn a_factor_goes_on_where_it_stood_after_a_restart() {
 #[test]
 fn a_reduction_shrinks_the_limits_of_its_bearer_until_it_ends() {
     let mut rules = tiered();
-    let reduce = Step::Reduce { factor_permille: 500, for_ms: 7 * DAY };
-    let ladder =
-        Ladder { steps: vec![reduce], forget_after_ms: 30 * DAY, severity: Severity::Medium };
+    let reduce = |factor_permille| Step::Reduce { factor_permille, for_ms: 7 * DAY };
+    let steps = vec![reduce(500), reduce(1)];
+    let ladder = Ladder { steps, forget_after_ms: 30 * DAY, severity: Severity::Medium };
     rules.ladders.set(ViolationType::LOGINS, Some(ladder));
     let mut engine = engine_with(rules);
     judge_one(&mut engine, violation(ViolationType::LOGINS, Some(20.0), "anna", ""), NOW);

@@ -42,24 +42,41 @@ fn the_user_every_address_the_scores_the_windows_and_the_answers_are_let_go_in_o
 }
 
 #[test]
-fn the_next_single_violation_does_not_ban_again_whatever_it_is() {
-    let worst = |severity| {
-        let (kind, points, details) = (ViolationType::NON_BROWSER, Some(1e6), None);
-        request(Act::Violation { kind, points, severity, details }, subject("anna", "192.0.2.7"))
-    };
+fn the_next_single_violation_does_not_ban_again_whatever_its_points() {
+    let worst = || violation(ViolationType::NON_BROWSER, Some(1e6), "anna", "192.0.2.7");
     for rules in [Rules::librechat(), Rules::hardened()] {
-        for severity in [None, Some(Severity::Critical)] {
-            for batch in [1, 2] {
-                let mut engine = engine_with(rules.clone());
-                judge_one(&mut engine, worst(None), NOW);
-                pardon(&mut engine, &target("anna"), NOW);
-                let outcomes = judge(&mut engine, &[worst(severity), worst(severity)], batch, NOW);
-                assert_eq!(outcomes[0].ban, None);
-                let record = outcomes[0].violation.as_ref().expect("it is recorded");
-                assert_eq!((record.points, record.total), (10.0, 10.0), "and scored");
-                assert!(outcomes[1].ban.is_some(), "only the first one is spared");
-            }
+        for batch in [1, 2] {
+            let mut engine = engine_with(rules.clone());
+            judge_one(&mut engine, worst(), NOW);
+            pardon(&mut engine, &target("anna"), NOW);
+            let outcomes = judge(&mut engine, &[worst(), worst()], batch, NOW);
+            assert_eq!(outcomes[0].ban, None);
+            let record = outcomes[0].violation.as_ref().expect("it is recorded");
+            assert_eq!((record.points, record.total), (10.0, 10.0), "and scored");
+            assert!(outcomes[1].ban.is_some(), "only the first one is spared");
         }
+    }
+}
+
+#[test]
+fn what_is_critical_is_not_spared_whoever_says_so() {
+    let kind = ViolationType::FLAGGED_CONTENT;
+    let says = |severity| {
+        let act = Act::Violation { kind, points: Some(1.0), severity, details: None };
+        request(act, subject("anna", "192.0.2.7"))
+    };
+    let step = vec![Step::Warning { message: "slowly".into() }];
+    let critical = Ladder { steps: step, forget_after_ms: HOUR, severity: Severity::Critical };
+    for (ladder, severity) in [(None, Some(Severity::Critical)), (Some(critical), None)] {
+        let mut rules = Rules::hardened();
+        rules.ladders.set(kind, ladder);
+        let mut engine = engine_with(rules);
+        judge_one(&mut engine, violation(ViolationType::NON_BROWSER, None, "anna", ""), NOW);
+        pardon(&mut engine, &target("anna"), NOW);
+        let suspended = judge_one(&mut engine, says(severity), NOW);
+        assert!(suspended.ban.is_some_and(|ban| ban.review), "said: {severity:?}");
+        let points = suspended.violation.expect("it is recorded").points;
+        assert_eq!(points, 1.0);
     }
 }
 

@@ -100,6 +100,51 @@ fn a_protected_user_is_let_in_where_others_had_the_address_banned() {
 }
 
 #[test]
+fn when_people_run_out_no_protected_role_is_forgotten_and_tiers_and_other_roles_are_last() {
+    let bounds = Bounds { people: 4, ..Bounds::default() };
+    let says = |role: Option<&str>, tier: Option<&str>, request| Request {
+        traits: Some(Traits {
+            role: role.map(Into::into),
+            tier: tier.map(Into::into),
+            paying: Some(true),
+            ..Traits::default()
+        }),
+        ..request
+    };
+    let here = |who: &str| message(who, "");
+    let told = [
+        says(Some("admin"), None, here("bert")),
+        says(None, Some("gold"), here("carl")),
+        says(Some("guest"), None, here("dora")),
+    ];
+    for batch in [1, 3, 100] {
+        let rules = Rules { bounds, ..protecting() };
+        let mut engine = engine_with(rules.clone());
+        judge(&mut engine, &told, batch, NOW);
+        let many: Vec<_> = (0..100).map(|i| says(None, None, here(&format!("user {i}")))).collect();
+        judge(&mut engine, &many, batch, later(1));
+        let known = |engine: &Engine, who: &str| engine.traits(&user(who)).is_some();
+        for who in ["bert", "carl", "dora", "user 99"] {
+            assert!(known(&engine, who), "{who}, in batches of {batch}");
+        }
+        let many: Vec<_> =
+            (0..100).map(|i| says(None, Some("gold"), here(&format!("gold {i}")))).collect();
+        judge(&mut engine, &many, batch, later(2));
+        assert!(known(&engine, "bert") && !known(&engine, "carl") && !known(&engine, "dora"));
+        let refused = judge_one(&mut engine, bad("bert"), later(3));
+        assert_eq!(refused.refusal, Some(BanRefusal::ProtectedUser), "in batches of {batch}");
+        // As it is read from a store that has kept more than there is room for.
+        let traits =
+            engine.memory.traits.iter().map(|(it, traits)| (it.clone(), traits.clone(), 1));
+        let strangers = (0..9).map(|i| (user(&format!("a{i}")), Traits::default(), 9));
+        let traits = traits.chain(strangers).collect();
+        let restored = Restored { traits, ..Restored::default() };
+        let next = Engine::new(rules, PrefixSet::default(), restored, SEED, NOW);
+        assert!(known(&next, "bert") && known(&next, "gold 99") && !known(&next, "a8"));
+    }
+}
+
+#[test]
 fn a_person_can_ban_whom_no_rule_can() {
     let engine = engine_with(protecting());
     let new = NewBan {

@@ -106,6 +106,34 @@ fn every_table_that_strangers_make_grow_is_bounded_by_age_and_by_number() {
 }
 
 #[test]
+fn a_role_or_a_tier_is_forgotten_neither_for_its_age_nor_for_its_number() {
+    let folder = folder();
+    let mut store = open(&folder);
+    let said = |i: u64, traits: Traits| {
+        let user = format!("user {i}").parse().expect("an id");
+        Change::Traits(user, traits, 1_000 + i)
+    };
+    let mut changes: Vec<_> = (0..4)
+        .map(|i| said(i, Traits { role: Some("admin".into()), ..Traits::default() }))
+        .chain((4..8).map(|i| said(i, Traits { tier: Some("pro".into()), ..Traits::default() })))
+        .collect();
+    let paying = Traits { paying: Some(true), ..Traits::default() };
+    changes.extend((8..16).map(|i| said(i, paying.clone())));
+    store.commit(&changes).expect("a healthy disk");
+    let known = |store: &mut Store| {
+        let restored = store.restore(1_000, 600).expect("readable").0;
+        let mut known: Vec<_> = restored.traits.into_iter().map(|(_, _, at)| at - 1_000).collect();
+        known.sort_unstable();
+        known
+    };
+    let hour = Duration::from_secs(3_600);
+    store.prune(2_000, Keep::all(hour, 3)).expect("a healthy disk");
+    assert_eq!(known(&mut store), [0, 1, 2, 3, 4, 5, 6, 7, 13, 14, 15]);
+    store.prune(100_000_000, Keep::all(hour, 3)).expect("a healthy disk");
+    assert_eq!(known(&mut store), [0, 1, 2, 3, 4, 5, 6, 7]);
+}
+
+#[test]
 fn past_bans_are_bounded_and_active_ones_stay() {
     let folder = folder();
     let mut store = open(&folder);
