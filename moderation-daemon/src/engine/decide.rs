@@ -21,27 +21,44 @@ impl Overlay<'_> {
         counts
     }
 
-    /// The same where they are to be.
-    #[inline(always)]
-    pub(super) fn count_all(&self, prepared: Prepared<'_>, now: Moment, counts: &mut Counts) {
-        let request = prepared.request;
-        let Act::Event { kind, .. } = request.act else { return };
-        let engine = self.engine;
-        let limiters = engine.directory.limiters(&engine.rules, kind);
-        for (rule, key) in limiters.zip(prepared.keys) {
-            if let Some(key) = *key {
-                self.count(rule, key, prepared, now, counts);
-            }
+    fn count_all(&self, prepared: Prepared<'_>, now: Moment, counts: &mut Counts) {
+        let Prepared { request, keys } = prepared;
+        let (rules, directory) = (&self.engine.rules, &self.engine.directory);
+        for (place, key) in keys {
+            counts.push(self.count(&rules.limiters[*place], *key, request, now));
         }
-        for rule in engine.directory.peeks(&engine.rules, kind) {
+        let Act::Event { kind, .. } = request.act else { return };
+        for rule in directory.peeks(rules, kind) {
             // An account's own addresses are not shut out by what others try.
             if rule.by == By::Account && self.is_used_from(request, now) {
                 continue;
             }
-            if let Some(key) = engine.keys.counted(rule, &engine.rules, request) {
-                self.count(rule, key, prepared, now, counts);
+            if let Some(key) = self.engine.keys.counted(rule, rules, request) {
+                counts.push(self.count(rule, key, request, now));
             }
         }
+    }
+
+    /// What most requests are: an event that nothing stands in the way of and of which
+    /// nothing need be known but its counts. Leaves those; `false`: it is another.
+    #[inline]
+    pub(super) fn passes(
+        &self,
+        Prepared { request, keys }: Prepared<'_>,
+        now: Moment,
+        counts: &mut Counts,
+    ) -> bool {
+        if !self.is_plain(request, now) {
+            return false;
+        }
+        for (place, key) in keys {
+            let count = self.count(&self.engine.rules.limiters[*place], *key, request, now);
+            if count.exceeds() {
+                return false;
+            }
+            counts.push(count);
+        }
+        true
     }
 
     /// Whether the account has lately been logged into from this address.
@@ -53,14 +70,7 @@ impl Overlay<'_> {
 
     /// One limiter's.
     #[inline(always)]
-    fn count(
-        &self,
-        rule: &LimiterRule,
-        key: Key,
-        Prepared { request, .. }: Prepared<'_>,
-        now: Moment,
-        counts: &mut Counts,
-    ) {
+    fn count(&self, rule: &LimiterRule, key: Key, request: &Request, now: Moment) -> Count {
         let limiter = rule.limiter;
         let (mut key, mut usage) = self.look_up(key, now);
         let is_shared = !key.is_placed()
@@ -70,9 +80,11 @@ impl Overlay<'_> {
             (key, usage) = self.look_up(self.engine.keys.overflow(limiter), now);
         }
         let max = self.allowance(rule, request, now);
-        let Act::Event { cost, .. } = request.act else { return };
-        let cost = cost.of(rule.unit);
-        counts.push(Count { limiter, key, max, cost, usage, is_shared });
+        let cost = match request.act {
+            Act::Event { cost, .. } => cost.of(rule.unit),
+            Act::Violation { .. } | Act::Acquire | Act::Refund(_) => 0,
+        };
+        Count { limiter, key, max, cost, usage, is_shared }
     }
 
     /// Judges a request. `counts` are those of [`Overlay::counts`], or the
@@ -118,19 +130,15 @@ impl Overlay<'_> {
         decision
     }
 
-    /// Whether a request is an event of which nothing need be known but its counts.
-    pub(super) fn is_plain(&self, request: &Request, now: Moment) -> bool {
-        let Act::Event { kind, .. } = &request.act else { return false };
+    #[inline]
+    fn is_plain(&self, request: &Request, now: Moment) -> bool {
+        let Act::Event { kind, user_agent, .. } = &request.act else { return false };
         request.id.is_none()
             && request.traits.is_none()
-            && self
-                .engine
-                .directory
-                .event(&self.engine.rules, *kind)
-                .is_none_or(EventRule::only_counts)
+            && self.engine.directory.only_counts(*kind)
             && self.ban_on(request, now).is_none()
             && self.sighting(&request.subject, now).is_none()
-            && !self.is_script(&request.act)
+            && (user_agent.is_none() || !self.is_script(&request.act))
     }
 
     /// Whoever is trusted may open connections as they like; a proxy's are those

@@ -19,6 +19,8 @@ struct Entry {
     rule: usize,
     asked: Vec<usize>,
     peeked: Vec<usize>,
+    /// Whether it does nothing with limiters but count towards them.
+    only_counts: bool,
 }
 
 impl Directory {
@@ -33,8 +35,12 @@ impl Directory {
         };
         let mut events = vec![None; MAX_KINDS];
         for (place, rule) in rules.events.iter().enumerate().rev() {
-            let entry =
-                Entry { rule: place, asked: places(&rule.limiters), peeked: places(&rule.peeks) };
+            let entry = Entry {
+                rule: place,
+                asked: places(&rule.limiters),
+                peeked: places(&rule.peeks),
+                only_counts: rule.peeks.is_empty() && rule.refunds.is_empty(),
+            };
             events[usize::from(rule.kind.index())] = Some(entry);
         }
         Self { limiters, events }
@@ -44,19 +50,22 @@ impl Directory {
         self.events[usize::from(kind.index())].as_ref()
     }
 
+    /// Whether an event type does nothing with limiters but count towards them.
+    #[inline]
+    pub(super) fn only_counts(&self, kind: EventType) -> bool {
+        self.entry(kind).is_none_or(|entry| entry.only_counts)
+    }
+
+    /// The places of an event type's limiters in the rules, in the order in which they
+    /// are asked.
+    #[inline]
+    pub(super) fn asked(&self, kind: EventType) -> &[usize] {
+        self.entry(kind).map_or(&[], |entry| &entry.asked)
+    }
+
     /// What is known of an event type.
     pub(super) fn event<'r>(&self, rules: &'r Rules, kind: EventType) -> Option<&'r EventRule> {
         self.entry(kind).map(|entry| &rules.events[entry.rule])
-    }
-
-    /// The limiters of an event type, in the order in which they are asked.
-    pub(super) fn limiters<'r>(
-        &self,
-        rules: &'r Rules,
-        kind: EventType,
-    ) -> impl Iterator<Item = &'r LimiterRule> {
-        let places = self.entry(kind).map_or(&[][..], |entry| &entry.asked);
-        places.iter().map(|place| &rules.limiters[*place])
     }
 
     /// The limiters that an event type must not have used up.
@@ -92,7 +101,8 @@ mod tests {
             rules.limiters.push(LimiterRule { count_rejected: !twice.count_rejected, ..twice });
             let directory = Directory::new(&rules);
             for kind in EventType::all() {
-                let found: Vec<_> = directory.limiters(&rules, kind).collect();
+                let at = |place: &usize| &rules.limiters[*place];
+                let found: Vec<_> = directory.asked(kind).iter().map(at).collect();
                 assert_eq!(found, rules.limiters(kind).collect::<Vec<_>>(), "{kind}");
                 let found: Vec<_> = directory.peeks(&rules, kind).collect();
                 assert_eq!(found, rules.peeks(kind).collect::<Vec<_>>(), "{kind}");

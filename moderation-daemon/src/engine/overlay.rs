@@ -9,9 +9,9 @@ use std::{
 };
 
 use super::{
-    Author, Ban, BanId, BanIndex, BanRefusal, Bearer, Change, Charge, Count, Decision, Engine, Key,
-    Lease, LeaseId, Moment, Outcome, Penalty, PenaltyId, Prefix, Prepared, Remembered, Request,
-    RequestId, Score, ScoreKey, Subject, Usage, UserId, ViolationType,
+    Author, Ban, BanId, BanIndex, BanRefusal, Bearer, Change, Charge, Decision, Engine, Key, Lease,
+    LeaseId, Moment, Outcome, Penalty, PenaltyId, Prefix, Prepared, Remembered, Request, RequestId,
+    Score, ScoreKey, Subject, Usage, UserId, ViolationType,
     ban::longest,
     memory::{Memory, View},
     window::Fresh,
@@ -118,22 +118,20 @@ impl<'e> Overlay<'e> {
 
     /// Judges a request whose windows have been looked for, as [`Overlay::judge`] does.
     pub fn judge_prepared(&mut self, prepared: Prepared<'_>, now: Moment) -> Outcome {
-        let request = prepared.request;
         let mut outcome = Outcome::allow();
-        self.count_all(prepared, now, &mut outcome.counts);
-        if self.is_plain(request, now) && !outcome.counts.iter().any(Count::exceeds) {
+        if self.passes(prepared, now, &mut outcome.counts) {
             for count in &outcome.counts {
                 self.charge(&count.charge(now.boot_ms));
             }
         } else {
-            outcome = self.judge_at_length(request, &outcome.counts, now);
+            outcome = self.judge_at_length(prepared.request, now);
         }
         outcome
     }
 
     #[cold]
-    fn judge_at_length(&mut self, request: &Request, counts: &[Count], now: Moment) -> Outcome {
-        let decision = self.decide(request, counts, now);
+    fn judge_at_length(&mut self, request: &Request, now: Moment) -> Outcome {
+        let decision = self.decide(request, &self.counts(request, now), now);
         self.push(&decision);
         decision.outcome
     }

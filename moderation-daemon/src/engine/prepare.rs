@@ -12,16 +12,18 @@ use super::{Act, Key, Overlay, Request};
 pub struct Queue<'r> {
     /// Each with the end of its keys.
     requests: Vec<(&'r Request, usize)>,
-    keys: Vec<Option<Key>>,
+    keys: Vec<Counted>,
 }
+
+/// A limiter by its place in the rules, and whom it counts.
+pub(super) type Counted = (usize, Key);
 
 /// One of them.
 #[derive(Clone, Copy, Debug)]
 pub struct Prepared<'q> {
     pub(super) request: &'q Request,
-    /// One for each limiter of such an event, in their order; `None`: nobody whom it
-    /// counts.
-    pub(super) keys: &'q [Option<Key>],
+    /// For each limiter of such an event that counts somebody, in their order.
+    pub(super) keys: &'q [Counted],
 }
 
 impl Queue<'_> {
@@ -39,18 +41,20 @@ impl Queue<'_> {
 impl Overlay<'_> {
     /// The keys of one request.
     #[inline]
-    pub(super) fn keys(&self, request: &Request) -> SmallVec<[Option<Key>; 2]> {
+    pub(super) fn keys(&self, request: &Request) -> SmallVec<[Counted; 2]> {
         let mut keys = SmallVec::new();
         self.each_key(request, |key| keys.push(key));
         keys
     }
 
     #[inline]
-    fn each_key(&self, request: &Request, mut take: impl FnMut(Option<Key>)) {
+    fn each_key(&self, request: &Request, mut take: impl FnMut(Counted)) {
         let Act::Event { kind, .. } = request.act else { return };
         let (rules, keys) = (&self.engine.rules, &self.engine.keys);
-        for rule in self.engine.directory.limiters(rules, kind) {
-            take(keys.counted(rule, rules, request));
+        for place in self.engine.directory.asked(kind) {
+            if let Some(key) = keys.counted(&rules.limiters[*place], rules, request) {
+                take((*place, key));
+            }
         }
     }
 
@@ -66,10 +70,10 @@ impl Overlay<'_> {
             self.each_key(request, |key| queue.keys.push(key));
             queue.requests.push((request, queue.keys.len()));
         }
-        for key in queue.keys.iter().flatten() {
+        for (_, key) in &queue.keys {
             windows.await_index(*key);
         }
-        for key in queue.keys.iter_mut().flatten() {
+        for (_, key) in &mut queue.keys {
             *key = windows.locate(*key);
         }
         queue

@@ -121,13 +121,6 @@ pub struct EventRule {
     pub refunds: Vec<Limiter>,
 }
 
-impl EventRule {
-    /// Whether it does nothing with limiters but count towards them.
-    pub(super) const fn only_counts(&self) -> bool {
-        self.peeks.is_empty() && self.refunds.is_empty()
-    }
-}
-
 /// One limiter.
 #[derive(Clone, Debug, PartialEq)]
 pub struct LimiterRule {
