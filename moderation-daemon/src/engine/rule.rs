@@ -115,7 +115,8 @@ pub struct EventRule {
     /// The limiters that it counts towards, in the order in which they are
     /// asked. Those that are off are passed over.
     pub limiters: Vec<Limiter>,
-    /// The limiters that it must not have used up, but does not count towards.
+    /// The limiters that must not be used up, but towards which it does not
+    /// count. Where they are, it is denied and that is all: others may have been it.
     pub peeks: Vec<Limiter>,
     /// The limiters whose counts it takes back.
     pub refunds: Vec<Limiter>,
