@@ -291,6 +291,14 @@ pub struct Repeats {
     pub free: u32,
 }
 
+impl Default for Repeats {
+    /// Those of a tab that reloads three times a second: it has six. One that goes
+    /// faster does not wait for an answer.
+    fn default() -> Self {
+        Self { window_ms: 2_000, free: 6 }
+    }
+}
+
 /// Something for each violation type, custom ones included.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ByViolation<T>(Vec<T>);
@@ -321,7 +329,7 @@ pub type NetworkBlocks = ByViolation<NetworkBlock>;
 /// When a score becomes a ban.
 #[derive(Clone, Debug, PartialEq)]
 pub struct BanRule {
-    /// Off: violations are scored, nobody is banned.
+    /// Off: violations are scored, and rules ban nobody.
     pub enabled: bool,
     /// A ban falls whenever the score of one type reaches or jumps over a
     /// multiple of this.
