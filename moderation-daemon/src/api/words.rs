@@ -218,7 +218,9 @@ impl Facts<'_> {
             Crossing::Total => ((shown / interval).floor() + 1.0) * interval,
             Crossing::Consumed => shown - score.points + interval,
         };
-        if !rule.enabled || !next.is_finite() {
+        // Whoever is protected is so as a user, wherever the points are.
+        let is_spared = self.dossier.is_protected && matches!(key.bearer, Bearer::User(_));
+        if !rule.enabled || !next.is_finite() || (is_spared && !self.has_ladder(key.kind)) {
             return format!("The score of {whose} for {kind} is {shown}; no ban comes of it.");
         }
         let what = if self.has_ladder(key.kind) { "step of its ladder" } else { "ban" };
@@ -228,7 +230,8 @@ impl Facts<'_> {
     fn limit(&self, count: &Count) -> String {
         let (name, used, max) = (count.limiter.name(), count.usage.used, count.max);
         let free = span(count.retry_at_boot_ms().saturating_sub(self.now.boot_ms));
-        format!("Of {name}, {used} of {max} are used up; some of it is free again in {free}.")
+        let used = used_up(used, max);
+        format!("Of {name}, {used}; some of it is free again in {free}.")
     }
 
     fn leases(&self) -> Option<String> {
@@ -260,7 +263,8 @@ pub(super) fn violation(one: &ViolationRecord) -> String {
             &format!(", while {} running", many_of(pending, "generation was", "generations were"));
     }
     if one.repeats > 0 {
-        text += &format!(", after {} repeats that counted for nothing", one.repeats);
+        let repeats = many_of(u64::from(one.repeats), "repeat", "repeats");
+        text += &format!(", after {repeats} that counted for nothing");
     }
     let by = one.user.as_ref().map(|user| format!(", by {user}"));
     let from = one.ip.as_ref().map(|ip| format!(", from {ip}"));
@@ -366,6 +370,14 @@ fn bearer(of: &Bearer) -> String {
         Bearer::Address(address) => address.to_string(),
         Bearer::Account(account) => format!("account {account}"),
     }
+}
+
+/// More than all is used up where refused events count, and where a limit shrank.
+fn used_up(used: u64, max: u64) -> String {
+    if used > max {
+        return format!("all {max} are used up, for {used} count");
+    }
+    format!("{used} of {max} are used up")
 }
 
 fn points(points: f64) -> String {

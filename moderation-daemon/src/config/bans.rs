@@ -20,8 +20,9 @@ use crate::engine::{
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct BansFile {
-    /// false: violations are scored, nobody is banned. LibreChat:
-    /// BAN_VIOLATIONS.
+    /// false: violations are scored, and rules ban nobody: no ban or permanent
+    /// step of a ladder falls, and nothing critical suspends. Warnings, removals
+    /// and reductions do. LibreChat: BAN_VIOLATIONS.
     enabled: bool,
     /// A ban falls whenever the score of one type reaches or jumps over a
     /// multiple of this. LibreChat: BAN_INTERVAL.

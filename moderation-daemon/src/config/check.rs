@@ -11,7 +11,7 @@ use std::{
 use ipnet::IpNet;
 
 use super::{
-    Config, Librechat, Profile, Socket, Store,
+    Config, Librechat, Profile, Socket, Store, caution,
     effective::Effective,
     file::{File, SnapshotFile},
     layer::{Layered, covers},
@@ -67,10 +67,12 @@ impl ConfigError {
     }
 }
 
-pub(super) fn check(layered: Layered) -> Result<Config, ConfigError> {
+pub(super) fn check(mut layered: Layered) -> Result<Config, ConfigError> {
+    let Layered { file, origins, warnings, .. } = &mut layered;
+    let rules = rules(file, &Context { profile: file.profile, origins })?;
+    warnings.extend(caution::warnings(&rules));
     let effective = Arc::new(Effective::of(&layered));
     let Layered { file, origins, warnings, uses_redis, .. } = layered;
-    let rules = rules(&file, &Context { profile: file.profile, origins: &origins })?;
     let network = network::check(file.network)?;
     check_prefixes(&[&network.guards, &network.proxies, &file.allowlist])?;
     Ok(Config {

@@ -2,6 +2,7 @@
 //! nothing is checked again.
 
 mod bans;
+mod caution;
 mod check;
 mod custom;
 mod document;

@@ -159,7 +159,12 @@ impl Overlay<'_> {
         };
         let (passed, exceeded) = (&counts[..index], &counts[index]);
         let limiter = self.engine.directory.limiter(&self.engine.rules, exceeded.limiter);
-        let mut decision = self.exceed(request, exceeded, limiter, now);
+        let mut decision = if is_peek(rule, exceeded) {
+            // Others may have used it up: whoever only asks has broken nothing.
+            Decision { outcome: Outcome::deny(Cause::Limited), changes: Vec::new() }
+        } else {
+            self.exceed(request, exceeded, limiter, now)
+        };
         let used_up = match self.engine.rules.counting.commit {
             Commit::InOrder => passed,
             Commit::AllOrNone => &[],

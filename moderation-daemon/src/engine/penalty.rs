@@ -87,7 +87,7 @@ impl Overlay<'_> {
         let ladder = rules.ladders.of(case.violation.kind).as_ref();
         let severity = rules.severity(case.violation.kind, case.violation.severity);
         let is_critical = severity == Severity::Critical;
-        if !rules.ban.enabled || case.is_spared || !(case.scored.crosses || is_critical) {
+        if case.is_spared || !(case.scored.crosses || is_critical) {
             return Sentence::default();
         }
         if is_critical {
@@ -216,8 +216,11 @@ impl Overlay<'_> {
             || role.or_else(known).is_some_and(|role| protected.roles.contains(role))
     }
 
-    /// A ban of that length, if nothing stands in its way.
+    /// A ban of that length, if rules may ban and nothing stands in its way.
     fn ban_for(&self, case: &Case<'_>, length: BanLength, review: bool, now: Moment) -> Sentence {
+        if !self.engine.rules.ban.enabled {
+            return Sentence::default();
+        }
         if self.is_protected(case.subject, case.role.as_ref()) {
             return Sentence::refused(BanRefusal::ProtectedUser);
         }

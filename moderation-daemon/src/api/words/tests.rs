@@ -214,6 +214,10 @@ fn a_warning_before_the_line_is_told_with_what_is_left() {
         offences: vec![(anna, offence)],
         ..Dossier::default()
     };
+    let protected = Dossier { is_protected: true, ..dossier.clone() };
+    let (_, because) = told("user anna", None, &protected, &History::default());
+    assert!(because.iter().all(|line| !line.contains("ban falls")), "{because:?}");
+    assert_eq!(because[1], "The score of user anna for logins is 32; no ban comes of it.");
     let (verdict, because) = told("user anna", None, &dossier, &History::default());
     assert_eq!(verdict, "user anna is not banned.");
     let want = [
@@ -249,6 +253,14 @@ fn a_violation_is_a_line_with_all_that_is_known_of_it() {
                 were running, after 3 repeats that counted for nothing, from 192.0.2.7, severity \
                 high (by hand), imported; penalty p4 fell";
     assert_eq!(violation(&full), want);
+    let once = violation(&ViolationRecord { repeats: 1, ..full });
+    assert!(once.contains(", after 1 repeat that counted for nothing,"), "{once}");
+}
+
+#[test]
+fn no_more_than_all_of_a_limit_is_told_to_be_used_up() {
+    assert_eq!(used_up(2, 2), "2 of 2 are used up");
+    assert_eq!(used_up(6, 2), "all 2 are used up, for 6 count");
 }
 
 #[test]

@@ -54,6 +54,22 @@ fn a_ladder_is_climbed_step_by_step_and_its_last_one_stays() {
 }
 
 #[test]
+fn where_rules_do_not_ban_all_other_steps_are_taken() {
+    let mut rules = laddered();
+    rules.ban.enabled = false;
+    for batch in [1, 6] {
+        let mut engine = engine_with(rules.clone());
+        let outcomes = judge(&mut engine, &vec![flagged(None, "anna", "192.0.2.7"); 6], batch, NOW);
+        let taken: Vec<_> = outcomes.iter().map(step).collect();
+        assert_eq!(taken, ["warning", "remove_content", "reduce", "none", "none", "none"]);
+        let critical = flagged(Some(Severity::Critical), "bert", "192.0.2.8");
+        assert_eq!(step(&judge_one(&mut engine, critical, NOW)), "none", "a suspension is a ban");
+        assert_eq!((bans(&outcomes), engine.bans().len()), (0, 0), "in batches of {batch}");
+        assert!(outcomes.iter().all(|outcome| !outcome.logout && outcome.refusal.is_none()));
+    }
+}
+
+#[test]
 fn a_step_is_taken_only_when_the_score_crosses_the_line() {
     let mut engine = engine_with(laddered());
     let slight = violation(ViolationType::FLAGGED_CONTENT, Some(1.0), "anna", "");

@@ -5,6 +5,7 @@ mod bounds;
 mod factor;
 mod ladder;
 mod lift;
+mod passes;
 mod penalty;
 mod property;
 mod protect;

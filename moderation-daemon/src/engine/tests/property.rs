@@ -43,7 +43,7 @@ fn strict_rules() -> Rules {
 }
 
 /// The hardened rules, strict enough that every one of them is met.
-fn strict_hardened() -> Rules {
+pub(super) fn strict_hardened() -> Rules {
     let mut rules = Rules::hardened();
     set(&mut rules, Limiter::LOGIN, 3, 5 * 60_000);
     set(&mut rules, Limiter::MESSAGE_IP, 5, 1_000);

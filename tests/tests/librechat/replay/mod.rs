@@ -176,12 +176,8 @@ impl Replay<'_> {
             }
             Said::Decided(decision) => decision,
         };
-        if let Some(theirs) = theirs.ban {
-            self.differences.note(if theirs == "copy" {
-                "copied_ban"
-            } else {
-                "last_millisecond"
-            })?;
+        if let Some(ban) = &theirs.ban {
+            self.differences.note(unanswered(ban, theirs.left)?)?;
             return Ok(at);
         }
         if let Some(pending) = theirs.pending {
@@ -234,6 +230,32 @@ impl Replay<'_> {
             format!("violations:{kind}:{user}")
         };
         self.kept.scores.insert(key, (score, expires));
+    }
+}
+
+/// What a ban of LibreChat's is called that does not hold here; fails if it should.
+fn unanswered(ban: &str, left: Option<f64>) -> Result<&'static str> {
+    if ban == "copy" {
+        return Ok("copied_ban");
+    }
+    ensure!(ban == "record", "LibreChat bans by {ban:?}");
+    ensure!(left.is_some_and(|ms| ms <= 1.0), "LibreChat bans for {left:?} ms more");
+    Ok("last_millisecond")
+}
+
+#[test]
+fn a_ban_of_librechat_s_is_missed_in_its_last_millisecond_only() {
+    let cases = [
+        ("copy", Some(7_200_000.0), true),
+        ("record", Some(0.0), true),
+        ("record", Some(1.0), true),
+        ("record", Some(2.0), false),
+        ("record", Some(7_200_000.0), false),
+        ("record", None, false),
+        ("", Some(0.0), false),
+    ];
+    for (ban, left, is_known) in cases {
+        assert_eq!(unanswered(ban, left).is_ok(), is_known, "{ban}, {left:?}");
     }
 }
 
