@@ -18,7 +18,7 @@ use crate::{
     clock,
     config::parse_duration,
     engine::{BanLength, BanRefusal, InvalidPrefix, LiftTarget, NewBan, Prefix, Trust, Trusted},
-    moderator::{AllowlistFull, BanView},
+    moderator::{AllowlistFull, BanView, LiftedView},
     store::{Allowed, BanPage, BanRecord, Removal},
 };
 
@@ -228,8 +228,11 @@ async fn lift(
     };
     let lifted = context.moderator.lift(target.clone(), peer.name()).await?;
     let imported = lift_imported(&context, &target, &peer).await?;
+    if lifted.lets_nobody_in() && imported.is_empty() {
+        banned_around(&context, &target, &lifted)?;
+    }
     if lifted.is_nothing() && imported.is_empty() {
-        return Err(nothing_lifted(&context, &target));
+        return Err(Problem::NoSuch("active ban"));
     }
     Ok(axum::Json(penalty::told(&lifted, &imported)))
 }
@@ -265,17 +268,21 @@ async fn lift_imported(
     Ok(lifted)
 }
 
-/// There is nothing to lift; says so if a wider ban holds.
-fn nothing_lifted(context: &Context, target: &LiftTarget) -> Problem {
-    let LiftTarget::Address(ip) = target else { return Problem::NoSuch("active ban") };
+/// Nobody was let in; says so if a wider ban holds, whatever was forgiven.
+fn banned_around(
+    context: &Context,
+    target: &LiftTarget,
+    lifted: &LiftedView,
+) -> Result<(), Problem> {
+    let LiftTarget::Address(ip) = target else { return Ok(()) };
     let view = context.moderator.check_address(*ip);
-    let Some((prefix, view)) = view.and_then(|view| Some((view.ban.prefix?, view))) else {
-        return Problem::NoSuch("active ban");
-    };
-    Problem::NotItself(format!(
-        "{ip} itself is not banned, but within {prefix}, which is: {}; lift that",
+    let around = view.and_then(|view| Some((view.ban.prefix?, view)));
+    let Some((prefix, view)) = around else { return Ok(()) };
+    let forgot = if lifted.is_nothing() { "" } else { "; its scores and limits are forgotten" };
+    Err(Problem::NotItself(format!(
+        "{ip} itself is not banned, but within {prefix}, which is: {}; lift that{forgot}",
         view.ban.reason
-    ))
+    )))
 }
 
 #[derive(Debug, Serialize)]

@@ -10,7 +10,7 @@ use axum::{
     routing::{delete, get},
 };
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::{
     Context, Problem,
@@ -174,7 +174,12 @@ pub(super) fn told(lifted: &LiftedView, imported: &[BanView]) -> Value {
     let penalties = lifted.penalties.iter().map(|penalty| PenaltyRecord::new(penalty, now));
     let forgotten = lifted.bearers.iter().map(|of| {
         let (kind, name) = bearer(of);
-        json!({ kind: name })
+        let scores = lifted.scores.iter().filter(|(key, _)| key.bearer == *of);
+        let scores: Map<_, _> =
+            scores.map(|(key, points)| (key.kind.name().to_owned(), json!(points))).collect();
+        let limits = lifted.limits.iter().filter(|(bearer, _)| bearer == of);
+        let limits: Vec<_> = limits.map(|(_, limiter)| limiter.name()).collect();
+        json!({ kind: name, "scores": scores, "limits": limits })
     });
     json!({
         "lifted": bans,

@@ -11,8 +11,9 @@ use std::{
 };
 
 use super::{
-    Address, Author, Ban, Bearer, Change, EndPenalties, EndPenalty, Lift, LiftTarget, Mapped,
-    Moment, Offence, Outcome, Overlay, Penalty, Prefix, memory::Holder,
+    Address, Author, Ban, Bearer, Change, EndPenalties, EndPenalty, Lift, LiftTarget, Limiter,
+    Mapped, Moment, Offence, Outcome, Overlay, Penalty, Prefix, ScoreKey, ViolationType,
+    memory::Holder,
 };
 
 /// What was lifted.
@@ -24,17 +25,27 @@ pub struct Lifted {
     pub penalties: Vec<Arc<Penalty>>,
     /// Whose scores and windows were forgotten.
     pub bearers: Vec<Bearer>,
+    /// Those of their scores of which something was left, and how much.
+    pub scores: Vec<(ScoreKey, f64)>,
+    /// Those of their limits that something was used up of.
+    pub limits: Vec<(Bearer, Limiter)>,
 }
 
 impl Overlay<'_> {
     /// Lifts every active ban and ends every penalty that `target` names, with all
-    /// that came with them, and tells what it did. Nothing is forgotten of anybody
-    /// of whom no ban is lifted.
+    /// that came with them, and tells what it did. Of a user or an address that it
+    /// names all is forgiven, also if there is no ban.
     pub fn lift(&mut self, target: &LiftTarget, by: &str, now: Moment) -> Lifted {
         let penalties = self.penalties_named(target, now);
         let bans = self.with_relatives(self.bans_named(target, &penalties), now);
-        let concerned = self.concerned(bans.values());
-        let holders = holders(target, &bans, concerned.keys());
+        let mut concerned = self.concerned(bans.values());
+        let named = self.bearers_named(target);
+        for bearer in named.iter().filter(|bearer| self.is_anything_held(bearer, now)) {
+            concerned.entry(bearer.clone()).or_insert(0);
+        }
+        let scores = concerned.keys().flat_map(|of| self.scores_held(of, now)).collect();
+        let limits = concerned.keys().flat_map(|of| self.limits_held(of, now)).collect();
+        let holders = holders(&bans, concerned.keys().chain(&named));
         let ended = self.penalties_to_end(penalties, &bans, &holders);
         let operator = Author::Operator(by.into());
         for ban in bans.values() {
@@ -57,7 +68,49 @@ impl Overlay<'_> {
         for (bearer, count) in concerned {
             self.forgive_all(bearer, count, now);
         }
-        Lifted { bans: bans.into_values().collect(), penalties: ended, bearers }
+        Lifted { bans: bans.into_values().collect(), penalties: ended, bearers, scores, limits }
+    }
+
+    /// Whom a target names; a wider block is nobody in particular.
+    fn bearers_named(&self, target: &LiftTarget) -> Vec<Bearer> {
+        match target {
+            LiftTarget::User(user) => vec![Bearer::User(user.clone())],
+            LiftTarget::Address(ip) => {
+                self.addresses_of(Prefix::around(*ip, self.engine.rules.counting.v6_bits))
+            }
+            LiftTarget::Prefix(prefix) => self.addresses_of(*prefix),
+            LiftTarget::Ban(_) | LiftTarget::Penalty(_) | LiftTarget::Record(_) => Vec::new(),
+        }
+    }
+
+    /// Whether there is anything to forgive. That bans which are over make the next
+    /// one longer is not: they were earned.
+    fn is_anything_held(&self, bearer: &Bearer, now: Moment) -> bool {
+        let memory = self.memory();
+        let has_broken = |user| memory.violated(user).is_some();
+        let has_penalties = |holder| !memory.penalties(&holder).is_empty();
+        let repeats = |kind| memory.run(&ScoreKey { bearer: bearer.clone(), kind }).is_some();
+        self.scores_held(bearer, now).next().is_some()
+            || self.limits_held(bearer, now).next().is_some()
+            || Holder::from_bearer(bearer).is_some_and(has_penalties)
+            || matches!(bearer, Bearer::User(user) if has_broken(user))
+            || ViolationType::all().any(repeats)
+    }
+
+    fn scores_held(&self, bearer: &Bearer, now: Moment) -> impl Iterator<Item = (ScoreKey, f64)> {
+        let decay = self.engine.rules.scoring.decay;
+        ViolationType::all().filter_map(move |kind| {
+            let key = ScoreKey { bearer: bearer.clone(), kind };
+            let points = self.score(&key)?.now(decay, now.unix_ms).shown();
+            (points != 0.0).then_some((key, points))
+        })
+    }
+
+    fn limits_held(&self, bearer: &Bearer, now: Moment) -> impl Iterator<Item = (Bearer, Limiter)> {
+        let limiters = self.engine.rules.limiters.iter().map(|rule| rule.limiter);
+        let used = limiters
+            .filter(move |limiter| self.usage(self.engine.keys.of(*limiter, bearer), now).used > 0);
+        used.map(move |limiter| (bearer.clone(), limiter))
     }
 
     fn bans_named(&self, target: &LiftTarget, penalties: &[Arc<Penalty>]) -> Vec<Arc<Ban>> {
@@ -205,24 +258,14 @@ impl Overlay<'_> {
 
 /// Whose penalties all end: of whoever is named or pardoned.
 fn holders<'b>(
-    target: &LiftTarget,
     bans: &BTreeMap<u64, Arc<Ban>>,
-    pardoned: impl Iterator<Item = &'b Bearer>,
+    bearers: impl Iterator<Item = &'b Bearer>,
 ) -> BTreeSet<Holder> {
     let of_bans = bans.values().flat_map(|ban| {
         let prefix = ban.prefix.map(Holder::Prefix);
         ban.user.clone().map(Holder::User).into_iter().chain(prefix)
     });
-    let named = match target {
-        LiftTarget::User(user) => Some(Holder::User(user.clone())),
-        LiftTarget::Prefix(prefix) => Some(Holder::Prefix(*prefix)),
-        // By the width at which it is counted, as whoever is pardoned.
-        LiftTarget::Address(_)
-        | LiftTarget::Ban(_)
-        | LiftTarget::Penalty(_)
-        | LiftTarget::Record(_) => None,
-    };
-    pardoned.filter_map(Holder::from_bearer).chain(of_bans).chain(named).collect()
+    bearers.filter_map(Holder::from_bearer).chain(of_bans).collect()
 }
 
 impl Outcome {

@@ -10,7 +10,6 @@ use crate::{
 };
 
 /// A decision whose caller waits for the commit.
-#[expect(clippy::large_enum_variant, reason = "nearly all are of the large one")]
 pub(super) enum Pending {
     Judged(Judged, Reply<Answer>),
     JudgedAll(Vec<Judged>, Reply<Vec<Answer>>),

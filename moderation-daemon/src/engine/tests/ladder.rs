@@ -286,7 +286,8 @@ fn numbers_of_penalties_are_never_given_again() {
         assert!(ids.is_sorted() && ids[0] > 41, "{ids:?}");
         pardon(&mut engine, &LiftTarget::User(user("anna")), NOW);
     }
-    assert_eq!(engine.memory.next_penalty, 46);
+    // The first one after the lift was spared.
+    assert_eq!(engine.memory.next_penalty, 45);
 }
 
 #[test]

@@ -114,15 +114,64 @@ fn nothing_to_lift_is_nothing_to_forget() {
     judge_one(&mut engine, violation(ViolationType::LOGINS, None, "anna", "192.0.2.7"), NOW);
     let before = fingerprint(&engine);
     for target in [
-        target("anna"),
+        target("bert"),
         LiftTarget::Ban(1),
         LiftTarget::Penalty(1),
         LiftTarget::Address("192.0.2.7".parse().expect("one")),
         LiftTarget::Prefix("192.0.2.7".parse().expect("one")),
+        LiftTarget::Prefix("192.0.2.0/24".parse().expect("one")),
     ] {
         assert_eq!(pardon(&mut engine, &target, NOW), Lifted::default());
     }
     assert_eq!(fingerprint(&engine), before);
+}
+
+#[test]
+fn what_has_led_to_no_ban_is_forgiven_whoever_is_named() {
+    let mut soft = Rules::librechat();
+    soft.ban.length = BanLength::Soft;
+    let cases = [
+        ("points below the line", Rules::hardened(), 5.0, "anna", ""),
+        ("a ban without a length", soft, 20.0, "anna", ""),
+        ("points of an address", Rules::hardened(), 5.0, "", "192.0.2.7"),
+    ];
+    for (what, rules, points, who, ip) in cases {
+        let mut engine = engine_with(rules);
+        let bad = violation(ViolationType::LOGINS, Some(points), who, ip);
+        judge_one(&mut engine, bad, NOW);
+        judge(&mut engine, &vec![message(who, ip); 3], 2, NOW);
+        assert!(engine.bans().is_empty(), "{what}");
+        let target = match ip.parse() {
+            Ok(ip) => LiftTarget::Address(ip),
+            Err(_) => target(who),
+        };
+        let lifted = pardon(&mut engine, &target, NOW);
+        assert_eq!((lifted.bans.len(), lifted.bearers.len()), (0, 1), "{what}");
+        let scores = lifted.scores.iter().map(|(key, points)| (key.kind, *points));
+        assert_eq!(scores.collect::<Vec<_>>(), [(ViolationType::LOGINS, points)], "{what}");
+        assert_eq!(engine.size().scores, 0, "{what}");
+        assert!(used(&engine, &message(who, ip)).iter().all(|used| *used == 0), "{what}");
+        assert_eq!(pardon(&mut engine, &target, NOW), Lifted::default(), "{what}, again");
+    }
+}
+
+#[test]
+fn what_limits_counted_and_penalties_are_forgiven_without_a_ban_and_told() {
+    let mut rules = Rules::hardened();
+    let steps = vec![Step::Warning { message: "slowly".into() }];
+    let ladder = Ladder { steps, forget_after_ms: HOUR, severity: Severity::Medium };
+    rules.ladders.set(ViolationType::LOGINS, Some(ladder));
+    let mut engine = engine_with(rules);
+    let address = LiftTarget::Address("192.0.2.7".parse().expect("one"));
+    judge(&mut engine, &vec![message("", "192.0.2.7"); 5], 2, NOW);
+    let lifted = pardon(&mut engine, &address, NOW);
+    let limits: Vec<_> = lifted.limits.iter().map(|(_, limiter)| *limiter).collect();
+    assert_eq!((limits, lifted.scores), (vec![Limiter::MESSAGE_IP], vec![]));
+    let bad = violation(ViolationType::LOGINS, Some(20.0), "anna", "");
+    judge_one(&mut engine, bad, NOW);
+    let lifted = pardon(&mut engine, &target("anna"), NOW);
+    assert_eq!((lifted.bans.len(), lifted.penalties.len()), (0, 1));
+    assert!(engine.penalties_of(&Bearer::User(user("anna"))).is_empty());
 }
 
 #[test]
