@@ -1,6 +1,9 @@
 //! The only place that reads clocks.
 
-use std::time::{Duration, SystemTime};
+use std::{
+    fs, io,
+    time::{Duration, SystemTime},
+};
 
 use moderation_common::BanEntry;
 use nix::time::{ClockId, clock_gettime};
@@ -17,6 +20,16 @@ pub fn now() -> Moment {
 pub fn boot_ns() -> u64 {
     let time = clock_gettime(ClockId::CLOCK_BOOTTIME).expect("Linux has had it since 2.6.39");
     u64::try_from(Duration::from(time).as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// Which boot of this host `CLOCK_BOOTTIME` began with.
+///
+/// # Errors
+///
+/// If `/proc` does not say.
+pub fn boot_id() -> io::Result<String> {
+    let id = fs::read_to_string("/proc/sys/kernel/random/boot_id")?;
+    Ok(id.trim_end().to_owned())
 }
 
 /// Nanoseconds of `CLOCK_MONOTONIC`, the clock behind `bpf_ktime_get_coarse_ns`,

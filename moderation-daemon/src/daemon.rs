@@ -1,7 +1,7 @@
 //! moderationd from start to end: configuration, kernel, store, moderator,
 //! sockets, and back. It only puts the rooms together.
 
-use std::{path::PathBuf, process::ExitCode, sync::Arc};
+use std::{path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use clap::Parser;
@@ -11,15 +11,15 @@ use crate::{
     api::{self, Listener},
     clock,
     config::{self, AttachMode, Config},
-    engine::Trust,
+    engine::{Trust, ViolationType},
     exit::{self, NeedsRoot},
     feed::{self, Watch},
     keeper::{Keeper, Keeping, SourceFiles},
     metrics::Metrics,
-    moderator::{self, Kernel, Setup, Started},
+    moderator::{self, Kernel, Saving, Setup, Started},
     network::{self, AttachOptions, Attached, DropMode, Pins},
     pseudonym::Names,
-    store::{ImportStore, Store},
+    store::{ImportStore, Keep, Store},
     telemetry,
 };
 
@@ -188,9 +188,22 @@ fn setup(config: &Config) -> Setup {
     Setup {
         rules: config.rules.clone(),
         trusted: trusted.collect(),
+        windows: Saving::beside(&config.store.path, config.snapshot_every),
         reconcile_interval: config.network.reconcile_interval,
-        retention: config.store.retention,
-        max_records: config.store.max_records,
+        keep: keep(config),
+    }
+}
+
+/// Ladders and growing bans look back further than the records may go.
+fn keep(config: &Config) -> Keep {
+    let (rules, records) = (&config.rules, config.store.retention);
+    let ladders = ViolationType::all().filter_map(|kind| rules.ladders.of(kind).as_ref());
+    let looked_at = ladders.map(|ladder| Duration::from_millis(ladder.forget_after_ms)).max();
+    Keep {
+        records,
+        penalties: looked_at.map_or(records, |looked_at| looked_at.max(records)),
+        half_life: rules.ban.growth.map(|growth| Duration::from_millis(growth.half_life_ms)),
+        most: config.store.max_records,
     }
 }
 

@@ -1,6 +1,12 @@
 //! What the daemon counts about itself, in OpenMetrics.
 
-use std::sync::{Mutex, PoisonError, atomic::Ordering};
+use std::{
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use moderation_common::{Alarm, Counter as PacketCounter, Reason};
 use prometheus_client::{
@@ -10,7 +16,9 @@ use prometheus_client::{
 };
 
 use crate::{
-    engine::{Act, BanRefusal, PenaltyKind, Size, Verdict, ViolationType},
+    engine::{
+        Act, BanRefusal, Forgotten, PenaltyKind, RestoredWindows, Size, Verdict, ViolationType,
+    },
     moderator::{Added, Fill},
     network::{Changes, XdpMode},
 };
@@ -55,6 +63,12 @@ struct ReasonLabels {
     reason: &'static str,
 }
 
+/// Labels of `moderation_snapshot_windows`.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct OutcomeLabels {
+    outcome: &'static str,
+}
+
 /// A table with a bound.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Table {
@@ -66,6 +80,14 @@ pub enum Table {
     Leases,
     /// Remembered request ids.
     RequestIds,
+    /// What is remembered of people: offences, traits, factors, repeats.
+    People,
+    /// Holders of penalties.
+    Penalties,
+    /// Accounts and the addresses that they are used from.
+    Pairs,
+    /// Addresses of which is remembered who was seen there.
+    Addresses,
     /// How finely those who watch want it.
     Watchers,
 }
@@ -77,6 +99,10 @@ impl Table {
             Self::Scores => "scores",
             Self::Leases => "leases",
             Self::RequestIds => "request_ids",
+            Self::People => "people",
+            Self::Penalties => "penalties",
+            Self::Pairs => "pairs",
+            Self::Addresses => "addresses",
             Self::Watchers => "watchers",
         };
         TableLabels { table }
@@ -108,6 +134,12 @@ pub struct Metrics {
     pub queue_rejected: Counter,
     /// Batches that the store did not take.
     pub store_failures: Counter,
+    /// Times that what limits counted could not be written down.
+    pub snapshot_failures: Counter,
+    /// 1 if what an earlier life wrote down could not be read, or not all of it.
+    pub snapshot_damaged: Gauge,
+    snapshot_windows: Family<OutcomeLabels, Gauge>,
+    snapshot_age: Gauge<f64, AtomicU64>,
     /// Times that the kernel refused.
     pub enforcement_failures: Counter,
     /// Bans that the prefilter hid from the program.
@@ -156,6 +188,8 @@ pub struct Snapshot {
     pub max: (usize, usize),
     /// How many limiter windows there may be.
     pub max_windows: usize,
+    /// How much of what limits counted a crash would forget, in milliseconds.
+    pub windows_age_ms: u64,
     /// Entries of imported lists.
     pub imported: usize,
     /// Whether automatic bans have stopped.
@@ -222,6 +256,10 @@ impl Metrics {
         registry.register("scores", "Scores in memory", self.scores.clone());
         registry.register("windows", "Limiter windows in memory", self.windows.clone());
         registry.register("windows_max", "How many there may be; beyond, newcomers share one for each limiter", self.windows_max.clone());
+        registry.register("snapshot_age_seconds", "How much of what limits counted a crash would forget", self.snapshot_age.clone());
+        registry.register("snapshot_failures", "Times that what limits counted could not be written down", self.snapshot_failures.clone());
+        registry.register("snapshot_damaged", "1 if what limits had counted could not be read at the start, or not all of it", self.snapshot_damaged.clone());
+        registry.register("snapshot_windows", "Windows that were found at the start, by what became of them: restored, over, changed (their limiter is another now), surplus (no room)", self.snapshot_windows.clone());
         registry.register("leases", "Leases in memory", self.leases.clone());
         self.registry = registry;
     }
@@ -279,6 +317,20 @@ impl Metrics {
         }
     }
 
+    /// Says what became of the windows that an earlier life wrote down, of which so
+    /// many count on.
+    pub fn restored(&self, windows: usize, read: &RestoredWindows) {
+        let outcomes = [
+            ("restored", windows),
+            ("over", read.over),
+            ("changed", read.changed),
+            ("surplus", read.surplus),
+        ];
+        for (outcome, count) in outcomes {
+            self.snapshot_windows.get_or_create(&OutcomeLabels { outcome }).set(gauge(count));
+        }
+    }
+
     /// Counts what a comparison of kernel and store mended.
     pub fn drift(&self, changes: Changes) {
         self.drift.inc_by(changes.drift() as u64);
@@ -321,14 +373,12 @@ impl Metrics {
         self.scores.set(gauge(snapshot.size.scores));
         self.windows.set(gauge(snapshot.size.windows));
         self.windows_max.set(gauge(snapshot.max_windows));
+        self.snapshot_age.set(Duration::from_millis(snapshot.windows_age_ms).as_secs_f64());
         self.leases.set(gauge(snapshot.size.leases));
         self.queue_length.set(gauge(snapshot.queue_length));
         self.kernel_open.set(i64::from(snapshot.kernel_open));
         self.take_interfaces(&snapshot.interfaces);
-        self.overflows
-            .get_or_create(&Table::RequestIds.labels())
-            .inner()
-            .store(snapshot.size.forgotten_ids, Ordering::Relaxed);
+        self.take_overflows(&snapshot.size);
         for (alarm, count) in &snapshot.alarms {
             let labels = ReasonLabels { reason: alarm.name() };
             self.alarms.get_or_create(&labels).inner().store(*count, Ordering::Relaxed);
@@ -341,6 +391,22 @@ impl Metrics {
                 .get_or_create(&labels)
                 .inner()
                 .store(counter.bytes, Ordering::Relaxed);
+        }
+    }
+
+    /// Of tables that the engine counts itself.
+    fn take_overflows(&self, size: &Size) {
+        let Forgotten { people, pairs, penalties, addresses } = size.forgotten;
+        let tables = [
+            (Table::RequestIds, size.forgotten_ids),
+            (Table::People, people),
+            (Table::Penalties, penalties),
+            (Table::Pairs, pairs),
+            (Table::Addresses, addresses),
+        ];
+        for (table, count) in tables {
+            let overflows = self.overflows.get_or_create(&table.labels());
+            overflows.inner().store(count, Ordering::Relaxed);
         }
     }
 
@@ -361,4 +427,23 @@ impl Metrics {
 
 fn gauge(value: usize) -> i64 {
     i64::try_from(value).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_table_of_the_engine_that_overflowed_has_its_series() {
+        let forgotten = Forgotten { people: 2, pairs: 3, penalties: 4, addresses: 5 };
+        let metrics = Metrics::new();
+        metrics.take_overflows(&Size { forgotten_ids: 1, forgotten, ..Size::default() });
+        let mut text = String::new();
+        encode(&mut text, &metrics.registry).expect("writing to a string cannot fail");
+        let tables = ["request_ids", "people", "pairs", "penalties", "addresses"];
+        for (table, count) in tables.into_iter().zip(1..) {
+            let line = format!("moderation_overflows_total{{table=\"{table}\"}} {count}");
+            assert!(text.lines().any(|it| it == line), "{line} in {text}");
+        }
+    }
 }

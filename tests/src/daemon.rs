@@ -36,6 +36,7 @@ pub struct Setup {
     identity: Option<(u32, u32)>,
     overrides: Value,
     arguments: Vec<String>,
+    credentials: Vec<(String, String)>,
 }
 
 impl Setup {
@@ -80,6 +81,13 @@ impl Setup {
         self
     }
 
+    /// With a credential of this name, as systemd hands it over.
+    #[must_use]
+    pub fn credential(mut self, name: &str, text: &str) -> Self {
+        self.credentials.push((name.to_owned(), text.to_owned()));
+        self
+    }
+
     /// Writes the configuration; starts nothing. For what must happen before,
     /// such as `xdp attach`.
     pub fn prepare(self) -> Result<Daemon> {
@@ -92,6 +100,7 @@ impl Setup {
             .context("cannot make a temporary folder")?;
         let daemon = Daemon { setup: self, process: None, folder, pins };
         daemon.write_configuration()?;
+        daemon.write_credentials()?;
         if let Some((uid, gid)) = daemon.setup.identity {
             chown(daemon.folder.path(), Some(uid), Some(gid))
                 .context("cannot hand over the folder")?;
@@ -134,6 +143,9 @@ impl Daemon {
             command.args(["--interface", interface]);
         }
         command.args(&self.setup.arguments);
+        if !self.setup.credentials.is_empty() {
+            command.env("CREDENTIALS_DIRECTORY", self.file("credentials"));
+        }
         command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
         self.process = Some(self.spawn(command)?);
         Ok(())
@@ -298,6 +310,15 @@ impl Daemon {
         // JSON is YAML.
         fs::write(self.config_path(), format!("{configuration:#}\n"))
             .context("cannot write the configuration")
+    }
+
+    fn write_credentials(&self) -> Result<()> {
+        let folder = self.file("credentials");
+        for (name, text) in &self.setup.credentials {
+            fs::create_dir_all(&folder)?;
+            fs::write(folder.join(name), text).context("cannot write a credential")?;
+        }
+        Ok(())
     }
 
     fn spawn(&self, command: Command) -> Result<Process> {

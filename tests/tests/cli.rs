@@ -75,9 +75,14 @@ fn the_commands_of_an_operators_day_work() -> Result<()> {
         let check = ctl(&["check", subject])?;
         assert!(check.starts_with(&format!("{subject} is banned\n")), "{check}");
     }
-    assert_eq!(ctl(&["lift", "1"])?, "lifted ban 1 of anna and 192.0.2.7\n");
+    let forgot = "forgot the scores, limits and penalties of";
+    let want = format!("lifted ban 1 of anna and 192.0.2.7\n{forgot} anna, 192.0.2.7\n");
+    assert_eq!(ctl(&["lift", "1"])?, want);
     let lifted = ctl(&["lift", "2001:db8::/64", "user:b c"])?;
-    assert_eq!(lifted, "lifted ban 2 of 2001:db8::/64\nlifted ban 3 of b c\n");
+    let want = format!(
+        "lifted ban 2 of 2001:db8::/64\n{forgot} 2001:db8::/64\nlifted ban 3 of b c\n{forgot} b c\n"
+    );
+    assert_eq!(lifted, want);
     assert_eq!(ctl(&["list"])?, "no bans\n");
     let all = ctl(&["list", "--all"])?;
     assert_eq!(all.matches("by root").count(), 3, "{all}");

@@ -75,6 +75,111 @@ fn what_is_exported_and_imported_elsewhere_is_exported_there_the_same() -> Resul
     Ok(())
 }
 
+/// As keyv-file writes them: an envelope in a string, strings that begin with a colon
+/// with one more, lists of records by user; once the cache as a list of pairs, once as
+/// an object, as older versions had it.
+const SCORES: &str = r#"{"cache":[["violations:logins:64b0c0ffee64b0c0ffee64b0",{"value":"{\"value\":19.5}"}],["violations:non_browser:64b0c0ffee64b0c0ffee64b1",{"value":"{\"value\":7,\"expires\":99999999999999}","expire":99999999999999}],["violations:logins:64b0c0ffee64b0c0ffee64b2",{"value":"{\"value\":18,\"expires\":1000}","expire":1000}],["violations:convo_access::64b0c0ffee64b0c0ffee64b0",{"value":"{\"value\":true}"}]],"lastExpire":1763733600000}"#;
+
+fn logs(now_ms: u64) -> String {
+    let date = |ago_ms: u64| moderation_daemon::clock::iso8601(now_ms - ago_ms);
+    let record = |ago_ms, total: u32| {
+        format!(
+            r#"{{"type":"logins","max":"7","windowInMinutes":5,"prev_count":{},"violation_count":{total},"date":"{}"}}"#,
+            total - 1,
+            date(ago_ms)
+        )
+    };
+    // Two are alike, as there can be where points are none.
+    let list = [record(4_000, 1), record(3_000, 2), record(3_000, 3), record(3_000, 3)].join(",");
+    let envelope = json!(format!("{{\"value\":[{list}]}}"));
+    format!(
+        r#"{{"cache":{{"violations:64b0c0ffee64b0c0ffee64b0":{{"value":{envelope}}}}},"lastExpire":1763733600000}}"#
+    )
+}
+
+#[test]
+fn what_keyv_file_wrote_is_taken_once_with_its_totals_and_lapsed_entries_are_not() -> Result<()> {
+    if !need::root() {
+        return Ok(());
+    }
+    let daemon = daemon()?;
+    let folder = tempfile::tempdir()?;
+    fs::write(folder.path().join("violations.json"), SCORES)?;
+    fs::write(folder.path().join("logs.json"), logs(moderation_daemon::clock::now().unix_ms))?;
+    let import = ["--json", "import", "--librechat", text(folder.path())?];
+    let first: Value = serde_json::from_str(&daemon.ctl(&import)?.success()?)?;
+    assert_eq!(first, json!({ "scores": 2, "logs": 4, "skipped": 2 }));
+    let again: Value = serde_json::from_str(&daemon.ctl(&import)?.success()?)?;
+    assert_eq!(again, json!({ "scores": 0, "logs": 0, "skipped": 2 }));
+    let told = daemon.ctl(&["explain", "64b0c0ffee64b0c0ffee64b0"])?.success()?;
+    assert!(told.contains("In all: 4 logins (4 points)."), "{told}");
+    assert!(told.contains("more than 7 in 5 min"), "{told}");
+    assert!(
+        told.contains("The score of user 64b0c0ffee64b0c0ffee64b0 for logins is 19.5"),
+        "{told}"
+    );
+    Ok(())
+}
+
+#[test]
+fn of_two_files_of_which_one_is_broken_nothing_is_taken() -> Result<()> {
+    if !need::root() {
+        return Ok(());
+    }
+    let daemon = daemon()?;
+    let folder = tempfile::tempdir()?;
+    let good = logs(moderation_daemon::clock::now().unix_ms);
+    // A user whose name no user has, behind more good ones than go into one request.
+    let many: Vec<_> = (0..600)
+        .map(|i| format!(r#"["violations:logins:user{i:04}",{{"value":"{{\"value\":1}}"}}]"#))
+        .collect();
+    let bad_name =
+        format!(r#"["violations:logins:{}",{{"value":"{{\"value\":1}}"}}]"#, "x".repeat(2_000));
+    let with_bad_name = format!(r#"{{"cache":[{},{bad_name}],"lastExpire":1}}"#, many.join(","));
+    let cases = [
+        ("torn", SCORES.to_owned(), good[..good.len() - 9].to_owned()),
+        ("no list", SCORES.to_owned(), good.replace("\\\"value\\\":[", "\\\"value\\\":[[")),
+        ("no date", SCORES.to_owned(), good.replace("date", "day")),
+        ("no score", SCORES.replace("19.5", "true"), good.clone()),
+        ("no user", with_bad_name, good.clone()),
+    ];
+    for (what, scores, logs) in cases {
+        assert!(scores != SCORES || logs != good, "{what} is broken");
+        fs::write(folder.path().join("violations.json"), scores)?;
+        fs::write(folder.path().join("logs.json"), logs)?;
+        let import = ["import", "--librechat", text(folder.path())?];
+        let error = daemon.ctl(&import)?.success().expect_err(what);
+        assert!(format!("{error:#}").contains("was imported"), "{what}: {error:#}");
+        let empty = tempfile::tempdir()?;
+        assert_eq!(export(&daemon, empty.path())?, [json!([]), json!([])], "{what}");
+    }
+    Ok(())
+}
+
+#[test]
+fn what_an_import_brings_is_bounded_like_everything_else_and_the_oldest_go_first() -> Result<()> {
+    if !need::root() {
+        return Ok(());
+    }
+    let overrides = json!({ "store": { "max_records": 2, "retention": "1d" } });
+    let mut daemon = daemon_without_kernel(overrides)?;
+    Caller::app(&daemon).violation("logins", &json!({ "user": "anna" }))?;
+    let folder = tempfile::tempdir()?;
+    let now_ms = moderation_daemon::clock::now().unix_ms;
+    // Three of a moment ago; and, in another file, three of two days ago.
+    for ago_ms in [0, 2 * 86_400_000] {
+        fs::write(folder.path().join("logs.json"), logs(now_ms - ago_ms))?;
+        daemon.ctl(&["import", "--librechat", text(folder.path())?])?.success()?;
+    }
+    daemon.restart()?;
+    let folder = tempfile::tempdir()?;
+    let [_, logs] = export(&daemon, folder.path())?;
+    let records = logs.to_string();
+    assert_eq!(records.matches("date").count(), 2, "{records}");
+    assert!(records.contains("violations:anna"), "the last one was ours: {records}");
+    Ok(())
+}
+
 #[test]
 fn a_folder_that_librechat_wrote_is_found_under_data_and_a_broken_file_is_refused() -> Result<()> {
     if !need::root() {

@@ -18,9 +18,23 @@ const ENGINE: &str = "moderation-daemon/src/engine";
 const REASONS: &str = "docs/mutants.md";
 
 /// What the engine uses, and what its tests use besides.
-const DEPENDENCIES: &[&str] =
-    &["aho-corasick", "foldhash", "ipnet", "serde", "sha2", "siphasher", "thiserror"];
+const DEPENDENCIES: &[&str] = &[
+    "aho-corasick",
+    "crc32fast",
+    "foldhash",
+    "hashbrown",
+    "ipnet",
+    "serde",
+    "sha2",
+    "siphasher",
+    "smallvec",
+    "thiserror",
+];
 const TEST_DEPENDENCIES: &[&str] = &["proptest"];
+/// Tests are run a thousand times as often as they are read in a debugger.
+const PROFILE: &str = "[profile.dev]\ndebug = 0\nopt-level = 1\n";
+/// Cases of each property: there are thousands of mutants, and few need many cases.
+const CASES: &str = "32";
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
@@ -91,7 +105,7 @@ fn manifest(workspace: &str) -> Result<String> {
     };
     Ok(format!(
         "[workspace]\n\n{start}{}\n\n[package]\nname = \"engine\"\nversion = \"0.0.0\"\n\
-         edition = \"2024\"\n\n[dependencies]\n{}\n[dev-dependencies]\n{}",
+         edition = \"2024\"\n\n{PROFILE}\n[dependencies]\n{}\n[dev-dependencies]\n{}",
         table.join("\n"),
         list(DEPENDENCIES),
         list(TEST_DEPENDENCIES),
@@ -122,6 +136,7 @@ fn try_all(project: &Project, folder: &Path, files: &[String]) -> Result<()> {
         // It copies the crate once for each job, and builds each copy apart.
         .env("TMPDIR", &temporary)
         .env_remove("CARGO_TARGET_DIR")
+        .env("PROPTEST_CASES", CASES)
         .args(["mutants", "--colors", "never", "--no-times", "--jobs"])
         .arg(available_parallelism().map_or(1, usize::from).to_string())
         .arg("--dir")

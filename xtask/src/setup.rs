@@ -408,7 +408,9 @@ fn install_rust_source(project: &Project, channel: &str) -> Result<()> {
 /// A tool of `.tools`, if it starts and has the right version.
 fn find_tool(project: &Project, name: &str, version: &str) -> Option<PathBuf> {
     let path = project.tools().join("bin").join(name);
-    let printed = step::output_of(Command::new(&path).arg("--version")).ok()?;
+    // What cargo starts as a subcommand is told which.
+    let subcommand = name.strip_prefix("cargo-");
+    let printed = step::output_of(Command::new(&path).args(subcommand).arg("--version")).ok()?;
     (printed.trim() == format!("{name} {version}")).then_some(path)
 }
 
@@ -417,7 +419,7 @@ fn build_tool(project: &Project, name: &str, version: &str) -> Result<()> {
     // Of its own, so that the project's target folder is neither used nor locked, and
     // kept until the end, so that a build that was interrupted goes on where it stopped.
     let target = tools.join("build");
-    step::heading(format!("setup: building {name} {version}, one to three minutes"));
+    step::heading(format!("setup: building {name} {version}, some minutes"));
     // Cargo warns of a folder that is not in `PATH`; this one need not be.
     let path = env::var_os("PATH").unwrap_or_default();
     let path = env::join_paths([tools.join("bin")].into_iter().chain(env::split_paths(&path)))?;

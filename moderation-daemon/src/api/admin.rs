@@ -11,15 +11,14 @@ use super::{
     Context, Problem,
     input::{Json, Query, ip},
     peer::Peer,
+    penalty,
     view::BanJson,
 };
 use crate::{
     clock,
     config::parse_duration,
-    engine::{
-        BanLength, BanRefusal, InvalidPrefix, LiftTarget, NewBan, Prefix, Subject, Trust, Trusted,
-    },
-    moderator::{AllowlistFull, BanView},
+    engine::{BanLength, BanRefusal, InvalidPrefix, LiftTarget, NewBan, Prefix, Trust, Trusted},
+    moderator::{AllowlistFull, BanView, LiftedView},
     store::{Allowed, BanPage, BanRecord, Removal},
 };
 
@@ -74,7 +73,8 @@ async fn bans(
             let is_over = lifted_at_unix_ms.is_some() || !ban.holds_at(now.unix_ms);
             let ban = Arc::new(ban);
             let view = if is_over { BanView::over(ban) } else { board.view(&ban) };
-            BanJson::new(&view, now).lifted(lifted_at_unix_ms, lifted_by)
+            let json = BanJson::new(&view, now).for_operators(&view.ban);
+            json.lifted(lifted_at_unix_ms, lifted_by)
         })
         .collect();
     let next = bans.last().filter(|_| is_full).and_then(BanJson::id);
@@ -118,7 +118,7 @@ async fn ban(
     }
     let view = context.moderator.ban(new).await?.map_err(|refusal| refused(refusal, prefix))?;
     tracing::info!(ban = view.ban.id, by = peer.name(), "an operator banned");
-    let ban = BanJson::new(&view, clock::now());
+    let ban = BanJson::new(&view, clock::now()).for_operators(&view.ban);
     Ok((StatusCode::CREATED, axum::Json(json!({ "ban": ban }))))
 }
 
@@ -226,14 +226,15 @@ async fn lift(
         (None, None, Some(ip)) => lift_target(&ip)?,
         _ => return Err(Problem::InvalidField("exactly one of id, user and ip".to_owned())),
     };
-    let mut lifted = context.moderator.lift(target.clone(), peer.name()).await?;
-    lifted.extend(lift_imported(&context, &target, &peer).await?);
-    if lifted.is_empty() {
-        return Err(nothing_lifted(&context, &target));
+    let lifted = context.moderator.lift(target.clone(), peer.name()).await?;
+    let imported = lift_imported(&context, &target, &peer).await?;
+    if lifted.lets_nobody_in() && imported.is_empty() {
+        banned_around(&context, &target, &lifted)?;
     }
-    let now = clock::now();
-    let lifted: Vec<_> = lifted.iter().map(|ban| BanJson::new(ban, now)).collect();
-    Ok(axum::Json(json!({ "lifted": lifted })))
+    if lifted.is_nothing() && imported.is_empty() {
+        return Err(Problem::NoSuch("active ban"));
+    }
+    Ok(axum::Json(penalty::told(&lifted, &imported)))
 }
 
 /// Takes what a target names off every list; what it was.
@@ -243,7 +244,10 @@ async fn lift_imported(
     peer: &Peer,
 ) -> Result<Vec<BanView>, Problem> {
     let prefixes = match target {
-        LiftTarget::Ban(_) | LiftTarget::User(_) | LiftTarget::Penalty(_) => return Ok(Vec::new()),
+        LiftTarget::Ban(_)
+        | LiftTarget::User(_)
+        | LiftTarget::Penalty(_)
+        | LiftTarget::Record(_) => return Ok(Vec::new()),
         LiftTarget::Prefix(prefix) => vec![*prefix],
         LiftTarget::Address(ip) => {
             let v6_prefix = context.config.rules.ban.v6_prefix;
@@ -264,18 +268,21 @@ async fn lift_imported(
     Ok(lifted)
 }
 
-/// There is nothing to lift; says so if a wider ban holds.
-fn nothing_lifted(context: &Context, target: &LiftTarget) -> Problem {
-    let LiftTarget::Address(ip) = target else { return Problem::NoSuch("active ban") };
-    let subject = Subject::new(None, Some(*ip)).expect("it has an address");
-    let view = context.moderator.check(&subject);
-    let Some((prefix, view)) = view.and_then(|view| Some((view.ban.prefix?, view))) else {
-        return Problem::NoSuch("active ban");
-    };
-    Problem::NotItself(format!(
-        "{ip} itself is not banned, but within {prefix}, which is: {}; lift that",
+/// Nobody was let in; says so if a wider ban holds, whatever was forgiven.
+fn banned_around(
+    context: &Context,
+    target: &LiftTarget,
+    lifted: &LiftedView,
+) -> Result<(), Problem> {
+    let LiftTarget::Address(ip) = target else { return Ok(()) };
+    let view = context.moderator.check_address(*ip);
+    let around = view.and_then(|view| Some((view.ban.prefix?, view)));
+    let Some((prefix, view)) = around else { return Ok(()) };
+    let forgot = if lifted.is_nothing() { "" } else { "; its scores and limits are forgotten" };
+    Err(Problem::NotItself(format!(
+        "{ip} itself is not banned, but within {prefix}, which is: {}; lift that{forgot}",
         view.ban.reason
-    ))
+    )))
 }
 
 #[derive(Debug, Serialize)]

@@ -1,5 +1,7 @@
 //! The app's routes: events, violations, leases, checks.
 
+use std::sync::Arc;
+
 use axum::{
     Router,
     extract::{Path, State, rejection::PathRejection},
@@ -16,7 +18,7 @@ use super::{
 };
 use crate::{
     clock,
-    engine::{Act, LeaseId, Request, ViolationType},
+    engine::{Act, LeaseId, Request, Severity, ViolationType},
 };
 
 pub(super) fn routes() -> Router<Context> {
@@ -50,6 +52,8 @@ struct ViolationBody {
     user: Option<String>,
     ip: Option<String>,
     score: Option<f64>,
+    severity: Option<Severity>,
+    details: Option<String>,
     id: Option<String>,
 }
 
@@ -62,8 +66,20 @@ async fn violation(State(context): State<Context>, Json(body): Json<ViolationBod
     let subject = subject(body.user.as_deref(), body.ip.as_deref())?;
     let bearer = context.config.rules.bearer(&subject);
     let id = body.id.map(|id| request_id(kind.name(), &bearer, &id)).transpose()?;
-    let act = Act::Violation { kind, points, severity: None, details: None };
+    let details = body.details.map(details).transpose()?;
+    let act = Act::Violation { kind, points, severity: body.severity, details };
     answer(&context, Request { id, ..Request::new(act, subject) }).await
+}
+
+/// What the reporter says about it is a sentence, not what somebody wrote.
+const MAX_DETAILS_BYTES: usize = 512;
+
+fn details(text: String) -> Result<Arc<str>, Problem> {
+    if text.len() > MAX_DETAILS_BYTES || text.chars().any(char::is_control) {
+        let detail = format!("details: at most {MAX_DETAILS_BYTES} bytes, none of them control");
+        return Err(Problem::InvalidField(detail));
+    }
+    Ok(text.into())
 }
 
 /// More points than this are a mistake, and sums stay exact below it.
@@ -141,7 +157,7 @@ pub(super) async fn check(
     let user = query.user.filter(|user| !user.is_empty());
     let ip = query.ip.filter(|ip| !ip.is_empty());
     let subject = subject(user.as_deref(), ip.as_deref())?;
-    let ban = context.moderator.check(&subject);
+    let ban = context.moderator.check(&subject).await;
     let ban = ban.map(|ban| BanJson::new(&ban, clock::now()));
     Ok(axum::Json(Checked { banned: ban.is_some(), ban }))
 }

@@ -10,12 +10,13 @@ use serde_json::{Value, json};
 use super::{
     Context, Problem,
     input::{Query, subject},
+    penalty::PenaltyRecord,
     view::BanJson,
     words::{self, Facts},
 };
 use crate::{
     clock,
-    engine::{Bearer, Count, Dossier, Moment, Penalty, Subject, Traits, ViolationType},
+    engine::{Bearer, Count, Dossier, Moment, Subject, Traits},
     moderator::BanView,
     store::{About, BanRecord, History, Reader, StoreError, Total, ViolationRecord},
 };
@@ -46,7 +47,7 @@ async fn explain(
     let about = About { subject: subject.clone(), address };
     let history = read(&context.reader, move |reader| reader.history(&about)).await?;
     let now = clock::now();
-    let standing = context.moderator.check(&subject);
+    let standing = context.moderator.check(&subject).await;
     let board = context.moderator.board();
     let active: Vec<_> = dossier.bans.iter().map(|ban| board.view(ban)).collect();
     let facts = Facts {
@@ -56,8 +57,7 @@ async fn explain(
         active: &active,
         dossier: &dossier,
         history: &history,
-        rule: &rules.ban,
-        concurrency: rules.concurrency,
+        rules,
     };
     Ok(axum::Json(answer(&subject, &facts)))
 }
@@ -97,7 +97,7 @@ fn answer(subject: &Subject, facts: &Facts<'_>) -> Value {
         "verdict": facts.verdict(),
         "because": facts.because(),
         "bans": bans(active, history, now),
-        "penalties": dossier.penalties.iter().map(|it| penalty(it)).collect::<Vec<_>>(),
+        "penalties": penalties(facts),
         "violations": history.violations.iter().map(violation).collect::<Vec<_>>(),
         "scores": scores(dossier),
         "limits": dossier.limits.iter().map(|count| limit(count, now)).collect::<Vec<_>>(),
@@ -118,21 +118,17 @@ fn bans(active: &[BanView], history: &History, now: Moment) -> Vec<BanJson> {
     let is_active = |record: &&BanRecord| active.iter().any(|view| view.ban.id == record.ban.id);
     let past = history.bans.iter().filter(|record| !is_active(record)).map(|record| {
         let view = BanView::over(Arc::new(record.ban.clone()));
-        BanJson::new(&view, now).lifted(record.lifted_at_unix_ms, record.lifted_by.clone())
+        let ban = BanJson::new(&view, now).for_operators(&record.ban);
+        ban.lifted(record.lifted_at_unix_ms, record.lifted_by.clone())
     });
-    active.iter().map(|view| BanJson::new(view, now)).chain(past).collect()
+    let active = active.iter().map(|view| BanJson::new(view, now).for_operators(&view.ban));
+    active.chain(past).collect()
 }
 
-fn penalty(penalty: &Penalty) -> Value {
-    json!({
-        "id": penalty.id,
-        "kind": penalty.kind.name(),
-        "violation": penalty.violation.map(ViolationType::name),
-        "reason": penalty.reason,
-        "starts_at": clock::rfc3339(penalty.starts_at_unix_ms),
-        "ends_at": penalty.ends_at_unix_ms.map(clock::rfc3339),
-        "by": penalty.by.name(),
-    })
+/// Those that hold, and those that are over.
+fn penalties(facts: &Facts<'_>) -> Vec<PenaltyRecord> {
+    let all = facts.dossier.penalties.iter().map(AsRef::as_ref).chain(facts.past_penalties());
+    all.map(|penalty| PenaltyRecord::new(penalty, facts.now)).collect()
 }
 
 fn violation(one: &ViolationRecord) -> Value {
@@ -169,7 +165,7 @@ fn offences(dossier: &Dossier) -> Vec<Value> {
     offences.collect()
 }
 
-fn bearer(bearer: &Bearer) -> (&'static str, String) {
+pub(super) fn bearer(bearer: &Bearer) -> (&'static str, String) {
     match bearer {
         Bearer::User(user) => ("user", user.to_string()),
         Bearer::Address(address) => ("address", address.to_string()),

@@ -160,6 +160,7 @@ fn metrics_of(context: &Context) -> String {
         fill: board.fill(),
         max: (bounds.bans, bounds.networks),
         max_windows: bounds.windows,
+        windows_age_ms: clock::now().boot_ms.saturating_sub(board.safe_until_boot_ms()),
         imported: board.lists().iter().map(|list| list.entries).sum(),
         bans_stopped: board.is_runaway(),
         bans_enforced: board.ban_counts().1,

@@ -102,7 +102,7 @@ async fn take_scores(
     let now_ms = clock::now().unix_ms;
     let scores: Vec<Score> = lines(request).await?;
     let taken: Vec<_> = scores
-        .into_iter()
+        .iter()
         .map(|score| taken_score(score, ttl_ms(rules), now_ms))
         .collect::<Result<_, _>>()?;
     let count = taken.len();
@@ -112,7 +112,7 @@ async fn take_scores(
 }
 
 /// A score that lives for a while was last changed that long before its end.
-fn taken_score(score: Score, ttl_ms: Option<u64>, now_ms: u64) -> Result<TakenScore, Problem> {
+fn taken_score(score: &Score, ttl_ms: Option<u64>, now_ms: u64) -> Result<TakenScore, Problem> {
     let kind = known(&score.kind)?;
     let bearer = Bearer::User(score.user.parse()?);
     let changed_at_ms = score.expires_at_ms.zip(ttl_ms).map(|(end, ttl)| end.saturating_sub(ttl));

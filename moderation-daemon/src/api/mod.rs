@@ -16,6 +16,7 @@ mod kernel;
 mod librechat;
 mod limits;
 mod peer;
+mod penalty;
 mod problem;
 mod said;
 mod socket;
@@ -79,6 +80,7 @@ pub fn app_routes(context: Context) -> Routes {
 pub fn admin_routes(context: Context) -> Routes {
     let routes = admin::routes().merge(import::routes()).merge(effective::routes());
     let routes = routes.merge(explain::routes()).merge(librechat::routes());
+    let routes = routes.merge(penalty::routes());
     Routes { events: None, others: finish(routes, context) }
 }
 

@@ -4,7 +4,9 @@
 
 use std::borrow::Cow;
 
-use crate::engine::{Cause, Count, LimiterRule, Outcome, Rules, Verdict, ViolationType};
+use crate::engine::{
+    Cause, Count, LimiterRule, Outcome, PenaltyKind, Rules, Verdict, ViolationType,
+};
 
 const BANNED: &str = "Your account has been temporarily banned due to violations of our service.";
 /// Of a ban without an end, for which LibreChat has no words.
@@ -20,6 +22,10 @@ const MS_PER_MINUTE: u64 = 60_000;
 pub(super) fn message(outcome: &Outcome, rules: &Rules) -> Option<Cow<'static, str>> {
     if outcome.verdict == Verdict::Allow {
         return None;
+    }
+    // What the ladder says is for the one who is denied.
+    if let Some(PenaltyKind::Warning { message }) = outcome.penalty.as_ref().map(|it| &it.kind) {
+        return Some(message.to_string().into());
     }
     let exceeded = outcome.counts.last().filter(|count| count.exceeds());
     let of_limit = |count: &Count| rules.limiter(count.limiter).map(said);

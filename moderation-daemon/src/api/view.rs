@@ -6,10 +6,10 @@ use moderation_common::{Alarm, Counter, Reason};
 use serde::{Serialize, Serializer};
 use serde_json::{Value, json};
 
-use super::said;
+use super::{penalty::PenaltyJson, said};
 use crate::{
     clock,
-    engine::{Cause, Count, Lease, Moment, Rules, Verdict, ViolationType},
+    engine::{Ban, Cause, Count, Lease, Moment, Rules, Verdict, ViolationType},
     moderator::{Answer, BanView, Enforcement},
 };
 
@@ -25,6 +25,9 @@ pub(super) struct AnswerView<'a> {
     violation: Option<ViolationView>,
     #[serde(skip_serializing_if = "Option::is_none", serialize_with = "points_if_any")]
     score: Option<f64>,
+    /// What the app is to do because of a ladder, or of something critical.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    penalty: Option<PenaltyJson>,
     #[serde(skip_serializing_if = "Option::is_none")]
     ban: Option<BanJson>,
     /// Whether the user's sessions are to end.
@@ -60,6 +63,9 @@ struct ViolationView {
     r#type: &'static str,
     #[serde(serialize_with = "points")]
     score: f64,
+    /// Whether it is one more of the same within seconds, which counts for nothing.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    repeat: bool,
 }
 
 /// A lease, as its holder sees it.
@@ -91,6 +97,14 @@ pub(super) struct BanJson {
     network: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     note: Option<String>,
+    /// For operators: who placed it, what it came with, whether a person is to
+    /// look at it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    by: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    with: Option<u64>,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    review: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     lifted_at: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -122,8 +136,10 @@ impl<'a> AnswerView<'a> {
             violation: outcome.violation.as_ref().map(|violation| ViolationView {
                 r#type: violation.kind.name(),
                 score: violation.points,
+                repeat: outcome.is_repeat,
             }),
             score: outcome.violation.as_ref().map(|violation| violation.total),
+            penalty: outcome.penalty.as_deref().map(PenaltyJson::new),
             logout: outcome.logout || ban.as_ref().is_some_and(|ban| ban.user.is_some()),
             ban,
             lease: outcome.lease.as_ref().map(|lease| LeaseView::new(lease, now)),
@@ -181,9 +197,19 @@ impl BanJson {
             enforced: view.enforced,
             network: view.network.map(network),
             note: view.network.and_then(|network| note(view, network)),
+            by: None,
+            with: None,
+            review: false,
             lifted_at: None,
             lifted_by: None,
         }
+    }
+
+    /// The same, with what is not the app's affair.
+    pub(super) fn for_operators(self, ban: &Ban) -> Self {
+        // What is on a list has no number, and says itself whose it is.
+        let by = self.id.map(|_| ban.by.name().to_owned());
+        Self { by, with: ban.with, review: ban.review, ..self }
     }
 
     /// The same, with what ended it early if something did.

@@ -4,8 +4,8 @@
 use crate::{
     clock,
     engine::{
-        Author, Ban, BanRule, Bearer, Concurrency, Count, Crossing, Dossier, Moment, Offence,
-        Penalty, PenaltyKind, Score, ScoreKey, Trust,
+        Author, Ban, Bearer, Count, Crossing, Dossier, Moment, Offence, Penalty, PenaltyKind,
+        Rules, Score, ScoreKey, Trust, ViolationType,
     },
     moderator::{BanView, Enforcement},
     store::{BanRecord, History, Total, ViolationRecord},
@@ -25,10 +25,8 @@ pub(super) struct Facts<'a> {
     pub(super) dossier: &'a Dossier,
     /// What the store knows.
     pub(super) history: &'a History,
-    /// When bans fall.
-    pub(super) rule: &'a BanRule,
-    /// How many generations may run.
-    pub(super) concurrency: Option<Concurrency>,
+    /// When bans fall, and what comes instead.
+    pub(super) rules: &'a Rules,
 }
 
 impl Facts<'_> {
@@ -64,9 +62,11 @@ impl Facts<'_> {
         for view in self.active {
             self.tell_ban(view, &mut told);
         }
+        told.extend(self.dossier.penalties.iter().map(|penalty| penalty_that_holds(penalty)));
+        told.extend(self.nothing_held());
         let past = self.history.bans.iter().filter(|record| self.is_over(record));
         told.extend(past.map(past_ban));
-        told.extend(self.dossier.penalties.iter().map(|penalty| penalty_that_holds(penalty)));
+        told.extend(self.past_penalties().map(past_penalty));
         told.extend(self.dossier.scores.iter().map(|(key, score)| self.score(key, *score)));
         told.extend(self.dossier.offences.iter().filter_map(|(bearer, it)| offence(bearer, *it)));
         told.extend(self.dossier.limits.iter().map(|count| self.limit(count)));
@@ -76,17 +76,40 @@ impl Facts<'_> {
         }
         if self.dossier.is_protected {
             told.push(
-                "No rule bans this user: bans.protected names the id or the role. Packets from an \
-                 address that is banned because of others are dropped all the same; only the \
-                 allowlist prevents that."
+                "No rule bans this user: bans.protected names the id or the role. What rules do \
+                 to an address because of others does not hold for this user at the API; the \
+                 kernel drops packets from it all the same, which only the allowlist prevents."
                     .to_owned(),
             );
         }
         told.extend(totals(&self.history.totals));
         if told.is_empty() {
-            told.push("Nothing is recorded about it.".to_owned());
+            told.push(format!("Nothing is recorded about {}.", self.name));
         }
         told
+    }
+
+    /// That what happened is past, if anything did.
+    fn nothing_held(&self) -> Option<String> {
+        let Dossier { bans, penalties, scores, limits, offences, .. } = self.dossier;
+        let counts = |(_, offence): &(Bearer, Offence)| offence.level >= 1.0;
+        let is_free = self.standing.is_none()
+            && (bans.is_empty() && penalties.is_empty() && scores.is_empty() && limits.is_empty())
+            && !offences.iter().any(counts);
+        let History { bans, penalties, violations, totals } = self.history;
+        let is_new =
+            bans.is_empty() && penalties.is_empty() && violations.is_empty() && totals.is_empty();
+        (is_free && !is_new).then(|| {
+            format!(
+                "Nothing is held against {} any more: no score, no penalty, no limit used up.",
+                self.name
+            )
+        })
+    }
+
+    /// The penalties that are over, the latest first.
+    pub(super) fn past_penalties(&self) -> impl Iterator<Item = &Penalty> {
+        self.history.penalties.iter().filter(|penalty| !penalty.holds_at(self.now.unix_ms))
     }
 
     fn is_over(&self, record: &BanRecord) -> bool {
@@ -109,11 +132,18 @@ impl Facts<'_> {
             }
         });
         told.extend(self.chain(ban));
+        told.extend(self.address_left_out(ban));
         if let Some(with) = ban.with {
-            told.push(format!("Ban {id} came with ban {with} and is lifted with it."));
+            told.push(format!(
+                "Several users are at that address, so that it is banned for a shorter time: ban \
+                 {id} came with ban {with} and is lifted with it."
+            ));
         }
         if ban.review {
-            told.push(format!("Ban {id} is a suspension: a person is to look at it."));
+            told.push(format!(
+                "Ban {id} is a suspension until a person has looked at it: lift it, or ban for \
+                 longer. Else it ends by itself."
+            ));
         }
         let prefix = ban.prefix.map(|prefix| prefix.to_string()).unwrap_or_default();
         told.extend(view.network.map(|network| match network {
@@ -131,6 +161,9 @@ impl Facts<'_> {
     /// The violations that a ban fell for.
     fn chain(&self, ban: &Ban) -> Option<String> {
         let kind = ban.violation?.name();
+        if ban.review {
+            return None;
+        }
         let last = self.history.violations.iter().position(|one| one.ban == Some(ban.id))?;
         let chain: Vec<_> = self.history.violations[last..]
             .iter()
@@ -139,10 +172,12 @@ impl Facts<'_> {
             .collect();
         let (newest, oldest) = (chain.first()?, chain.last()?);
         let (previous, total) = (newest.previous, newest.total);
-        let interval = self.rule.interval;
-        let reached = match self.rule.crossing {
-            Crossing::Total => format!("a ban falls at every multiple of {interval}"),
-            Crossing::Consumed => format!("every {interval} points are a ban"),
+        let rule = &self.rules.ban;
+        let interval = rule.interval;
+        let what = if self.has_ladder(ban.violation?) { "a step of its ladder" } else { "a ban" };
+        let reached = match rule.crossing {
+            Crossing::Total => format!("{what} falls at every multiple of {interval}"),
+            Crossing::Consumed => format!("every {interval} points are {what}"),
         };
         let led = match chain.len() {
             1 => "one violation led to it".to_owned(),
@@ -157,28 +192,51 @@ impl Facts<'_> {
         ))
     }
 
+    /// That a user was banned without the address at which it happened.
+    fn address_left_out(&self, ban: &Ban) -> Option<String> {
+        let is_of_user = ban.by == Author::Rule && ban.user.is_some() && ban.prefix.is_none();
+        let of_ban = |one: &&ViolationRecord| one.ban == Some(ban.id);
+        let last = self.history.violations.iter().find(of_ban).filter(|_| is_of_user)?;
+        // It may have a ban of its own.
+        let apart = |record: &BanRecord| record.ban.with == Some(ban.id);
+        let ip = last.ip.as_ref().filter(|_| !self.history.bans.iter().any(apart))?;
+        Some(format!(
+            "{ip} was not banned with the user: it is protected, or others who did nothing are \
+             there, or it has a ban of its own."
+        ))
+    }
+
+    fn has_ladder(&self, kind: ViolationType) -> bool {
+        self.rules.ladders.of(kind).is_some()
+    }
+
     fn score(&self, key: &ScoreKey, score: Score) -> String {
         let (kind, whose, shown) = (key.kind.name(), bearer(&key.bearer), score.shown());
-        let interval = self.rule.interval;
-        let next = match self.rule.crossing {
+        let rule = &self.rules.ban;
+        let interval = rule.interval;
+        let next = match rule.crossing {
             Crossing::Total => ((shown / interval).floor() + 1.0) * interval,
             Crossing::Consumed => shown - score.points + interval,
         };
-        if !self.rule.enabled || !next.is_finite() {
+        // Whoever is protected is so as a user, wherever the points are.
+        let is_spared = self.dossier.is_protected && matches!(key.bearer, Bearer::User(_));
+        if !rule.enabled || !next.is_finite() || (is_spared && !self.has_ladder(key.kind)) {
             return format!("The score of {whose} for {kind} is {shown}; no ban comes of it.");
         }
-        format!("The score of {whose} for {kind} is {shown}; the next ban falls at {next}.")
+        let what = if self.has_ladder(key.kind) { "step of its ladder" } else { "ban" };
+        format!("The score of {whose} for {kind} is {shown}; the next {what} falls at {next}.")
     }
 
     fn limit(&self, count: &Count) -> String {
         let (name, used, max) = (count.limiter.name(), count.usage.used, count.max);
         let free = span(count.retry_at_boot_ms().saturating_sub(self.now.boot_ms));
-        format!("Of {name}, {used} of {max} are used up; some of it is free again in {free}.")
+        let used = used_up(used, max);
+        format!("Of {name}, {used}; some of it is free again in {free}.")
     }
 
     fn leases(&self) -> Option<String> {
         let running = self.dossier.leases.len();
-        let max = self.concurrency?.max;
+        let max = self.rules.concurrency?.max;
         (running > 0).then(|| {
             format!(
                 "{} running, of {max} at once.",
@@ -193,18 +251,20 @@ pub(super) fn violation(one: &ViolationRecord) -> String {
     let at = clock::rfc3339(one.at_unix_ms);
     let mut text = format!("{at} {}: {}", one.kind, points(one.points));
     text += &format!(", {} → {}", one.previous, one.total);
-    if let (Some(limiter), Some(max)) = (&one.limiter, &one.max) {
+    if let Some(max) = one.max.as_ref().filter(|_| one.pending.is_none()) {
         let window = one.window_ms.map(|ms| format!(" in {}", span(ms))).unwrap_or_default();
         // As JSON, where it may be a string.
         let max = max.trim_matches('"');
-        text += &format!(", more than {max}{window} ({limiter})");
+        let limiter = one.limiter.as_ref().map(|name| format!(" ({name})")).unwrap_or_default();
+        text += &format!(", more than {max}{window}{limiter}");
     }
     if let Some(pending) = one.pending {
         text +=
             &format!(", while {} running", many_of(pending, "generation was", "generations were"));
     }
     if one.repeats > 0 {
-        text += &format!(", after {} repeats that counted for nothing", one.repeats);
+        let repeats = many_of(u64::from(one.repeats), "repeat", "repeats");
+        text += &format!(", after {repeats} that counted for nothing");
     }
     let by = one.user.as_ref().map(|user| format!(", by {user}"));
     let from = one.ip.as_ref().map(|ip| format!(", from {ip}"));
@@ -246,16 +306,33 @@ fn past_ban(record: &BanRecord) -> String {
     format!("Ban {} of {}, since {at}, {ended}: {}.", ban.id, whom(ban), ban.reason)
 }
 
-fn penalty_that_holds(penalty: &Penalty) -> String {
-    let what = match &penalty.kind {
+fn what(penalty: &Penalty) -> String {
+    match &penalty.kind {
         PenaltyKind::Warning { message } => format!("a warning, {message:?}"),
-        PenaltyKind::RemoveContent => "content was to be removed".to_owned(),
+        PenaltyKind::RemoveContent => "the app was told to remove content".to_owned(),
         PenaltyKind::Reduce { factor_permille } => {
             format!("limits are multiplied by {}", permille(u32::from(*factor_permille)))
         }
         PenaltyKind::Ban(ban) => format!("ban {ban}"),
         PenaltyKind::Suspension(ban) => format!("a suspension, ban {ban}"),
+    }
+}
+
+fn past_penalty(penalty: &Penalty) -> String {
+    let (id, at, what) = (penalty.id, clock::rfc3339(penalty.starts_at_unix_ms), what(penalty));
+    let ended = match (&penalty.ended, penalty.ends_at_unix_ms) {
+        (Some((at, by)), _) => format!(", taken back by {by} at {}", clock::rfc3339(*at)),
+        // A word and an instruction take no time.
+        (None, Some(end)) if end > penalty.starts_at_unix_ms => {
+            format!(", over since {}", clock::rfc3339(end))
+        }
+        (None, _) => String::new(),
     };
+    format!("Penalty p{id} of {at}{ended}: {what}; {}.", penalty.reason)
+}
+
+fn penalty_that_holds(penalty: &Penalty) -> String {
+    let what = what(penalty);
     let until = match penalty.ends_at_unix_ms {
         Some(end) => format!(" until {}", clock::rfc3339(end)),
         None => String::new(),
@@ -293,6 +370,14 @@ fn bearer(of: &Bearer) -> String {
         Bearer::Address(address) => address.to_string(),
         Bearer::Account(account) => format!("account {account}"),
     }
+}
+
+/// More than all is used up where refused events count, and where a limit shrank.
+fn used_up(used: u64, max: u64) -> String {
+    if used > max {
+        return format!("all {max} are used up, for {used} count");
+    }
+    format!("{used} of {max} are used up")
 }
 
 fn points(points: f64) -> String {

@@ -20,8 +20,9 @@ use crate::engine::{
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct BansFile {
-    /// false: violations are scored, nobody is banned. LibreChat:
-    /// BAN_VIOLATIONS.
+    /// false: violations are scored, and rules ban nobody: no ban or permanent
+    /// step of a ladder falls, and nothing critical suspends. Warnings, removals
+    /// and reductions do. LibreChat: BAN_VIOLATIONS.
     enabled: bool,
     /// A ban falls whenever the score of one type reaches or jumps over a
     /// multiple of this. LibreChat: BAN_INTERVAL.
@@ -41,7 +42,9 @@ pub(super) struct BansFile {
     /// so long. null: it is banned with the user, as in LibreChat.
     shared: Option<SharedFile>,
     /// Users and roles that are never banned automatically, nor the address of
-    /// their request; they are scored.
+    /// their request; they are scored. What rules did to an address because of
+    /// others does not keep them out at the API; in the kernel it does, unless
+    /// the allowlist names it.
     protected: ProtectedFile,
     /// The width at which an IPv6 address is banned: 48 to 64, or 128. Blocks
     /// that are wider than a /64 count towards network.max_networks.

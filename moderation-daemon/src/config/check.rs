@@ -11,7 +11,7 @@ use std::{
 use ipnet::IpNet;
 
 use super::{
-    Config, Librechat, Profile, Socket, Store,
+    Config, Librechat, Profile, Socket, Store, caution,
     effective::Effective,
     file::{File, SnapshotFile},
     layer::{Layered, covers},
@@ -67,10 +67,12 @@ impl ConfigError {
     }
 }
 
-pub(super) fn check(layered: Layered) -> Result<Config, ConfigError> {
+pub(super) fn check(mut layered: Layered) -> Result<Config, ConfigError> {
+    let Layered { file, origins, warnings, .. } = &mut layered;
+    let rules = rules(file, &Context { profile: file.profile, origins })?;
+    warnings.extend(caution::warnings(&rules));
     let effective = Arc::new(Effective::of(&layered));
     let Layered { file, origins, warnings, uses_redis, .. } = layered;
-    let rules = rules(&file, &Context { profile: file.profile, origins: &origins })?;
     let network = network::check(file.network)?;
     check_prefixes(&[&network.guards, &network.proxies, &file.allowlist])?;
     Ok(Config {
@@ -81,7 +83,7 @@ pub(super) fn check(layered: Layered) -> Result<Config, ConfigError> {
         store: Store {
             path: file.store.path,
             retention: file.store.retention,
-            max_records: file.store.max_records,
+            max_records: max_records(file.store.max_records)?,
         },
         snapshot_every: snapshot_every(&file.snapshot)?,
         network,
@@ -92,6 +94,14 @@ pub(super) fn check(layered: Layered) -> Result<Config, ConfigError> {
         warnings,
         effective,
     })
+}
+
+/// Records are looked at: retries are told by them, ladders climbed.
+fn max_records(most: u64) -> Result<u64, ConfigError> {
+    if most == 0 {
+        return Err(ConfigError::value("store.max_records", "at least 1: nothing would be kept"));
+    }
+    Ok(most)
 }
 
 fn socket(
@@ -135,14 +145,13 @@ fn check_prefixes(lists: &[&[IpNet]]) -> Result<(), ConfigError> {
     Ok(())
 }
 
-/// LibreChat's rules, with addresses counted and scored by whoever has them.
-/// So that a crash forgets no more than five seconds, and the disk is not
-/// written to all the time.
+/// So that a crash forgets no more than five seconds, of which one is for writing;
+/// and so that the disk is not written to all the time.
 fn snapshot_every(file: &SnapshotFile) -> Result<Duration, ConfigError> {
-    if (Duration::from_millis(100)..=Duration::from_secs(5)).contains(&file.every) {
+    if (Duration::from_millis(100)..=Duration::from_secs(4)).contains(&file.every) {
         return Ok(file.every);
     }
-    Err(ConfigError::value("snapshot.every", "not between 100ms and 5s"))
+    Err(ConfigError::value("snapshot.every", "not between 100ms and 4s"))
 }
 
 /// What sections must know of one another.

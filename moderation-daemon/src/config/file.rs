@@ -58,7 +58,7 @@ pub(super) struct File {
     /// The embedded store: bans, violations, scores. An SQLite database.
     pub(super) store: Store,
     /// What limits have counted is kept in a file beside the store, so that a
-    /// restart forgets no more than this.
+    /// restart forgets nothing, and a crash five seconds at most.
     pub(super) snapshot: SnapshotFile,
     /// The kernel: where packets of banned addresses are dropped.
     pub(super) network: network::File,
@@ -152,7 +152,8 @@ pub(super) struct LibrechatFile {
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct SnapshotFile {
-    /// At most 5s.
+    /// How often what changed is written down; at most 4s, for writing takes a
+    /// moment, too.
     #[serde(with = "friendly")]
     #[schemars(with = "String")]
     pub(super) every: Duration,
@@ -211,12 +212,14 @@ impl Default for Admin {
 pub(super) struct Store {
     /// The database file. Its folder must be the daemon's.
     pub(super) path: PathBuf,
-    /// How long violations, past bans and quiet scores are kept.
+    /// How long violations, past bans and quiet scores are kept. What makes a
+    /// ban longer or a ladder higher is kept for as long as it does, and a
+    /// user's role and tier for ever: they protect, or allow more.
     #[serde(with = "friendly")]
     #[schemars(with = "String")]
     pub(super) retention: Duration,
-    /// How many violations, and how many past bans, are kept at most; the
-    /// oldest go first.
+    /// How many violations, and how many past bans, are kept at most, and of
+    /// other tables how many rows; the oldest go first. At least 1.
     pub(super) max_records: u64,
 }
 
@@ -255,8 +258,9 @@ pub struct Log {
     /// text or json.
     pub format: LogFormat,
     /// true: records of violations and exported logs hold keyed pseudonyms
-    /// instead of user ids. The key is the credential pseudonym-key, never a
-    /// part of this file.
+    /// instead of user ids, from then on. The key is the credential
+    /// pseudonym-key, never a part of this file. Bans, penalties, scores and
+    /// exported scores keep ids, to match a user again.
     pub pseudonyms: bool,
 }
 

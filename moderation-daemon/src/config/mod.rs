@@ -2,6 +2,7 @@
 //! nothing is checked again.
 
 mod bans;
+mod caution;
 mod check;
 mod custom;
 mod document;
@@ -57,7 +58,7 @@ pub struct Config {
     pub admin: Socket,
     /// The embedded store.
     pub store: Store,
-    /// How much of what limits counted may be forgotten by a crash.
+    /// How often what limits counted is written down.
     pub snapshot_every: Duration,
     /// The kernel.
     pub network: Network,

@@ -57,7 +57,7 @@ struct RepeatsFile {
 
 impl Default for RepeatsFile {
     fn default() -> Self {
-        Self { window: Duration::from_secs(2), free: 5 }
+        Self::of(Repeats::default())
     }
 }
 
@@ -81,10 +81,7 @@ impl ScoringFile {
             half_life: Duration::from_secs(24 * 60 * 60),
             ttl: Duration::from_secs(60 * 60),
             anonymous: scoring.anonymous,
-            repeats: scoring.repeats.map(|repeats| RepeatsFile {
-                window: Duration::from_millis(repeats.window_ms),
-                free: repeats.free,
-            }),
+            repeats: scoring.repeats.map(RepeatsFile::of),
         }
     }
 
@@ -126,6 +123,10 @@ impl Default for ScoringFile {
 }
 
 impl RepeatsFile {
+    fn of(repeats: Repeats) -> Self {
+        Self { window: Duration::from_millis(repeats.window_ms), free: repeats.free }
+    }
+
     fn check(&self) -> Result<Repeats, ConfigError> {
         let window_ms = milliseconds("scoring.repeats.window", self.window)?;
         if window_ms > MAX_REPEATS_MS {

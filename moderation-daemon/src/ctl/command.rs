@@ -39,12 +39,17 @@ pub(super) enum Command {
     #[command(after_help = "Examples:\n  moderationctl ban --ip 192.0.2.7 --reason spam\n  \
                             moderationctl ban --user 64b0c0ffee --duration 7d")]
     Ban(Ban),
-    /// End bans early
+    /// End bans early, with all that came with them; or take a penalty back
     #[command(after_help = "Examples:\n  moderationctl lift 42\n  \
                             moderationctl lift 192.0.2.7 user:64b0c0ffee\n  \
-                            moderationctl lift --import firehol_level1")]
+                            moderationctl lift p12\n  \
+                            moderationctl lift --import firehol_level1\n\n\
+                            Whoever was banned begins anew: scores, limits and penalties are \
+                            forgotten, of the user and of every address that came with the \
+                            ban, and the next violation brings no ban.")]
     Lift {
-        /// A ban's number, an address, a prefix, or user:ID
+        /// A ban's number, an address, a prefix, user:ID, or a penalty's number
+        /// behind a p
         #[arg(required_unless_present = "import", value_name = "BAN")]
         targets: Vec<String>,
         /// A whole imported list, by its source
@@ -59,7 +64,9 @@ pub(super) enum Command {
                             (2030-01-31T12:00:00Z), a duration (7d), or nothing for ever.")]
     Import(Import),
     /// Write scores and records of violations as LibreChat keeps them
-    #[command(after_help = "Example:\n  moderationctl export --librechat /opt/librechat/data")]
+    #[command(after_help = "Example:\n  moderationctl export --librechat /opt/librechat/data\n\n\
+                            With log.pseudonyms, logs.json has pseudonyms; violations.json has \
+                            ids all the same, by which LibreChat finds its users.")]
     Export {
         /// The folder for violations.json and logs.json, which are replaced
         #[arg(long, value_name = "DIR")]
@@ -77,6 +84,12 @@ pub(super) enum Command {
         #[arg(long, conflicts_with = "all")]
         imports: bool,
     },
+    /// List penalties beside the ban: warnings, reductions, suspensions, steps of
+    /// ladders
+    #[command(after_help = "Examples:\n  moderationctl penalties\n  \
+                            moderationctl penalties --user 64b0c0ffee --all\n  \
+                            moderationctl lift p12")]
+    Penalties(Penalties),
     /// Say whether an address or a user is banned, why, and until when
     Check {
         /// An address, or a user's id
@@ -154,6 +167,19 @@ pub(super) struct Ban {
     /// Whether the kernel drops the packets; never: it holds at the API only
     #[arg(long, value_name = "WHEN", value_parser = ["always", "never"])]
     pub(super) network_block: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Penalties {
+    /// Of this user only
+    #[arg(long, value_name = "USER")]
+    pub(super) user: Option<String>,
+    /// Of this address only
+    #[arg(long, value_name = "IP")]
+    pub(super) ip: Option<String>,
+    /// Those that are over, too
+    #[arg(long)]
+    pub(super) all: bool,
 }
 
 #[derive(Debug, Args)]

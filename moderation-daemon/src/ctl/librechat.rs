@@ -16,6 +16,7 @@ use serde_json::{Value, json};
 use super::remote::{Remote, encoded};
 use crate::{
     clock,
+    engine::UserId,
     librechat::{
         Found, LogKeys, RECORDS_FILE, Record, SCORES_FILE, Score, read_records, read_scores,
         records_file, scores_file,
@@ -43,8 +44,8 @@ pub(super) fn export(remote: &mut Remote, folder: &Path, keys: LogKeys) -> anyho
     let text = |result: &Value| {
         let [scores, logs, left_out] = ["scores", "logs", "left_out"].map(|it| &result[it]);
         format!(
-            "wrote {scores} scores and {logs} records to {}; left out {left_out} of types that \
-             LibreChat does not know",
+            "wrote {scores} scores and {logs} records of users to {}, none of addresses, of \
+             which LibreChat keeps none; left out {left_out} of types that it does not know",
             folder.display()
         )
     };
@@ -96,9 +97,15 @@ pub(super) fn import(remote: &mut Remote, folder: &Path) -> anyhow::Result<()> {
         bail!("there is neither {SCORES_FILE} nor {RECORDS_FILE} in {}", folder.display());
     }
     let (scores, records) = (scores.transpose()?, records.transpose()?);
+    // Whatever the daemon would refuse, before it has taken what is before it.
+    check_users(SCORES_FILE, scores.as_ref(), |score| &score.user)?;
+    check_users(RECORDS_FILE, records.as_ref(), |record| &record.user)?;
     let skipped = skipped(scores.as_ref()) + skipped(records.as_ref());
-    let scores = send(remote, "scores", scores)?;
-    let logs = send(remote, "logs", records)?;
+    let scores = send(remote, "scores", scores, |_, _| false)?;
+    // Those that may be alike must not be told apart by coming in two parts.
+    let together =
+        |one: &Record, other: &Record| (&one.user, one.at_ms) == (&other.user, other.at_ms);
+    let logs = send(remote, "logs", records, together)?;
     let result = json!({ "scores": scores, "logs": logs, "skipped": skipped });
     let text = |result: &Value| {
         let [scores, logs, skipped] = ["scores", "logs", "skipped"].map(|it| &result[it]);
@@ -108,6 +115,28 @@ pub(super) fn import(remote: &mut Remote, folder: &Path) -> anyhow::Result<()> {
         )
     };
     Ok(remote.output.show(&result, text)?)
+}
+
+fn check_users<T>(
+    name: &str,
+    found: Option<&Found<T>>,
+    user: impl Fn(&T) -> &str,
+) -> anyhow::Result<()> {
+    let mut users = found.into_iter().flat_map(|found| &found.taken).map(user);
+    users.try_for_each(|user| {
+        let parsed = user.parse::<UserId>();
+        parsed.map(drop).with_context(|| nothing(Path::new(name)))
+    })
+}
+
+/// Where to cut: as late as may be, but not between two that belong together
+/// unless there are too many of those.
+fn cut<T>(all: &[T], together: impl Fn(&T, &T) -> bool) -> usize {
+    if all.len() <= PART {
+        return all.len();
+    }
+    let is_cut = |at: &usize| !together(&all[at - 1], &all[*at]);
+    (1..=PART).rev().find(is_cut).unwrap_or(PART)
 }
 
 fn nothing(path: &Path) -> String {
@@ -137,9 +166,13 @@ fn send<T: Serialize>(
     remote: &mut Remote,
     what: &str,
     found: Option<Found<T>>,
+    together: impl Fn(&T, &T) -> bool,
 ) -> anyhow::Result<u64> {
-    let mut taken = 0;
-    for part in found.map(|found| found.taken).unwrap_or_default().chunks(PART) {
+    let (mut taken, all) = (0, found.map(|found| found.taken).unwrap_or_default());
+    let mut rest = &all[..];
+    while !rest.is_empty() {
+        let (part, others) = rest.split_at(cut(rest, &together));
+        rest = others;
         let lines = part.iter().map(serde_json::to_string).collect::<Result<Vec<_>, _>>()?;
         let path = format!("/v1/librechat/{what}");
         let response = remote.client.post_text(&path, lines.join("\n"));
@@ -149,4 +182,19 @@ fn send<T: Serialize>(
         taken += answer["taken"].as_u64().unwrap_or(0);
     }
     Ok(taken)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_are_as_large_as_may_be_and_keep_together_what_belongs_together() {
+        let cut_at = |all: &[usize]| cut(all, |one, other| one / 10 == other / 10);
+        let numbers: Vec<_> = (0..2 * PART).collect();
+        assert_eq!(cut_at(&numbers[..PART]), PART);
+        assert_eq!(cut_at(&numbers), PART - PART % 10);
+        assert_eq!(cut_at(&vec![7; 2 * PART]), PART);
+        assert_eq!(cut_at(&[]), 0);
+    }
 }

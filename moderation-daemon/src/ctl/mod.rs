@@ -10,6 +10,7 @@ mod librechat;
 mod live;
 mod output;
 mod own;
+mod penalty;
 mod remote;
 mod xdp;
 

@@ -83,6 +83,7 @@ fn state(ban: &Value) -> String {
     }
     let until =
         ban["expires_at"].as_str().map_or("for ever".to_owned(), |at| format!("until {at}"));
+    let until = if ban["review"] == true { format!("{until} (to be looked at)") } else { until };
     if ban["network"] == "never" {
         return format!("{until} (at the API only)");
     }

@@ -9,6 +9,7 @@ use super::{
     command::{Allow, Ban, Command, Import},
     output::{Output, bans, field, list, table},
     own::OwnSessions,
+    penalty,
 };
 use crate::{
     api::client::{Client, ClientError, Response},
@@ -58,6 +59,7 @@ impl Remote {
             }
             Command::List { imports: true, .. } => self.list_imports(),
             Command::List { all, .. } => self.list(all),
+            Command::Penalties(which) => penalty::list(self, which),
             Command::Check { subject } => self.check(&subject),
             Command::Explain { subject } => super::explain::run(self, &subject),
             Command::Allow(allow) => self.allow(allow),
@@ -91,21 +93,10 @@ impl Remote {
     }
 
     fn lift(&mut self, target: &str) -> anyhow::Result<()> {
-        let query = lift_query(target)?;
-        let response = self.client.delete(&format!("/v1/bans?{query}"));
+        let path = penalty::lift_path(target)?;
+        let response = self.client.delete(&path);
         let answer = self.success(response).with_context(|| format!("cannot lift {target}"))?;
-        Ok(self.output.show(&answer, |answer| {
-            let lifted = answer["lifted"].as_array().map(Vec::as_slice).unwrap_or_default();
-            let lines = lifted.iter().map(|ban| {
-                let whom = [&ban["user"], &ban["address"]];
-                let whom: Vec<_> = whom.into_iter().filter_map(Value::as_str).collect();
-                match ban["import"].as_str() {
-                    Some(source) => format!("took {} off {source}\n", whom.join(" and ")),
-                    None => format!("lifted ban {} of {}\n", ban["id"], whom.join(" and ")),
-                }
-            });
-            lines.collect()
-        })?)
+        Ok(self.output.show(&answer, penalty::lifted)?)
     }
 
     /// What the daemon will ban; if that makes no sense, it says so itself.
@@ -242,20 +233,6 @@ pub(super) fn subject_query(subject: &str) -> String {
     }
 }
 
-/// A number is a ban, `user:…` a user, an address an address.
-fn lift_query(target: &str) -> anyhow::Result<String> {
-    if let Some(user) = target.strip_prefix("user:") {
-        return Ok(format!("user={}", encoded(user)));
-    }
-    if let Ok(id) = target.trim_start_matches('#').parse::<u64>() {
-        return Ok(format!("id={id}"));
-    }
-    match target.parse::<Prefix>() {
-        Ok(_) => Ok(format!("ip={}", encoded(target))),
-        Err(error) => bail!("{error}; a ban's number, an address, or user:ID can be lifted"),
-    }
-}
-
 /// Percent-encoding (RFC 3986) of everything but unreserved characters.
 pub(super) fn encoded(text: &str) -> String {
     text.bytes()
@@ -352,23 +329,6 @@ mod tests {
         ];
         for (subject, want) in cases {
             assert_eq!(subject_query(subject), want, "{subject}");
-        }
-    }
-
-    #[test]
-    fn a_target_of_a_lift_is_a_number_an_address_or_a_user() {
-        let cases = [
-            ("42", Some("id=42")),
-            ("#42", Some("id=42")),
-            ("192.0.2.7", Some("ip=192.0.2.7")),
-            ("2001:db8::/64", Some("ip=2001%3Adb8%3A%3A%2F64")),
-            ("user:a b&c", Some("user=a%20b%26c")),
-            ("anna", None),
-            ("192.0.2.0/24", Some("ip=192.0.2.0%2F24")),
-            ("192.0.0.0/4", None),
-        ];
-        for (target, want) in cases {
-            assert_eq!(lift_query(target).ok().as_deref(), want, "{target}");
         }
     }
 }

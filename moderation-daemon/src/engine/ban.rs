@@ -7,7 +7,7 @@ use std::{
     sync::Arc,
 };
 
-use super::{Author, Prefix, Severity, UserId, ViolationType, prefix::Lengths};
+use super::{Author, Prefix, Severity, Subject, UserId, ViolationType, prefix::Lengths};
 
 /// A ban's number on this host; never used twice.
 pub type BanId = u64;
@@ -48,6 +48,12 @@ impl Ban {
     /// Whether it has not run out yet.
     pub fn holds_at(&self, now_unix_ms: u64) -> bool {
         self.expires_at_unix_ms.is_none_or(|expiry| now_unix_ms < expiry)
+    }
+
+    /// Whether rules banned the address that this subject is at because of
+    /// somebody else.
+    pub fn is_for_others(&self, subject: &Subject) -> bool {
+        self.by == Author::Rule && (self.user.is_none() || self.user.as_ref() != subject.user())
     }
 
     /// The expiry, with permanent bans after all others.

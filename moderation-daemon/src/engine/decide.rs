@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use super::{
     Act, By, Cause, Change, Commit, Count, Counts, Decision, EventRule, EventType, Key, Lease,
-    LimiterRule, Moment, Outcome, Overlay, Prepared, Remembered, Request, RequestId, Subject, Verdict,
-    ViolationType, browser::is_browser, violation::Broken,
+    LimiterRule, Moment, Outcome, Overlay, Prepared, Remembered, Request, RequestId, Subject,
+    Verdict, ViolationType, browser::is_browser, violation::Broken,
 };
 
 impl Overlay<'_> {
@@ -95,7 +95,7 @@ impl Overlay<'_> {
             return Decision { outcome, changes: Vec::new() };
         }
         if request.act.is_answered_by_a_ban()
-            && let Some(ban) = self.ban_of(&request.subject, now)
+            && let Some(ban) = self.ban_on(request, now)
         {
             return Decision { outcome: Outcome::banned(Arc::clone(ban)), changes: Vec::new() };
         }
@@ -136,7 +136,7 @@ impl Overlay<'_> {
         request.id.is_none()
             && request.traits.is_none()
             && self.engine.directory.only_counts(*kind)
-            && self.ban_of(&request.subject, now).is_none()
+            && self.ban_on(request, now).is_none()
             && self.sighting(&request.subject, now).is_none()
             && (user_agent.is_none() || !self.is_script(&request.act))
     }
@@ -159,7 +159,12 @@ impl Overlay<'_> {
         };
         let (passed, exceeded) = (&counts[..index], &counts[index]);
         let limiter = self.engine.directory.limiter(&self.engine.rules, exceeded.limiter);
-        let mut decision = self.exceed(request, exceeded, limiter, now);
+        let mut decision = if is_peek(rule, exceeded) {
+            // Others may have used it up: whoever only asks has broken nothing.
+            Decision { outcome: Outcome::deny(Cause::Limited), changes: Vec::new() }
+        } else {
+            self.exceed(request, exceeded, limiter, now)
+        };
         let used_up = match self.engine.rules.counting.commit {
             Commit::InOrder => passed,
             Commit::AllOrNone => &[],
@@ -255,7 +260,7 @@ impl Overlay<'_> {
             return Decision { outcome: Outcome::allow(), changes: Vec::new() };
         };
         let bearer = self.engine.rules.bearer(&request.subject);
-        let pending = self.leases_of(&bearer, now);
+        let (pending, ended) = self.leases_of(&bearer, now);
         if pending >= rule.max {
             let kind = ViolationType::CONCURRENT;
             let broken = Broken { pending: Some(pending), ..Broken::new(kind) };
@@ -266,10 +271,12 @@ impl Overlay<'_> {
         }
         let ends_at_boot_ms = now.boot_ms.saturating_add(rule.lease_ms);
         let lease = Lease { id: self.next_lease, bearer, ends_at_boot_ms };
-        Decision {
-            outcome: Outcome { lease: Some(lease.clone()), ..Outcome::allow() },
-            changes: vec![Change::Lease(lease, request.id.clone())],
-        }
+        let outcome = Outcome { lease: Some(lease.clone()), ..Outcome::allow() };
+        // Whose place it takes is gone from the store by then: a crash in between would
+        // bring back both.
+        let mut changes: Vec<_> = ended.into_iter().map(Change::Release).collect();
+        changes.push(Change::Lease(lease, request.id.clone()));
+        Decision { outcome, changes }
     }
 
     /// Takes back, once, what an earlier request counted and what counts still.

@@ -5,9 +5,9 @@ use std::{net::IpAddr, sync::Arc};
 use smallvec::SmallVec;
 
 use super::{
-    Account, Address, Ban, BanId, Bearer, Charge, Count, Factor, Key, Lease, LeaseId, Limit,
-    Limiter, Offence, Penalty, PenaltyId, RequestId, Run, Score, ScoreKey, Severity, Traits,
-    Trusted, UserId, ViolationType,
+    Account, Address, Author, Ban, BanId, Bearer, Charge, Count, Factor, Key, Lease, LeaseId,
+    Limit, Limiter, Offence, Penalty, PenaltyId, Prefix, RequestId, Run, Score, ScoreKey, Severity,
+    Traits, Trusted, UserId, ViolationType,
 };
 
 /// A conclusion about one request: what to answer, and what it changes.
@@ -174,8 +174,22 @@ pub struct EndPenalty {
     pub penalty: PenaltyId,
     /// When, in milliseconds since 1970.
     pub at_unix_ms: u64,
-    /// Who ended it.
-    pub by: String,
+    /// Who ended it; a rule did if another penalty took its place.
+    pub by: Author,
+}
+
+/// The early end of all penalties of somebody, also of those that only the store
+/// remembers; bans that hold are not ended by it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EndPenalties {
+    /// Of which user.
+    pub user: Option<UserId>,
+    /// Or of which addresses.
+    pub prefix: Option<Prefix>,
+    /// When, in milliseconds since 1970.
+    pub at_unix_ms: u64,
+    /// Who ended them.
+    pub by: Author,
 }
 
 /// An answer as it is remembered for retries.
@@ -217,8 +231,10 @@ pub enum Change {
     Lift(Lift),
     /// A penalty fell.
     Penalty(Arc<Penalty>),
-    /// A penalty was taken back.
+    /// A penalty was taken back, or replaced.
     EndPenalty(EndPenalty),
+    /// All of somebody's were taken back.
+    EndPenalties(EndPenalties),
     /// How often somebody has been banned.
     Offence(Bearer, Offence),
     /// Somebody's scores, windows and repeats were forgotten, and the answers

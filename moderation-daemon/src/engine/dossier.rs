@@ -46,11 +46,12 @@ impl Engine {
             .flatten()
             .collect();
         let leases = bearers.iter().flat_map(|bearer| self.leases.of(bearer));
-        let offences = bearers.iter().filter_map(|it| Some((it.clone(), self.offence(it)?)));
+        let offences =
+            bearers.iter().filter_map(|of| Some((of.clone(), self.offence_now(of, now)?)));
         Dossier {
             bans: self.bans_on(subject, now),
             penalties: self.penalties_on(subject, now),
-            scores: bearers.iter().flat_map(|bearer| self.scores_of(bearer)).collect(),
+            scores: bearers.iter().flat_map(|bearer| self.scores_of(bearer, now)).collect(),
             limits: self.limits_of(subject, now),
             leases: leases.filter(|it| now.boot_ms < it.ends_at_boot_ms).cloned().collect(),
             offences: offences.collect(),
@@ -58,7 +59,7 @@ impl Engine {
             factor: user.and_then(|user| self.overlay().factor(user, now)),
             flagged: user.and_then(|user| self.factor(user)).map_or(0, |factor| factor.flagged),
             trusted: subject.ip().and_then(|ip| self.trust.of(ip)),
-            is_protected: self.is_protected(subject),
+            is_protected: self.overlay().is_protected(subject, None),
         }
     }
 
@@ -84,11 +85,20 @@ impl Engine {
         by_number.into_values().collect()
     }
 
-    fn scores_of(&self, bearer: &Bearer) -> impl Iterator<Item = (ScoreKey, Score)> {
-        ViolationType::all().filter_map(|kind| {
+    /// Those of which something is left.
+    fn scores_of(&self, bearer: &Bearer, now: Moment) -> impl Iterator<Item = (ScoreKey, Score)> {
+        let decay = self.rules.scoring.decay;
+        ViolationType::all().filter_map(move |kind| {
             let key = ScoreKey { bearer: bearer.clone(), kind };
-            self.scores.get(&key).map(|score| (key, score))
+            let score = self.scores.get(&key)?.now(decay, now.unix_ms);
+            (score.shown() != 0.0).then_some((key, score))
         })
+    }
+
+    fn offence_now(&self, bearer: &Bearer, now: Moment) -> Option<Offence> {
+        let offence = self.offence(bearer)?;
+        let growth = self.rules.ban.growth;
+        Some(growth.map_or(offence, |growth| offence.now(growth, now.unix_ms)))
     }
 
     /// Each limiter once, as the first event that it is asked about sees it.
@@ -102,12 +112,5 @@ impl Engine {
             }
         }
         limits.into_values().filter(|count| count.usage.used > 0 && !count.is_shared).collect()
-    }
-
-    fn is_protected(&self, subject: &Subject) -> bool {
-        let Some(user) = subject.user() else { return false };
-        let protected = &self.rules.ban.protected;
-        let role = self.traits(user).and_then(|traits| traits.role.as_ref());
-        protected.users.contains(user) || role.is_some_and(|role| protected.roles.contains(role))
     }
 }

@@ -78,7 +78,7 @@ impl Leases {
         }
     }
 
-    /// Says of one that was never put that it is over.
+    /// Says of one that is not there that it is over.
     pub(super) fn decline(&mut self, id: LeaseId) {
         self.lapsed.push(id);
     }

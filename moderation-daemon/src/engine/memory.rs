@@ -12,18 +12,43 @@ use std::{
 use foldhash::fast::RandomState;
 
 use super::{
-    Account, Address, Bearer, Bounds, Change, Factor, Offence, Penalty, PenaltyId, Prefix, Rules,
-    ScoreKey, Traits, UserId, Violation, ViolationType,
+    Account, Address, Author, Bearer, Bounds, Change, EndPenalty, Factor, Offence, Penalty,
+    PenaltyId, Prefix, Rules, ScoreKey, Traits, UserId, Violation, ViolationType,
     neighbour::{self, Crowd},
     repeat::Run,
 };
+
+/// How much would be lost with an entry: those that are worth less are forgotten
+/// first, and of these the oldest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Worth {
+    /// What can be found out again.
+    Plain,
+    /// What somebody has said, and may not say again.
+    Said,
+    /// What keeps somebody from being punished who must not be: never forgotten for
+    /// want of room.
+    Kept,
+}
+
+impl Worth {
+    /// There are as many with a protected role as the app says, which no stranger
+    /// becomes.
+    fn of_traits(traits: &Traits, rules: &Rules) -> Self {
+        match (&traits.role, &traits.tier) {
+            (Some(role), _) if rules.ban.protected.roles.contains(role) => Self::Kept,
+            (None, None) => Self::Plain,
+            _ => Self::Said,
+        }
+    }
+}
 
 /// Entries by key, each as of a moment in milliseconds since 1970.
 #[derive(Debug)]
 pub(super) struct Layer<K, V> {
     /// In an overlay `None` is what the engine has and should no longer have.
-    by_key: HashMap<K, (u64, Option<V>), RandomState>,
-    by_age: BTreeSet<(u64, K)>,
+    by_key: HashMap<K, (Worth, u64, Option<V>), RandomState>,
+    by_age: BTreeSet<(Worth, u64, K)>,
     is_laid_over: bool,
 }
 
@@ -38,41 +63,48 @@ impl<K: Clone + Eq + Hash + Ord, V> Layer<K, V> {
 
     /// Every entry, in no order.
     pub(super) fn iter(&self) -> impl Iterator<Item = (&K, &V)> {
-        self.by_key.iter().filter_map(|(key, (_, value))| Some((key, value.as_ref()?)))
+        self.by_key.iter().filter_map(|(key, (_, _, value))| Some((key, value.as_ref()?)))
     }
 
     fn own(&self, key: &K) -> Option<&V> {
-        self.by_key.get(key).and_then(|(_, value)| value.as_ref())
+        self.by_key.get(key).and_then(|(_, _, value)| value.as_ref())
     }
 
     fn put(&mut self, key: K, at_unix_ms: u64, value: Option<V>) {
-        if let Some((old, _)) = self.by_key.get(&key) {
-            self.by_age.remove(&(*old, key.clone()));
+        self.put_worth(key, Worth::Plain, at_unix_ms, value);
+    }
+
+    fn put_worth(&mut self, key: K, worth: Worth, at_unix_ms: u64, value: Option<V>) {
+        if let Some((old, at, _)) = self.by_key.get(&key) {
+            self.by_age.remove(&(*old, *at, key.clone()));
         }
         if value.is_none() && !self.is_laid_over {
             self.by_key.remove(&key);
             return;
         }
-        self.by_age.insert((at_unix_ms, key.clone()));
-        self.by_key.insert(key, (at_unix_ms, value));
+        self.by_age.insert((worth, at_unix_ms, key.clone()));
+        self.by_key.insert(key, (worth, at_unix_ms, value));
     }
 
     fn forget_oldest(&mut self) {
-        if let Some((_, key)) = self.by_age.pop_first() {
+        if let Some((_, _, key)) = self.by_age.pop_first() {
             self.by_key.remove(&key);
         }
     }
 
+    /// For layers in which all is worth the same.
     fn forget_before(&mut self, unix_ms: u64) {
-        while self.by_age.first().is_some_and(|(at, _)| *at < unix_ms) {
+        while self.by_age.first().is_some_and(|(_, at, _)| *at < unix_ms) {
             self.forget_oldest();
         }
     }
 
-    /// Forgets the oldest beyond so many, and says how many that were.
+    /// Forgets the oldest beyond so many, as far as they may be forgotten, and
+    /// says how many that were.
     fn trim(&mut self, most: usize) -> u64 {
         let mut forgotten = 0;
-        while self.len() > most {
+        let may_go = |(worth, _, _): &(Worth, u64, K)| *worth != Worth::Kept;
+        while self.len() > most && self.by_age.first().is_some_and(may_go) {
             self.forget_oldest();
             forgotten += 1;
         }
@@ -88,7 +120,7 @@ pub(super) enum Holder {
 }
 
 impl Holder {
-    fn of(penalty: &Penalty) -> Option<Self> {
+    pub(super) fn of(penalty: &Penalty) -> Option<Self> {
         let user = penalty.user.clone().map(Self::User);
         user.or_else(|| penalty.prefix.map(Self::Prefix))
     }
@@ -106,7 +138,8 @@ impl Holder {
     }
 }
 
-/// Of one holder so many penalties are remembered, the last ones.
+/// Of one holder so many penalties are remembered, the last ones, and all that hold:
+/// of these there are no more than bans and types of violations.
 const MOST_PENALTIES: usize = 32;
 /// How long a log-in makes an address one that its account uses.
 const KNOWN_FOR_MS: u64 = 30 * 24 * 3_600_000;
@@ -126,6 +159,22 @@ pub(super) struct Memory {
     pub(super) penalties: Layer<Holder, Vec<Arc<Penalty>>>,
     holders: Layer<PenaltyId, Holder>,
     pub(super) next_penalty: PenaltyId,
+    pub(super) forgotten: Forgotten,
+}
+
+/// What there was no room for, by table.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Forgotten {
+    /// Runs of repeats, offences, traits, factors and last violations that were
+    /// forgotten before their time.
+    pub people: u64,
+    /// Accounts and addresses that belong together, the same.
+    pub pairs: u64,
+    /// Holders of penalties, the same: those whose penalties are over first.
+    pub penalties: u64,
+    /// Times that somebody was seen at an address of which nothing more could be
+    /// remembered.
+    pub addresses: u64,
 }
 
 /// A memory, and what is laid over it.
@@ -148,6 +197,7 @@ impl Memory {
             penalties: Layer::new(is_laid_over),
             holders: Layer::new(is_laid_over),
             next_penalty,
+            forgotten: Forgotten::default(),
         }
     }
 
@@ -178,7 +228,8 @@ impl Memory {
                 self.offences.put(bearer.clone(), offence.at_unix_ms, kept);
             }
             Change::Traits(user, traits, at) => {
-                self.traits.put(user.clone(), *at, Some(traits.clone()));
+                let worth = Worth::of_traits(traits, rules);
+                self.traits.put_worth(user.clone(), worth, *at, Some(traits.clone()));
             }
             Change::Factor(user, factor) => {
                 self.factors.put(user.clone(), factor.at_unix_ms, Some(*factor));
@@ -191,7 +242,7 @@ impl Memory {
             }
             Change::Violation(violation) => self.note_violation(base, violation, rules),
             Change::Penalty(penalty) => self.note_penalty(base, penalty),
-            Change::EndPenalty(end) => self.end_penalty(base, end.penalty, end.at_unix_ms),
+            Change::EndPenalty(end) => self.end_penalty(base, end),
             Change::Pardon(bearer) => self.pardon(base, bearer),
             _ => {}
         }
@@ -210,6 +261,7 @@ impl Memory {
         let view = self.view(base);
         let known = view.crowd(&address).cloned();
         if known.is_none() && view.crowds() >= rules.bounds.addresses {
+            self.forgotten.addresses += 1;
             return;
         }
         let mut crowd = known.unwrap_or_default();
@@ -248,22 +300,49 @@ impl Memory {
         let Some(holder) = Holder::of(penalty) else { return };
         let mut all = self.view(base).penalties(&holder).to_vec();
         all.push(Arc::clone(penalty));
-        let surplus = all.len().saturating_sub(MOST_PENALTIES);
+        let mut surplus = all.len().saturating_sub(MOST_PENALTIES);
         let at = penalty.starts_at_unix_ms;
-        for gone in all.drain(..surplus) {
-            self.holders.put(gone.id, at, None);
-        }
+        all.retain(|one| {
+            let goes = surplus > 0 && one.id != penalty.id && !one.holds_at(at);
+            if goes {
+                surplus -= 1;
+                self.holders.put(one.id, at, None);
+            }
+            !goes
+        });
         self.holders.put(penalty.id, at, Some(holder.clone()));
-        self.penalties.put(holder, at, Some(all));
+        self.put_penalties(holder, all);
     }
 
-    fn end_penalty(&mut self, base: Option<&Self>, id: PenaltyId, at_unix_ms: u64) {
-        let Some(holder) = self.view(base).holder(id).cloned() else { return };
-        let mut rest = self.view(base).penalties(&holder).to_vec();
-        rest.retain(|penalty| penalty.id != id);
-        let rest = (!rest.is_empty()).then_some(rest);
-        self.holders.put(id, at_unix_ms, None);
-        self.penalties.put(holder, at_unix_ms, rest);
+    /// One that a rule ended counts on ladders still; one that a person took back
+    /// never was.
+    fn end_penalty(&mut self, base: Option<&Self>, end: &EndPenalty) {
+        let Some(holder) = self.view(base).holder(end.penalty).cloned() else { return };
+        let mut all = self.view(base).penalties(&holder).to_vec();
+        match end.by {
+            Author::Operator(_) => {
+                all.retain(|penalty| penalty.id != end.penalty);
+                self.holders.put(end.penalty, end.at_unix_ms, None);
+            }
+            Author::Rule => {
+                for penalty in all.iter_mut().filter(|penalty| penalty.id == end.penalty) {
+                    let ended = Some((end.at_unix_ms, end.by.name().to_owned()));
+                    *penalty = Arc::new(Penalty { ended, ..penalty.as_ref().clone() });
+                }
+            }
+        }
+        self.put_penalties(holder, all);
+    }
+
+    /// As of when the last of them is over, so that if there are too many those go
+    /// first that no longer hold.
+    fn put_penalties(&mut self, holder: Holder, all: Vec<Arc<Penalty>>) {
+        let until = all.iter().map(|penalty| match &penalty.ended {
+            Some((at, _)) => *at,
+            None => penalty.ends_at_unix_ms.unwrap_or(u64::MAX),
+        });
+        let until = until.max().unwrap_or(0);
+        self.penalties.put(holder, until, (!all.is_empty()).then_some(all));
     }
 
     fn pardon(&mut self, base: Option<&Self>, bearer: &Bearer) {
@@ -294,15 +373,16 @@ impl Memory {
         }
     }
 
-    /// Forgets the oldest of what is too much, and says how much that was.
-    pub(super) fn trim(&mut self, bounds: &Bounds) -> u64 {
-        self.runs.trim(bounds.people)
+    /// Forgets the oldest of what is too much, and counts how much that was.
+    pub(super) fn trim(&mut self, bounds: &Bounds) {
+        let people = self.runs.trim(bounds.people)
             + self.offences.trim(bounds.people)
             + self.traits.trim(bounds.people)
             + self.factors.trim(bounds.people)
-            + self.violated.trim(bounds.people)
-            + self.known.trim(bounds.pairs)
-            + self.trim_penalties(bounds.people)
+            + self.violated.trim(bounds.people);
+        self.forgotten.people += people;
+        self.forgotten.pairs += self.known.trim(bounds.pairs);
+        self.forgotten.penalties += self.trim_penalties(bounds.people);
     }
 
     fn trim_penalties(&mut self, most: usize) -> u64 {
@@ -336,7 +416,7 @@ impl<'a> View<'a> {
         key: &K,
     ) -> Option<&'a V> {
         match self.fresh.and_then(|fresh| of(fresh).by_key.get(key)) {
-            Some((_, value)) => value.as_ref(),
+            Some((_, _, value)) => value.as_ref(),
             None => of(self.base).own(key),
         }
     }
@@ -376,7 +456,7 @@ impl<'a> View<'a> {
         at.is_some_and(|at| unix_ms < at.saturating_add(KNOWN_FOR_MS))
     }
 
-    /// Those that nobody took back, the oldest first.
+    /// Those that no person took back, the oldest first.
     pub(super) fn penalties(self, holder: &Holder) -> &'a [Arc<Penalty>] {
         self.look(|memory| &memory.penalties, holder).map_or(&[], Vec::as_slice)
     }
@@ -397,6 +477,12 @@ impl<'a> View<'a> {
     pub(super) fn penalty(self, id: PenaltyId) -> Option<&'a Arc<Penalty>> {
         let all = self.penalties(self.holder(id)?);
         all.iter().find(|penalty| penalty.id == id)
+    }
+
+    /// The addresses at which a user is blamed. Like [`View::blaming`].
+    pub(super) fn blamed_at(self, user: &UserId) -> Vec<Address> {
+        let blaming = self.blaming(neighbour::digest(user)).into_iter();
+        blaming.map(|(address, _)| address).collect()
     }
 
     /// The addresses at which a user is blamed, as they are without that. Looks

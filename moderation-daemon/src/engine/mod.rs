@@ -57,8 +57,8 @@ pub(crate) use ban::longest;
 pub use ban::{Ban, BanId, BanIndex};
 pub use browser::is_browser;
 pub use decision::{
-    BanRefusal, Cause, Change, Counts, Decision, EndPenalty, Lift, Outcome, Remembered, Verdict,
-    Violation,
+    BanRefusal, Cause, Change, Counts, Decision, EndPenalties, EndPenalty, Lift, Outcome,
+    Remembered, Verdict, Violation,
 };
 pub use dossier::Dossier;
 pub use event::{Act, Cost, Request, RequestId};
@@ -67,6 +67,7 @@ pub use key::{Key, Keys};
 pub use kind::{EventType, Limiter, MAX_CUSTOM, TooManyKinds, ViolationType};
 pub use ladder::{Author, Ladder, Penalty, PenaltyId, PenaltyKind, Severity, Step};
 pub use lease::{Lease, LeaseId};
+pub use memory::Forgotten;
 pub use offence::Offence;
 pub use overlay::{LiftTarget, NewBan, Overlay};
 pub use pardon::Lifted;
@@ -108,7 +109,6 @@ pub struct Engine {
     bans: BanIndex,
     leases: Leases,
     memory: Memory,
-    forgotten_people: u64,
     answers: Answers,
     circuit: Circuit,
     taken: Taken,
@@ -128,15 +128,16 @@ pub struct Restored {
     pub answers: Vec<(RequestId, Outcome)>,
     /// The highest number that a ban ever had.
     pub last_ban: BanId,
-    /// Penalties that nobody took back; ladders look at those that are over
+    /// Penalties that no person took back; ladders look at those that are over
     /// too.
     pub penalties: Vec<Penalty>,
     /// The highest number that a penalty ever had.
     pub last_penalty: PenaltyId,
     /// How often somebody has been banned.
     pub offences: Vec<(Bearer, Offence)>,
-    /// What is known about users.
-    pub traits: Vec<(UserId, Traits)>,
+    /// What is known about users, and when it last changed, in milliseconds since
+    /// 1970.
+    pub traits: Vec<(UserId, Traits, u64)>,
     /// How their limits stand.
     pub factors: Vec<(UserId, Factor)>,
     /// Leases of an earlier life, with the names of the requests that they were
@@ -153,6 +154,10 @@ pub struct Taken {
     pub networks: usize,
 }
 
+/// What is forgotten of a window is in its file after so long: twice as long as may
+/// be lost.
+const WRITTEN_WITHIN_MS: u64 = 10_000;
+
 /// How full the engine is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Size {
@@ -166,8 +171,8 @@ pub struct Size {
     pub leases: usize,
     /// Request ids that had to be forgotten before their time.
     pub forgotten_ids: u64,
-    /// What was remembered of people, and had to be forgotten before its time.
-    pub forgotten_people: u64,
+    /// What of people had to be forgotten before its time, or was not remembered.
+    pub forgotten: Forgotten,
 }
 
 impl Engine {
@@ -192,7 +197,6 @@ impl Engine {
             bans: BanIndex::default(),
             leases: Leases::default(),
             memory: Memory::alone(restored.last_penalty),
-            forgotten_people: 0,
             answers: Answers::default(),
             next_ban: restored.last_ban + 1,
             // Never a number of an earlier life, whose holders may still renew
@@ -212,7 +216,7 @@ impl Engine {
         let known = penalties
             .map(|penalty| Change::Penalty(Arc::new(penalty)))
             .chain(offences.map(|(bearer, offence)| Change::Offence(bearer, offence)))
-            .chain(traits.map(|(user, traits)| Change::Traits(user, traits, now.unix_ms)))
+            .chain(traits.map(|(user, traits, at)| Change::Traits(user, traits, at)))
             .chain(restored.factors.into_iter().map(|(user, factor)| Change::Factor(user, factor)));
         known.for_each(|change| engine.memory.note(None, &change, &engine.rules));
         for (id, outcome) in restored.answers {
@@ -272,7 +276,7 @@ impl Engine {
             self.answers.forget_oldest();
             self.answers.forgotten_early += 1;
         }
-        self.forgotten_people += self.memory.trim(&self.rules.bounds);
+        self.memory.trim(&self.rules.bounds);
     }
 
     fn change(&mut self, change: &Change) {
@@ -292,6 +296,7 @@ impl Engine {
             | Change::Run(..)
             | Change::Penalty(_)
             | Change::EndPenalty(_)
+            | Change::EndPenalties(_)
             | Change::Offence(..)
             | Change::Traits(..)
             | Change::Factor(..)
@@ -357,7 +362,7 @@ impl Engine {
     }
 
     /// Takes over what an earlier life wrote down, for an engine with that life's
-    /// seed.
+    /// seed; not of whoever was pardoned since.
     ///
     /// # Errors
     ///
@@ -368,13 +373,26 @@ impl Engine {
         boot: &str,
         now: Moment,
     ) -> Result<RestoredWindows, BadSnapshot> {
-        self.windows.restore(bytes, (self.keys.seed(), boot), now)
+        let restored = self.windows.restore(bytes, (self.keys.seed(), boot), now)?;
+        let is_missed = |offence: &Offence| {
+            let written = offence.at_unix_ms.saturating_add(WRITTEN_WITHIN_MS);
+            offence.has_grace && written > restored.as_of_unix_ms
+        };
+        let pardoned = self.memory.offences.iter().filter(|(_, offence)| is_missed(offence));
+        let keys: Vec<_> = pardoned.flat_map(|(bearer, _)| self.keys_of(bearer)).collect();
+        keys.into_iter().for_each(|key| self.windows.forget(key));
+        Ok(restored)
     }
 
     /// The leases that have ended by themselves since the last call: nobody
     /// gave them back.
     pub fn take_lapsed_leases(&mut self) -> Vec<LeaseId> {
         self.leases.take_lapsed()
+    }
+
+    /// Gives those back that could not be forgotten, for another time.
+    pub fn put_lapsed_leases(&mut self, ids: Vec<LeaseId>) {
+        ids.into_iter().for_each(|id| self.leases.decline(id));
     }
 
     /// Replaces the set of prefixes that are never banned.
@@ -402,12 +420,12 @@ impl Engine {
         &self.bans
     }
 
-    /// A penalty that nobody took back.
+    /// A penalty that no person took back.
     pub fn penalty(&self, id: PenaltyId) -> Option<&Arc<Penalty>> {
         self.memory.view(None).penalty(id)
     }
 
-    /// Somebody's penalties that nobody took back, the oldest first.
+    /// Somebody's penalties that no person took back, the oldest first.
     pub fn penalties_of(&self, bearer: &Bearer) -> &[Arc<Penalty>] {
         let holder = memory::Holder::from_bearer(bearer);
         holder.map_or(&[], |holder| self.memory.view(None).penalties(&holder))
@@ -437,7 +455,7 @@ impl Engine {
             windows: self.windows.len(),
             leases: self.leases.len(),
             forgotten_ids: self.answers.forgotten_early,
-            forgotten_people: self.forgotten_people,
+            forgotten: self.memory.forgotten,
         }
     }
 }

@@ -101,7 +101,8 @@ impl Overlay<'_> {
         subject.ip().map(|ip| Address::new(ip, self.engine.rules.counting.v6_bits))
     }
 
-    /// The sighting that is to be remembered of a subject, if any: where, whom.
+    /// The sighting that is to be remembered of a subject, if any: where, whom. One
+    /// for which there is no room is told too, so that it is counted.
     #[inline]
     pub(super) fn sighting(&self, subject: &Subject, now: Moment) -> Option<(Address, u64)> {
         self.engine.rules.ban.shared?;
@@ -123,9 +124,8 @@ impl Overlay<'_> {
         let user = digest(user);
         let view: View<'_> = self.memory();
         let known = view.crowd(&address);
-        let has_room = known.is_some() || view.crowds() < self.engine.rules.bounds.addresses;
         let is_fresh = known.is_some_and(|crowd| crowd.is_fresh(user, now.unix_ms));
-        (has_room && !is_fresh).then_some((address, user))
+        (!is_fresh).then_some((address, user))
     }
 
     /// Whose the address of somebody is who is to be banned.

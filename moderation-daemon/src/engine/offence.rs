@@ -10,7 +10,8 @@ pub struct Offence {
     pub level: f64,
     /// As of when, in milliseconds since 1970.
     pub at_unix_ms: u64,
-    /// Whether the next violation is spared: the last ban was lifted.
+    /// Whether the next violation that is not critical is spared: the last ban was
+    /// lifted.
     pub has_grace: bool,
 }
 

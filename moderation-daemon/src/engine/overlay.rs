@@ -9,9 +9,9 @@ use std::{
 };
 
 use super::{
-    Author, Ban, BanId, BanIndex, BanRefusal, Bearer, Change, Charge, Decision, Engine, Key,
-    Lease, LeaseId, Moment, Outcome, PenaltyId, Prefix, Prepared, Remembered, Request, RequestId, Score,
-    ScoreKey, Subject, Usage, UserId, ViolationType,
+    Author, Ban, BanId, BanIndex, BanRefusal, Bearer, Change, Charge, Decision, Engine, Key, Lease,
+    LeaseId, Moment, Outcome, Penalty, PenaltyId, Prefix, Prepared, Remembered, Request, RequestId,
+    Score, ScoreKey, Subject, Usage, UserId, ViolationType,
     ban::longest,
     memory::{Memory, View},
     window::Fresh,
@@ -197,6 +197,7 @@ impl<'e> Overlay<'e> {
             | Change::Run(..)
             | Change::Penalty(_)
             | Change::EndPenalty(_)
+            | Change::EndPenalties(_)
             | Change::Offence(..)
             | Change::Traits(..)
             | Change::Factor(..)
@@ -315,11 +316,13 @@ impl<'e> Overlay<'e> {
         if len < self.engine.rules.bounds.scores {
             return None;
         }
-        let untouched =
-            |key: &&ScoreKey| !self.laid().scores.contains_key(*key) && !self.laid().forgotten.contains(*key);
+        let untouched = |key: &&ScoreKey| {
+            !self.laid().scores.contains_key(*key) && !self.laid().forgotten.contains(*key)
+        };
         let old = self.engine.scores.oldest().map(|(_, key)| key).find(untouched);
         let young = || {
-            let by_age = self.laid().scores.iter().map(|(key, score)| (score.updated_at_unix_ms, key));
+            let by_age =
+                self.laid().scores.iter().map(|(key, score)| (score.updated_at_unix_ms, key));
             by_age.min().map(|(_, key)| key)
         };
         old.or_else(young).cloned()
@@ -348,7 +351,8 @@ impl<'e> Overlay<'e> {
         if self.bans_of_prefix(prefix).next().is_some() {
             return true;
         }
-        let (standing, fresh) = (self.engine.bans.prefix_counts(), self.laid().bans.prefix_counts());
+        let (standing, fresh) =
+            (self.engine.bans.prefix_counts(), self.laid().bans.prefix_counts());
         if prefix.is_exact() {
             standing.0 + fresh.0 + taken.exact < bounds.bans
         } else {
@@ -407,56 +411,93 @@ impl<'e> Overlay<'e> {
         &'a self,
         user: &UserId,
     ) -> impl Iterator<Item = &'a Arc<Ban>> + use<'a, 'e> {
-        let standing = self.engine.bans.of_user(user).filter(|ban| !self.laid().lifted.contains(&ban.id));
+        let standing =
+            self.engine.bans.of_user(user).filter(|ban| !self.laid().lifted.contains(&ban.id));
         standing.chain(self.laid().bans.of_user(user))
     }
 
     /// Active bans of a prefix: those of the engine, then those of the batch.
     pub(super) fn bans_of_prefix(&self, prefix: Prefix) -> impl Iterator<Item = &Arc<Ban>> {
         let standing = self.engine.bans.of_prefix(prefix);
-        standing.filter(|ban| !self.laid().lifted.contains(&ban.id)).chain(self.laid().bans.of_prefix(prefix))
+        standing
+            .filter(|ban| !self.laid().lifted.contains(&ban.id))
+            .chain(self.laid().bans.of_prefix(prefix))
     }
 
     pub(super) fn bans_of_address(&self, ip: IpAddr) -> Vec<Arc<Ban>> {
         let as_banned = Prefix::around(ip, self.engine.rules.ban.v6_prefix);
-        let around = self.engine.bans.prefixes_around(ip).chain(self.laid().bans.prefixes_around(ip));
+        let around =
+            self.engine.bans.prefixes_around(ip).chain(self.laid().bans.prefixes_around(ip));
         let prefixes: HashSet<Prefix> =
             around.filter(|prefix| prefix.is_exact() || *prefix == as_banned).collect();
         prefixes.into_iter().flat_map(|prefix| self.bans_of_prefix(prefix)).cloned().collect()
     }
 
     /// The ban that holds for a subject longest. A protected address is not
-    /// banned, whatever the index says.
-    #[inline]
+    /// banned, whatever the index says; nor is a protected user for what rules did
+    /// to an address because of others.
     pub fn ban_of(&self, subject: &Subject, now: Moment) -> Option<&Arc<Ban>> {
-        let is_nobody_banned = self.laid.is_none() && self.engine.bans.is_empty();
-        if is_nobody_banned { None } else { self.find_ban(subject, now) }
+        self.ban_under(subject, || None, now)
     }
 
-    fn find_ban(&self, subject: &Subject, now: Moment) -> Option<&Arc<Ban>> {
+    /// The same for a request, which may say what role its user has.
+    #[inline]
+    pub(super) fn ban_on(&self, request: &Request, now: Moment) -> Option<&Arc<Ban>> {
+        self.ban_under(&request.subject, || self.role(request), now)
+    }
+
+    #[inline]
+    fn ban_under(
+        &self,
+        subject: &Subject,
+        role: impl FnOnce() -> Option<Arc<str>>,
+        now: Moment,
+    ) -> Option<&Arc<Ban>> {
+        if self.laid.is_none() && self.engine.bans.is_empty() {
+            return None;
+        }
+        let ban = self.longest_ban(subject, now, |_| true)?;
+        let is_others = |ban: &Ban| ban.is_for_others(subject);
+        let is_spared = is_others(ban) && self.is_protected(subject, role().as_ref());
+        if is_spared { self.longest_ban(subject, now, |ban| !is_others(ban)) } else { Some(ban) }
+    }
+
+    fn longest_ban(
+        &self,
+        subject: &Subject,
+        now: Moment,
+        counts: impl Fn(&Ban) -> bool + Copy,
+    ) -> Option<&Arc<Ban>> {
         let (standing, fresh) = (&self.engine.bans, &self.laid().bans);
-        let stands = |ban: &&Arc<Ban>| !self.laid().lifted.contains(&ban.id);
+        let stands = |ban: &&Arc<Ban>| !self.laid().lifted.contains(&ban.id) && counts(ban);
         let user = subject.user();
         let ip = subject.ip().filter(|ip| !self.engine.trust.protects(*ip));
         let of_user = [
             user.and_then(|user| standing.of_user(user).find(stands)),
-            user.and_then(|user| fresh.of_user(user).next()),
+            user.and_then(|user| fresh.of_user(user).find(stands)),
         ];
         let of_ip = ip.into_iter().flat_map(|ip| {
             let standing = standing
                 .prefixes_around(ip)
                 .map(move |prefix| standing.of_prefix(prefix).find(stands));
-            let fresh = fresh.prefixes_around(ip).map(move |prefix| fresh.of_prefix(prefix).next());
+            let fresh =
+                fresh.prefixes_around(ip).map(move |prefix| fresh.of_prefix(prefix).find(stands));
             standing.chain(fresh)
         });
         longest(of_user.into_iter().chain(of_ip), now.unix_ms)
     }
 
-    pub(super) fn leases_of(&self, bearer: &Bearer, now: Moment) -> usize {
-        let standing =
-            self.engine.leases.of(bearer).filter(|lease| !self.laid().leases.contains_key(&lease.id));
+    /// Those that a bearer holds, and those that have ended but are in the store still.
+    pub(super) fn leases_of(&self, bearer: &Bearer, now: Moment) -> (usize, Vec<LeaseId>) {
+        let standing = self
+            .engine
+            .leases
+            .of(bearer)
+            .filter(|lease| !self.laid().leases.contains_key(&lease.id));
         let fresh = self.laid().leases.values().flatten().filter(|lease| lease.bearer == *bearer);
-        standing.chain(fresh).filter(|lease| now.boot_ms < lease.ends_at_boot_ms).count()
+        let (held, ended): (Vec<_>, Vec<_>) =
+            standing.chain(fresh).partition(|lease| now.boot_ms < lease.ends_at_boot_ms);
+        (held.len(), ended.iter().map(|lease| lease.id).collect())
     }
 
     /// An upper bound, like [`Overlay::windows_at_most`].
@@ -545,4 +586,6 @@ pub enum LiftTarget {
     Prefix(Prefix),
     /// The one that is this penalty; if it is none, only the penalty ends.
     Penalty(PenaltyId),
+    /// The same of a penalty that the engine may have forgotten and the store has not.
+    Record(Arc<Penalty>),
 }

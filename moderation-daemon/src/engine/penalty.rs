@@ -5,9 +5,9 @@
 use std::sync::Arc;
 
 use super::{
-    Author, Ban, BanLength, BanRefusal, Bearer, Change, Moment, NetworkBlock, Overlay, Penalty,
-    PenaltyKind, Prefix, Severity, Step, Subject, Trusted, UserId, Violation, memory::Holder,
-    neighbour::Place, score::Scored,
+    Author, Ban, BanLength, BanRefusal, Bearer, Change, EndPenalty, Moment, NetworkBlock, Overlay,
+    Penalty, PenaltyKind, Prefix, Rules, Severity, Step, Subject, Trusted, UserId, Violation,
+    ViolationType, memory::Holder, neighbour::Place, score::Scored,
 };
 
 /// A violation, and what there is to know about whoever it is.
@@ -17,8 +17,17 @@ pub(super) struct Case<'a> {
     pub(super) scored: Scored,
     pub(super) subject: &'a Subject,
     pub(super) role: Option<Arc<str>>,
-    /// Whether nothing falls this once: the last ban was lifted.
+    /// Whether nothing falls this once: the last ban was lifted, and this is not
+    /// critical.
     pub(super) is_spared: bool,
+}
+
+impl Rules {
+    /// How bad a violation is by what its reporter said, if anything.
+    pub(super) fn severity(&self, kind: ViolationType, said: Option<Severity>) -> Severity {
+        let ladder = || self.ladders.of(kind).as_ref().map(|ladder| ladder.severity);
+        said.or_else(ladder).unwrap_or_default()
+    }
 }
 
 /// What a violation brings.
@@ -36,6 +45,15 @@ pub(super) struct Sentence {
     pub(super) is_final: bool,
     /// What falls, and that a ban was called for.
     pub(super) changes: Vec<Change>,
+}
+
+/// For people.
+fn reason(violation: &Violation, is_critical: bool) -> String {
+    let Violation { kind, total, .. } = violation;
+    if is_critical {
+        return format!("critical violation of {kind}");
+    }
+    format!("{kind} score reached {total}")
 }
 
 impl Sentence {
@@ -67,10 +85,9 @@ impl Overlay<'_> {
     pub(super) fn sentence(&self, case: &Case<'_>, now: Moment) -> Sentence {
         let rules = &self.engine.rules;
         let ladder = rules.ladders.of(case.violation.kind).as_ref();
-        let said = case.violation.severity.or_else(|| ladder.map(|ladder| ladder.severity));
-        let severity = said.unwrap_or_default();
+        let severity = rules.severity(case.violation.kind, case.violation.severity);
         let is_critical = severity == Severity::Critical;
-        if !rules.ban.enabled || case.is_spared || !(case.scored.crosses || is_critical) {
+        if case.is_spared || !(case.scored.crosses || is_critical) {
             return Sentence::default();
         }
         if is_critical {
@@ -113,8 +130,27 @@ impl Overlay<'_> {
                 return self.on_record(sentence, case, PenaltyKind::Ban, now);
             }
         };
+        let is_reduction = matches!(kind, PenaltyKind::Reduce { .. });
         let penalty = self.penalty(case, kind, ends, now);
-        Sentence { is_final: true, ..Sentence::default() }.with(penalty)
+        let replaced = if is_reduction { self.replaced(&penalty, now) } else { Vec::new() };
+        Sentence { is_final: true, changes: replaced, ..Sentence::default() }.with(penalty)
+    }
+
+    /// A reduction takes the place of the last one for the same: they would be
+    /// multiplied until nothing is left.
+    fn replaced(&self, next: &Penalty, now: Moment) -> Vec<Change> {
+        let is_replaced = |last: &&Arc<Penalty>| {
+            matches!(last.kind, PenaltyKind::Reduce { .. })
+                && last.violation == next.violation
+                && last.by == Author::Rule
+                && last.holds_at(now.unix_ms)
+        };
+        let all = Holder::of(next).map_or(&[][..], |holder| self.memory().penalties(&holder));
+        let end = |last: &Arc<Penalty>| {
+            let (penalty, at_unix_ms) = (last.id, now.unix_ms);
+            Change::EndPenalty(EndPenalty { penalty, at_unix_ms, by: Author::Rule })
+        };
+        all.iter().filter(is_replaced).map(end).collect()
     }
 
     /// A ban that is a penalty has a record as one.
@@ -143,6 +179,7 @@ impl Overlay<'_> {
             Some(Holder::Prefix(prefix)) => (None, Some(prefix)),
             None => (None, None),
         };
+        let reason = reason(violation, matches!(kind, PenaltyKind::Suspension(_)));
         Arc::new(Penalty {
             id: self.next_penalty(),
             kind,
@@ -150,7 +187,7 @@ impl Overlay<'_> {
             prefix,
             violation: Some(violation.kind),
             severity: violation.severity,
-            reason: format!("{} score reached {}", violation.kind, violation.total),
+            reason,
             starts_at_unix_ms: now.unix_ms,
             ends_at_unix_ms,
             by: Author::Rule,
@@ -170,16 +207,21 @@ impl Overlay<'_> {
         }
     }
 
-    fn is_protected(&self, case: &Case<'_>) -> bool {
+    /// Whether no rule may ban the user, who has said, or is known to have, a role.
+    pub(super) fn is_protected(&self, subject: &Subject, role: Option<&Arc<str>>) -> bool {
         let protected = &self.engine.rules.ban.protected;
-        let user = case.subject.user();
-        user.is_some_and(|user| protected.users.contains(user))
-            || case.role.as_ref().is_some_and(|role| protected.roles.contains(role))
+        let Some(user) = subject.user() else { return false };
+        let known = || self.memory().traits(user).and_then(|traits| traits.role.as_ref());
+        protected.users.contains(user)
+            || role.or_else(known).is_some_and(|role| protected.roles.contains(role))
     }
 
-    /// A ban of that length, if nothing stands in its way.
+    /// A ban of that length, if rules may ban and nothing stands in its way.
     fn ban_for(&self, case: &Case<'_>, length: BanLength, review: bool, now: Moment) -> Sentence {
-        if self.is_protected(case) {
+        if !self.engine.rules.ban.enabled {
+            return Sentence::default();
+        }
+        if self.is_protected(case.subject, case.role.as_ref()) {
             return Sentence::refused(BanRefusal::ProtectedUser);
         }
         let expires_at_unix_ms = match length {
@@ -228,7 +270,7 @@ impl Overlay<'_> {
             user: scope.user.clone(),
             prefix: scope.prefix.filter(|_| is_one),
             blocks: self.blocks(violation, scope.prefix),
-            reason: format!("{} score reached {}", violation.kind, violation.total),
+            reason: reason(violation, review),
             violation: Some(violation.kind),
             score: Some(violation.total),
             created_at_unix_ms: now.unix_ms,

@@ -66,7 +66,8 @@ impl Overlay<'_> {
         let windows = &self.engine.windows;
         let requests = requests.into_iter();
         let room = requests.size_hint().0;
-        let mut queue = Queue { requests: Vec::with_capacity(room), keys: Vec::with_capacity(room) };
+        let mut queue =
+            Queue { requests: Vec::with_capacity(room), keys: Vec::with_capacity(room) };
         // In three rounds, each of which waits for what the one before has found.
         for request in requests {
             self.each_key(request, |key| queue.keys.push(key));

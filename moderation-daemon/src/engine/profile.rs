@@ -69,9 +69,7 @@ impl Rules {
         rules.guard_accounts();
         rules.scoring.decay = Decay::HalfLife { ms: DAY, step_ms: HOUR };
         rules.scoring.anonymous = Anonymous::Address;
-        // A tab that reloads three times a second has six; one that goes faster
-        // does not wait for an answer.
-        rules.scoring.repeats = Some(Repeats { window_ms: 2 * SECOND, free: 6 });
+        rules.scoring.repeats = Some(Repeats::default());
         rules.ban.crossing = Crossing::Consumed;
         rules.ban.growth = Some(Growth { factor: 2.0, cap_ms: 30 * DAY, half_life_ms: 30 * DAY });
         rules.ban.shared =

@@ -115,7 +115,8 @@ pub struct EventRule {
     /// The limiters that it counts towards, in the order in which they are
     /// asked. Those that are off are passed over.
     pub limiters: Vec<Limiter>,
-    /// The limiters that it must not have used up, but does not count towards.
+    /// The limiters that must not be used up, but towards which it does not
+    /// count. Where they are, it is denied and that is all: others may have been it.
     pub peeks: Vec<Limiter>,
     /// The limiters whose counts it takes back.
     pub refunds: Vec<Limiter>,
@@ -283,6 +284,14 @@ pub struct Repeats {
     pub free: u32,
 }
 
+impl Default for Repeats {
+    /// Those of a tab that reloads three times a second: it has six. One that goes
+    /// faster does not wait for an answer.
+    fn default() -> Self {
+        Self { window_ms: 2_000, free: 6 }
+    }
+}
+
 /// Something for each violation type, custom ones included.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ByViolation<T>(Vec<T>);
@@ -313,7 +322,7 @@ pub type NetworkBlocks = ByViolation<NetworkBlock>;
 /// When a score becomes a ban.
 #[derive(Clone, Debug, PartialEq)]
 pub struct BanRule {
-    /// Off: violations are scored, nobody is banned.
+    /// Off: violations are scored, and rules ban nobody.
     pub enabled: bool,
     /// A ban falls whenever the score of one type reaches or jumps over a
     /// multiple of this.
@@ -452,7 +461,8 @@ pub struct Bounds {
     pub request_id_ms: u64,
     /// Users and addresses of which offences are remembered, and as many each
     /// with penalties, traits, factors and repeats. Beyond, the oldest is
-    /// forgotten.
+    /// forgotten, of traits last those with a role or a tier. A protected role is
+    /// not forgotten.
     pub people: usize,
     /// Addresses of which is remembered who was seen there. Beyond, an address
     /// is taken for a shared one, which punishes less.

@@ -50,8 +50,8 @@ impl Overlay<'_> {
         if rules.adaptive.is_some()
             && let Bearer::User(user) = &bearer
         {
-            let traits = self.traits(user, request.traits.as_ref());
-            max = scaled(max, self.factor_with(user, &traits, now).map_or(ONE_PERMILLE, u64::from));
+            let factor = self.factor_with(user, request.traits.as_ref(), now);
+            max = scaled(max, factor.map_or(ONE_PERMILLE, u64::from));
         }
         if self.memory().has_penalties() {
             for permille in self.reductions(&bearer, now) {
@@ -102,12 +102,19 @@ impl Overlay<'_> {
     /// How a user's limits stand now, in thousandths; `None`: they follow
     /// nothing.
     pub fn factor(&self, user: &UserId, now: Moment) -> Option<u32> {
-        self.factor_with(user, &self.traits(user, None), now)
+        self.factor_with(user, None, now)
     }
 
-    fn factor_with(&self, user: &UserId, traits: &Traits, now: Moment) -> Option<u32> {
+    /// What is said just now lowers it at once, and raises it only from now on:
+    /// how long it was so, nobody knows.
+    fn factor_with(&self, user: &UserId, said: Option<&Traits>, now: Moment) -> Option<u32> {
         let adaptive = self.engine.rules.adaptive?;
-        Some(adaptive.current(&self.known(user, traits), now.unix_ms))
+        let before = self.traits(user, None);
+        let known = self.known(user, &before);
+        let value = adaptive.current(&known, now.unix_ms);
+        let Some(said) = said else { return Some(value) };
+        let after = before.with(said);
+        Some(value.min(adaptive.target(&Known { traits: &after, ..known }, now.unix_ms)))
     }
 
     fn known<'a>(&self, user: &UserId, traits: &'a Traits) -> Known<'a> {
@@ -129,16 +136,10 @@ impl Overlay<'_> {
         if after == before {
             return Vec::new();
         }
-        let factor = self.engine.rules.adaptive.map(|adaptive| {
-            let known = self.known(user, &before);
-            let value = adaptive.current(&known, now.unix_ms);
-            let target = adaptive.target(&Known { traits: &after, ..known }, now.unix_ms);
-            let factor = known.factor.unwrap_or_default();
-            let at_unix_ms = now.unix_ms;
-            Change::Factor(
-                user.clone(),
-                Factor { permille: value.min(target), at_unix_ms, ..factor },
-            )
+        let factor = self.factor_with(user, Some(said), now).map(|permille| {
+            let factor = self.memory().factor(user).unwrap_or_default();
+            let factor = Factor { permille, at_unix_ms: now.unix_ms, ..factor };
+            Change::Factor(user.clone(), factor)
         });
         [Change::Traits(user.clone(), after, now.unix_ms)].into_iter().chain(factor).collect()
     }

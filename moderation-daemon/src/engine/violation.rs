@@ -65,7 +65,10 @@ impl Overlay<'_> {
         }
         let offence = self.memory().offence(&key.bearer).unwrap_or_default();
         let rule = &self.engine.rules.ban;
-        if offence.has_grace {
+        // What is critical does not wait for a second time.
+        let is_critical = self.engine.rules.severity(kind, broken.severity) == Severity::Critical;
+        let is_spared = offence.has_grace && !is_critical;
+        if is_spared {
             changes.push(Change::Offence(key.bearer.clone(), offence.without_grace()));
             if rule.interval > 0.0 {
                 record.points = record.points.min(rule.interval / 2.0);
@@ -78,7 +81,7 @@ impl Overlay<'_> {
             scored,
             subject: &subject,
             role: self.role(request),
-            is_spared: offence.has_grace,
+            is_spared,
         };
         let sentence = self.sentence(&case, now);
         if known.is_none() {

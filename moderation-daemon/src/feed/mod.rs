@@ -13,7 +13,6 @@ use tokio::time::timeout;
 
 use crate::{
     clock,
-    engine::Subject,
     metrics::Metrics,
     moderator::Moderator,
     network::{Epoch, NetworkError, Overruns, Pins, Rates, Table},
@@ -73,8 +72,7 @@ fn forget_quiet(pins: &Pins, window: Duration) {
 
 /// Connections of a banned source that were under way tell nothing new.
 async fn report(moderator: &Moderator, ip: std::net::IpAddr) {
-    let subject = Subject::new(None, Some(ip)).expect("it has an address");
-    if moderator.check(&subject).is_none() {
+    if moderator.check_address(ip).is_none() {
         // Refused for want of room or of a disk: counted there.
         drop(moderator.too_many_connections(ip).await);
     }

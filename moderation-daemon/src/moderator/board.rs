@@ -69,6 +69,7 @@ struct State {
     allowlist: Vec<Allowed>,
     kernel: KernelStatus,
     size: Size,
+    safe_until_boot_ms: u64,
     runaway: bool,
 }
 
@@ -88,11 +89,27 @@ impl Board {
 
     /// The ban or the entry of a list that holds for a subject longest.
     pub fn check(&self, subject: &Subject, now: Moment) -> Option<BanView> {
+        self.find(subject, now, |_| true)
+    }
+
+    /// The same for a user whom no rule may ban: what rules did to the address
+    /// because of others does not hold.
+    pub fn check_protected(&self, subject: &Subject, now: Moment) -> Option<BanView> {
+        self.find(subject, now, |ban| !ban.is_for_others(subject))
+    }
+
+    fn find(
+        &self,
+        subject: &Subject,
+        now: Moment,
+        counts: impl Fn(&Ban) -> bool,
+    ) -> Option<BanView> {
         let state = self.read();
+        let counts = |ban: &&Arc<Ban>| counts(ban);
         let ip = subject.ip().filter(|ip| !state.trust.protects(*ip));
-        let of_user = subject.user().and_then(|user| state.bans.of_user(user).next());
+        let of_user = subject.user().and_then(|user| state.bans.of_user(user).find(counts));
         let around = ip.into_iter().flat_map(|ip| state.bans.prefixes_around(ip));
-        let of_ip = around.map(|prefix| state.bans.of_prefix(prefix).next());
+        let of_ip = around.map(|prefix| state.bans.of_prefix(prefix).find(counts));
         let ban = longest(of_ip.chain([of_user]), now.unix_ms);
         let imported = ip.and_then(|ip| state.imports.covering(ip, now.unix_ms));
         match (ban, imported) {
@@ -167,6 +184,12 @@ impl Board {
     /// How full the engine is.
     pub fn size(&self) -> Size {
         self.read().size
+    }
+
+    /// What limits counted after this moment of the boot clock, a crash would forget;
+    /// known to a second.
+    pub fn safe_until_boot_ms(&self) -> u64 {
+        self.read().safe_until_boot_ms
     }
 
     /// Whether automatic bans have stopped, because a rule has run away.
@@ -343,6 +366,10 @@ impl Board {
 
     pub(super) fn set_size(&self, size: Size) {
         self.write().size = size;
+    }
+
+    pub(super) fn set_safe_until(&self, boot_ms: u64) {
+        self.write().safe_until_boot_ms = boot_ms;
     }
 }
 

@@ -74,7 +74,10 @@ impl Task {
         reply: Reply<u64>,
     ) -> Result<(), StoreLost> {
         let answer = match self.with_store(move |store| store.take_records(&records)).await? {
-            Ok(taken) => Ok(taken),
+            Ok(taken) => {
+                self.violations_since_prune += taken;
+                Ok(taken)
+            }
             Err(error) => {
                 self.store_failed(&error, "no records were taken over");
                 Err(Unavailable::Store)

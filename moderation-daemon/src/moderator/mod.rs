@@ -13,9 +13,11 @@ mod import;
 mod kernel;
 mod librechat;
 mod pending;
-pub mod snapshot;
+mod snapshot;
+mod stopper;
 mod task;
 mod view;
+mod windows;
 
 use std::{net::IpAddr, sync::Arc, time::Duration};
 
@@ -26,12 +28,13 @@ use crate::{
     clock,
     engine::{
         Act, BanId, BanRefusal, Count, Dossier, Lease, LeaseId, LiftTarget, Moment, NewBan,
-        Outcome, PrefixSet, Request, Rules, Subject, Traits, Trust, UserId, Verdict, ViolationType,
+        Outcome, PrefixSet, Protected, Request, Rules, Subject, Traits, Trust, UserId, Verdict,
+        ViolationType,
     },
     librechat::Record,
     metrics::Metrics,
     network::Guards,
-    store::Allowed,
+    store::{Allowed, Keep},
 };
 
 pub use batch::Ask;
@@ -39,8 +42,10 @@ pub use board::{Board, DriftSeen, Fill, KernelStatus};
 pub use import::{Added, Batch, ImportRefusal, Refused, SLICE};
 pub use kernel::Kernel;
 pub use librechat::TakenScore;
-pub use task::{Started, Stopper, start};
-pub use view::{BanView, Enforcement};
+pub use stopper::{Started, Stopper};
+pub use task::start;
+pub use view::{BanView, Enforcement, LiftedView};
+pub use windows::Saving;
 
 /// Requests of the app that can wait.
 const QUEUE_CAPACITY: usize = 1_024;
@@ -105,7 +110,7 @@ enum Command {
     Renew(LeaseId, Reply<Option<Lease>>),
     Release(LeaseId, Reply<bool>),
     Ban(NewBan, Reply<Result<BanView, BanRefusal>>),
-    Lift(LiftTarget, String, Reply<Vec<BanView>>),
+    Lift(LiftTarget, String, Reply<LiftedView>),
     Allow(Allowed, String, Reply<Result<bool, AllowlistFull>>),
     Disallow(IpNet, Reply<bool>),
     Sample(u32, Reply<()>),
@@ -132,12 +137,12 @@ pub struct Setup {
     /// Prefixes that are trusted whatever operators say while it runs: guards,
     /// proxies, the configured allowlist.
     pub trusted: Vec<(IpNet, Trust)>,
+    /// Where what limits count is kept.
+    pub windows: Saving,
     /// How often kernel and store are compared.
     pub reconcile_interval: Duration,
-    /// How long violations, scores and past bans are kept.
-    pub retention: Duration,
-    /// How many violations, and how many past bans, are kept.
-    pub max_records: u64,
+    /// How long, and how many, violations, scores, past bans and the like are kept.
+    pub keep: Keep,
 }
 
 impl Setup {
@@ -157,6 +162,7 @@ pub struct Moderator {
     lists: mpsc::Sender<import::Job>,
     board: Arc<Board>,
     metrics: Arc<Metrics>,
+    protected: Arc<Protected>,
 }
 
 impl Moderator {
@@ -224,7 +230,12 @@ impl Moderator {
         if !ask.request.act.is_answered_by_a_ban() {
             return None;
         }
-        let ban = self.board.check(&ask.request.subject, now)?;
+        let subject = &ask.request.subject;
+        let mut ban = self.board.check(subject, now)?;
+        if self.may_be_spared(&ban, subject) {
+            // Whether it is, the engine knows.
+            ban = self.board.check_protected(subject, now)?;
+        }
         if !ask.is_peek {
             self.metrics.judged(&ask.request.act, Verdict::Deny);
         }
@@ -252,9 +263,37 @@ impl Moderator {
         self.ask(&self.operators, |reply| Command::Sample(every, reply), DECISION_TIMEOUT).await
     }
 
-    /// The ban that holds for a subject now. Waits for nothing.
-    pub fn check(&self, subject: &Subject) -> Option<BanView> {
-        self.board.check(subject, clock::now())
+    /// Whether a ban holds for a user only if that one is not protected.
+    fn may_be_spared(&self, view: &BanView, subject: &Subject) -> bool {
+        let Protected { users, roles } = &*self.protected;
+        let Some(user) = subject.user() else { return false };
+        let is_for_others = view.source.is_none() && view.ban.is_for_others(subject);
+        is_for_others && (users.contains(user) || !roles.is_empty())
+    }
+
+    /// Whether a user is known to have a role that protects.
+    async fn has_role(&self, user: &UserId) -> bool {
+        let known = self.known(user.clone()).await.ok().flatten();
+        let role = known.and_then(|known| known.traits.role);
+        role.is_some_and(|role| self.protected.roles.contains(&role))
+    }
+
+    /// The ban that holds for whoever is at an address now. Waits for nothing.
+    pub fn check_address(&self, ip: IpAddr) -> Option<BanView> {
+        let subject = Subject::new(None, Some(ip)).expect("it has an address");
+        self.board.check(&subject, clock::now())
+    }
+
+    /// The ban that holds for a subject now. Waits only where that is a matter of
+    /// the user's role; if there is no answer, the ban holds.
+    pub async fn check(&self, subject: &Subject) -> Option<BanView> {
+        let now = clock::now();
+        let view = self.board.check(subject, now)?;
+        let Some(user) = subject.user().filter(|_| self.may_be_spared(&view, subject)) else {
+            return Some(view);
+        };
+        let is_protected = self.protected.users.contains(user) || self.has_role(user).await;
+        if is_protected { self.board.check_protected(subject, now) } else { Some(view) }
     }
 
     /// Prolongs a lease; `None` if it has ended.
@@ -284,12 +323,12 @@ impl Moderator {
         self.order(|reply| Command::Ban(ban, reply)).await
     }
 
-    /// Lifts bans on an operator's word; returns those that were lifted.
+    /// Lifts bans and penalties on an operator's word; returns all that was done.
     ///
     /// # Errors
     ///
     /// See [`Unavailable`].
-    pub async fn lift(&self, what: LiftTarget, by: String) -> Result<Vec<BanView>, Unavailable> {
+    pub async fn lift(&self, what: LiftTarget, by: String) -> Result<LiftedView, Unavailable> {
         self.order(|reply| Command::Lift(what, by, reply)).await
     }
 

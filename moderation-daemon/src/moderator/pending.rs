@@ -3,9 +3,9 @@
 
 use std::sync::Arc;
 
-use super::{Answer, Ask, BanView, Board, Command, Known, Reply, Unavailable};
+use super::{Answer, Ask, BanView, Board, Command, Known, LiftedView, Reply, Unavailable};
 use crate::{
-    engine::{Act, Ban, BanRefusal, Cause, Count, Lease, Moment, Outcome, Overlay, UserId},
+    engine::{Act, Ban, BanRefusal, Cause, Count, Lease, Lifted, Moment, Outcome, Overlay, UserId},
     metrics::{Metrics, Table},
 };
 
@@ -19,7 +19,7 @@ pub(super) enum Pending {
     Renewed(Option<Lease>, Reply<Option<Lease>>),
     Released(bool, Reply<bool>),
     Banned(Result<Arc<Ban>, BanRefusal>, Reply<Result<BanView, BanRefusal>>),
-    Lifted(Vec<Arc<Ban>>, Reply<Vec<BanView>>),
+    Lifted(Lifted, Reply<LiftedView>),
 }
 
 /// One request's conclusion.
@@ -82,7 +82,8 @@ fn judge(overlay: &mut Overlay<'_>, Ask { request, is_peek }: Ask, now: Moment) 
 /// What would have come of a request did not.
 fn supposed(outcome: Outcome) -> Outcome {
     let ban = outcome.ban.filter(|_| outcome.cause == Some(Cause::Banned));
-    Outcome { violation: None, ban, refusal: None, lease: None, logout: false, ..outcome }
+    let (violation, refusal, lease, penalty) = (None, None, None, None);
+    Outcome { violation, ban, refusal, lease, penalty, logout: false, ..outcome }
 }
 
 impl Judged {
@@ -119,9 +120,7 @@ impl Pending {
             Self::Renewed(lease, reply) => respond(reply, Ok(lease)),
             Self::Released(known, reply) => respond(reply, Ok(known)),
             Self::Banned(result, reply) => respond(reply, Ok(result.map(|ban| board.view(&ban)))),
-            Self::Lifted(bans, reply) => {
-                respond(reply, Ok(bans.iter().map(|ban| board.view(ban)).collect()));
-            }
+            Self::Lifted(lifted, reply) => respond(reply, Ok(LiftedView::new(lifted, board))),
         }
     }
 

@@ -18,6 +18,7 @@ use std::{
         mpsc::{Receiver, SyncSender, TrySendError, sync_channel},
     },
     thread::JoinHandle,
+    time::Duration,
 };
 
 use crate::engine::Moment;
@@ -27,11 +28,13 @@ use crate::engine::Moment;
 const SLICE: usize = 2_048;
 /// Parts that wait for the disk; each is a quarter of a megabyte at most.
 const WAITING: usize = 4;
+/// Until a disk that has enough to do is offered more.
+const PATIENCE: Duration = Duration::from_millis(2);
 /// A file shorter than this is not written anew for what was appended to it.
 const SMALL_BYTES: u64 = 64 * 1_024;
 
 /// What is written down.
-pub trait Source {
+pub(super) trait Source {
     /// How far writing has come.
     type Pass;
 
@@ -75,7 +78,7 @@ struct Said {
 
 /// See the module. Belongs to the task that owns the engine.
 #[derive(Debug)]
-pub struct Snapshots<P> {
+pub(super) struct Snapshots<P> {
     every_ms: u64,
     jobs: Option<SyncSender<Job>>,
     thread: Option<JoinHandle<()>>,
@@ -105,7 +108,7 @@ impl std::fmt::Debug for Job {
 }
 
 /// `moderation.limits` for `moderation.db`.
-pub fn path(store: &Path) -> PathBuf {
+pub(super) fn path(store: &Path) -> PathBuf {
     store.with_extension("limits")
 }
 
@@ -114,7 +117,7 @@ pub fn path(store: &Path) -> PathBuf {
 /// # Errors
 ///
 /// If the file is there and cannot be read.
-pub fn read(path: &Path) -> io::Result<Option<Vec<u8>>> {
+pub(super) fn read(path: &Path) -> io::Result<Option<Vec<u8>>> {
     match fs::read(path) {
         Ok(bytes) => Ok(Some(bytes)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
@@ -128,11 +131,12 @@ impl<P> Snapshots<P> {
     /// # Errors
     ///
     /// If there can be no thread.
-    pub fn start(path: PathBuf, every_ms: u64, now: Moment) -> io::Result<Self> {
+    pub(super) fn start(path: PathBuf, every_ms: u64, now: Moment) -> io::Result<Self> {
         let said = Arc::new(Said::default());
         said.safe_until_boot_ms.store(now.boot_ms, Ordering::Relaxed);
         let (jobs, received) = sync_channel(WAITING);
-        let writer = Writer { path, said: Arc::clone(&said), file: None, fresh: None };
+        let writer =
+            Writer { path, said: Arc::clone(&said), file: None, fresh: None, has_told: false };
         let thread =
             std::thread::Builder::new().name("limits".to_owned()).spawn(|| writer.run(received))?;
         Ok(Self {
@@ -148,24 +152,33 @@ impl<P> Snapshots<P> {
         })
     }
 
-    /// How old the file is: so much would be forgotten by a crash.
-    pub fn age_ms(&self, now: Moment) -> u64 {
-        now.boot_ms.saturating_sub(self.said.safe_until_boot_ms.load(Ordering::Relaxed))
+    /// What was counted after this moment of the boot clock would be forgotten by a
+    /// crash.
+    pub(super) fn safe_until_boot_ms(&self) -> u64 {
+        self.said.safe_until_boot_ms.load(Ordering::Relaxed)
     }
 
     /// Whether there is something to do at once.
-    pub const fn is_writing(&self) -> bool {
-        self.pass.is_some()
+    pub(super) const fn is_writing(&self) -> bool {
+        self.pass.is_some() && self.waiting.is_none()
+    }
+
+    /// How long until there is something to do.
+    pub(super) const fn pause(&self, now: Moment) -> Duration {
+        if self.waiting.is_some() {
+            return PATIENCE;
+        }
+        let left_ms = self.due_at_boot_ms.saturating_sub(now.boot_ms);
+        Duration::from_millis(if self.pass.is_some() { 0 } else { left_ms })
     }
 
     /// Does the next little part of what is due; `false` if the disk failed
-    /// since the last call, which is tried again when it is due.
-    pub fn step<S: Source<Pass = P>>(&mut self, source: &mut S, now: Moment) -> bool {
+    /// since the last call: then everything is written anew when it is due.
+    pub(super) fn step<S: Source<Pass = P>>(&mut self, source: &mut S, now: Moment) -> bool {
         if self.said.has_failed.swap(false, Ordering::AcqRel) {
             self.needs_whole = true;
             self.pass = None;
             self.waiting = None;
-            self.due_at_boot_ms = now.boot_ms.saturating_add(self.every_ms);
             return false;
         }
         if let Some(job) = self.waiting.take()
@@ -223,12 +236,12 @@ impl<P> Snapshots<P> {
     }
 
     /// Writes everything that is counted now, and ends the thread. Blocks.
-    pub fn finish<S: Source<Pass = P>>(mut self, source: &mut S, now: Moment) {
+    pub(super) fn finish<S: Source<Pass = P>>(mut self, source: &mut S, now: Moment) {
         self.due_at_boot_ms = now.boot_ms;
         // What is on its way first, and then what changed meanwhile.
         for _ in 0..2 {
             let mut is_fine = self.step(source, now);
-            while is_fine && (self.is_writing() || self.waiting.is_some()) {
+            while is_fine && (self.pass.is_some() || self.waiting.is_some()) {
                 if self.waiting.is_some() {
                     std::thread::yield_now();
                 }
@@ -258,6 +271,8 @@ struct Writer {
     file: Option<File>,
     /// The one that is to take its place, and its length.
     fresh: Option<(File, u64)>,
+    /// It has been told that it cannot write.
+    has_told: bool,
 }
 
 impl Writer {
@@ -268,29 +283,37 @@ impl Writer {
             if is_broken && !matches!(job, Job::Begin(_)) {
                 continue;
             }
-            is_broken = false;
-            if let Err(error) = self.work(job) {
-                is_broken = true;
-                (self.file, self.fresh) = (None, None);
-                tracing::error!(
-                    path = %self.path.display(),
-                    error = &error as &dyn std::error::Error,
-                    "what limits counted cannot be written; a restart would forget it"
-                );
-                self.said.has_failed.store(true, Ordering::Release);
+            let is_last = matches!(job, Job::Commit(_));
+            let result = self.work(job);
+            is_broken = result.is_err();
+            match result {
+                Err(error) => self.fail(&error),
+                Ok(()) if is_last && self.has_told => {
+                    self.has_told = false;
+                    tracing::info!(path = %self.path.display(), "what limits counted is written down again");
+                }
+                Ok(()) => {}
             }
         }
+    }
+
+    /// Says so once: it is tried again every few seconds.
+    fn fail(&mut self, error: &io::Error) {
+        (self.file, self.fresh) = (None, None);
+        if !std::mem::replace(&mut self.has_told, true) {
+            tracing::error!(
+                path = %self.path.display(),
+                error = error as &dyn std::error::Error,
+                "what limits counted cannot be written down; a restart would forget it"
+            );
+        }
+        self.said.has_failed.store(true, Ordering::Release);
     }
 
     fn work(&mut self, job: Job) -> io::Result<()> {
         match job {
             Job::Begin(head) => {
-                let mut file = OpenOptions::new()
-                    .write(true)
-                    .create(true)
-                    .truncate(true)
-                    .mode(0o600)
-                    .open(self.fresh_path())?;
+                let mut file = create(&self.fresh_path())?;
                 file.write_all(&head)?;
                 self.fresh = Some((file, head.len() as u64));
                 Ok(())
@@ -332,13 +355,23 @@ impl Writer {
     }
 }
 
+/// A file that nobody else reads, whatever a killed daemon left in its place.
+fn create(path: &Path) -> io::Result<File> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)
+}
+
 #[cfg(test)]
 mod tests {
-    use std::{os::unix::fs::PermissionsExt as _, time::Duration};
+    use std::os::unix::fs::PermissionsExt as _;
 
     use tempfile::TempDir;
 
     use super::*;
+    use crate::clock;
 
     /// Counts as lines of text, one a window.
     #[derive(Default)]
@@ -398,13 +431,13 @@ mod tests {
     /// Steps until the disk has all of what was due.
     fn settle(snapshots: &mut Snapshots<Todo>, lines: &mut Lines, now: Moment) {
         assert!(snapshots.step(lines, now), "the disk is healthy");
-        let patience = std::time::Instant::now();
-        while snapshots.is_writing()
+        let began = clock::now();
+        while snapshots.pause(now).is_zero()
             || snapshots.waiting.is_some()
-            || snapshots.age_ms(now) >= EVERY_MS
+            || now.boot_ms - snapshots.safe_until_boot_ms() >= EVERY_MS
         {
             assert!(snapshots.step(lines, now), "the disk is healthy");
-            assert!(patience.elapsed() < Duration::from_secs(20), "{snapshots:?}");
+            assert!(clock::now().boot_ms - began.boot_ms < 60_000, "{snapshots:?}");
             std::thread::yield_now();
         }
     }
@@ -412,6 +445,9 @@ mod tests {
     #[test]
     fn everything_is_written_once_and_then_what_changed() {
         let folder = tempfile::tempdir().expect("a temporary folder");
+        let left = folder.path().join("moderation.limits.new");
+        fs::write(&left, "by a daemon that was killed, readable for all").expect("writable");
+        fs::set_permissions(&left, fs::Permissions::from_mode(0o644)).expect("it is ours");
         let (mut lines, mut snapshots) = (Lines::default(), start(&folder));
         lines.count("one");
         lines.count("two");
@@ -465,9 +501,9 @@ mod tests {
         // In the way of the new file.
         let in_the_way = place.with_extension("limits.new");
         fs::create_dir(&in_the_way).expect("a folder");
-        let patience = std::time::Instant::now();
+        let began = clock::now();
         while snapshots.step(&mut lines, at(0)) {
-            assert!(patience.elapsed() < Duration::from_secs(20), "{snapshots:?}");
+            assert!(clock::now().boot_ms - began.boot_ms < 60_000, "{snapshots:?}");
         }
         assert_eq!(written(&folder), "earlier");
         fs::remove_dir(&in_the_way).expect("it is empty");

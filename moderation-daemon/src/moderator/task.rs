@@ -3,11 +3,9 @@
 
 use std::{collections::BTreeSet, mem, sync::Arc, time::Duration};
 
-use anyhow::Context as _;
 use ipnet::IpNet;
 use tokio::{
     sync::{mpsc, watch},
-    task::JoinHandle,
     time::{Interval, MissedTickBehavior},
 };
 
@@ -18,11 +16,13 @@ use super::{
     import::{Importer, Job},
     number,
     pending::{Pending, decide, respond},
+    stopper::{Started, Stopper},
+    windows::{Left, Saver},
 };
 use crate::{
     blocklist::Imports,
     clock,
-    engine::{Change, Engine, Moment, Prefix, Trust},
+    engine::{Author, Change, EndPenalty, Engine, Moment, Prefix, Trust},
     metrics::{Metrics, Table},
     network::{Guards, MAX_ALLOWED},
     store::{self, Allowed, ImportStore, Store, StoreError},
@@ -44,40 +44,6 @@ const NEARLY_FULL_PERCENT: usize = 80;
 /// How often imported entries that have lapsed are looked for.
 const LOOK_FOR_LAPSED_EVERY_TICKS: u64 = 30;
 
-/// A started moderator.
-#[derive(Debug)]
-pub struct Started {
-    /// How to reach it.
-    pub moderator: Moderator,
-    /// How to end it.
-    pub stopper: Stopper,
-}
-
-/// Ends the task.
-#[derive(Debug)]
-pub struct Stopper {
-    stop: watch::Sender<bool>,
-    task: JoinHandle<()>,
-}
-
-impl Stopper {
-    /// Lets the task finish what waits, and waits for that.
-    ///
-    /// # Errors
-    ///
-    /// If the task panicked.
-    pub async fn stop(self) -> anyhow::Result<()> {
-        self.stop.send_replace(true);
-        Ok(self.task.await?)
-    }
-
-    /// Returns when the task ends by itself: it cannot go on.
-    pub async fn ended(&mut self) {
-        // A panic has been reported by the runtime already.
-        drop((&mut self.task).await);
-    }
-}
-
 /// Restores the engine from the store, makes the kernel agree, and starts the
 /// task. Blocks for as long as that takes.
 ///
@@ -92,7 +58,7 @@ pub fn start(
     metrics: Arc<Metrics>,
 ) -> anyhow::Result<Started> {
     let now = clock::now();
-    store.prune(now.unix_ms, setup.retention, setup.max_records)?;
+    store.prune(now.unix_ms, setup.keep)?;
     let allowlist = store.allowlist()?;
     let (restored, skipped) = store.restore(now.unix_ms, setup.rules.bounds.request_id_ms)?;
     if skipped.rows > 0 {
@@ -109,14 +75,16 @@ pub fn start(
         board.insert(&Arc::new(ban.clone()));
     }
     board.set_imports(imported);
-    let seed = [draw()?, draw()?];
+    let protected = Arc::new(setup.rules.ban.protected.clone());
+    let left = Left::read(&setup.windows, &metrics)?;
     let mut engine = Engine::new(
         setup.rules.clone(),
         setup.trust(&Guards::default(), &allowlist),
         restored,
-        seed,
+        left.seed()?,
         now,
     );
+    left.restore(&mut engine, &metrics, now);
     engine.set_taken(board.taken());
     let (queue, requests) = mpsc::channel(QUEUE_CAPACITY);
     let (operators, wishes) = mpsc::channel(OPERATOR_QUEUE_CAPACITY);
@@ -127,6 +95,7 @@ pub fn start(
         engine,
         store: Some(store),
         importer: Importer::new(lists),
+        saver: left.follow(&board, now)?,
         allowlist: Vec::new(),
         setup,
         board: Arc::clone(&board),
@@ -145,13 +114,9 @@ pub fn start(
     task.reconcile();
     task.watch_fill();
     let task = tokio::spawn(task.run());
-    let moderator = Moderator { queue, operators, lists: lists_queue, board, metrics };
-    Ok(Started { moderator, stopper: Stopper { stop, task } })
-}
-
-/// For digests that nobody can foresee.
-fn draw() -> anyhow::Result<u64> {
-    getrandom::u64().context("the kernel gives no random numbers")
+    let lists = lists_queue;
+    let moderator = Moderator { queue, operators, lists, board, metrics, protected };
+    Ok(Started { moderator, stopper: Stopper::new(stop, task) })
 }
 
 pub(super) struct Task {
@@ -160,6 +125,7 @@ pub(super) struct Task {
     /// Away while a commit runs on a thread that may block.
     store: Option<Store>,
     pub(super) importer: Importer,
+    pub(super) saver: Saver,
     pub(super) enforcer: Enforcer,
     /// The operator's allowlist, as stored.
     allowlist: Vec<Allowed>,
@@ -170,7 +136,7 @@ pub(super) struct Task {
     jobs: mpsc::Receiver<Job>,
     stopped: watch::Receiver<bool>,
     ticks: u64,
-    violations_since_prune: u64,
+    pub(super) violations_since_prune: u64,
     /// For lines that strangers can cause.
     lines: Throttle,
     /// Whether that has been said.
@@ -183,15 +149,24 @@ pub(super) struct StoreLost;
 impl Task {
     async fn run(mut self) {
         let mut tick = ticker(TICK);
+        let mut alarm = ticker(self.setup.windows.every);
         let mut batch = Vec::with_capacity(MAX_BATCH);
         loop {
             if !self.importer.is_busy() {
                 self.remove_lapsed();
             }
+            // However many wait: a slice between two batches.
+            if self.saver.is_busy() {
+                self.save(&mut alarm);
+            }
             let result = tokio::select! {
                 biased;
                 _ = self.stopped.changed() => break,
                 _ = tick.tick() => self.tick().await,
+                _ = alarm.tick(), if !self.saver.is_busy() => {
+                    self.save(&mut alarm);
+                    Ok(())
+                }
                 Some(wish) = self.wishes.recv() => {
                     batch.push(wish);
                     self.fill(&mut batch);
@@ -216,6 +191,7 @@ impl Task {
                     self.serve(mem::take(&mut batch)).await
                 }
                 // Only while nobody waits; a page is over before anybody notices.
+                () = tokio::task::yield_now(), if self.saver.is_busy() => Ok(()),
                 () = tokio::task::yield_now(), if self.enforcer.is_sweeping() => {
                     self.enforcer.sweep_on();
                     Ok(())
@@ -265,6 +241,8 @@ impl Task {
         if self.finish_imports().await.is_err() || self.serve(rest).await.is_err() {
             tracing::error!("the store's thread panicked while the daemon stopped");
         }
+        let Self { saver, mut engine, .. } = self;
+        tokio::task::block_in_place(|| saver.finish(&mut engine));
     }
 
     async fn serve(&mut self, commands: Vec<Command>) -> Result<(), StoreLost> {
@@ -346,6 +324,10 @@ impl Task {
                     tracing::info!(ban = number(lift.ban.id), by = lift.by, "a ban was lifted");
                     self.board.remove(&lift.ban);
                     touched.extend(lift.ban.prefix);
+                }
+                Change::EndPenalty(EndPenalty { penalty, by: Author::Operator(by), .. }) => {
+                    let penalty = format!("p{penalty}");
+                    tracing::info!(penalty, by = by.as_ref(), "a penalty was taken back");
                 }
                 Change::Repeat(key) => self.metrics.repeated(key.kind),
                 Change::Penalty(penalty) => self.metrics.punished(&penalty.kind),
@@ -437,6 +419,7 @@ impl Task {
         self.enforcer.project(touched);
         self.end_leases().await?;
         self.board.set_size(self.engine.size());
+        self.board.set_safe_until(self.saver.safe_until_boot_ms());
         self.watch_circuit(clock::now());
         if self.ticks.is_multiple_of(LOOK_FOR_LAPSED_EVERY_TICKS) {
             self.look_for_lapsed(clock::now());
@@ -497,11 +480,11 @@ impl Task {
     }
 
     async fn prune(&mut self) -> Result<(), StoreLost> {
-        let (retention, most) = (self.setup.retention, self.setup.max_records);
+        let keep = self.setup.keep;
         let now = clock::now().unix_ms;
-        let retention_ms = u64::try_from(retention.as_millis()).unwrap_or(u64::MAX);
+        let retention_ms = u64::try_from(keep.records.as_millis()).unwrap_or(u64::MAX);
         self.engine.forget_scores(now.saturating_sub(retention_ms));
-        let pruned = self.with_store(move |store| store.prune(now, retention, most)).await?;
+        let pruned = self.with_store(move |store| store.prune(now, keep)).await?;
         self.violations_since_prune = 0;
         if let Err(error) = pruned {
             self.store_failed(&error, "old records were not removed");
@@ -509,14 +492,15 @@ impl Task {
         Ok(())
     }
 
-    /// Rids the store of leases that nobody gave back. One whose row stays
-    /// nevertheless comes to life once more after a restart, for one lifetime.
+    /// Rids the store of leases that nobody gave back.
     async fn end_leases(&mut self) -> Result<(), StoreLost> {
         let lapsed = self.engine.take_lapsed_leases();
         if lapsed.is_empty() {
             return Ok(());
         }
-        if let Err(error) = self.with_store(move |store| store.end_leases(&lapsed)).await? {
+        let end = move |store: &mut Store| (store.end_leases(&lapsed), lapsed);
+        if let (Err(error), lapsed) = self.with_store(end).await? {
+            self.engine.put_lapsed_leases(lapsed);
             self.store_failed(&error, "leases that are over were not removed");
         }
         Ok(())

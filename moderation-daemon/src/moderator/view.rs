@@ -5,10 +5,44 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 
+use super::Board;
 use crate::{
     blocklist::{Imported, Source},
-    engine::{Author, Ban},
+    engine::{Author, Ban, Bearer, Lifted, Limiter, Penalty, ScoreKey},
 };
+
+/// All that a lift did.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct LiftedView {
+    /// The bans that are no more.
+    pub bans: Vec<BanView>,
+    /// The penalties that were taken back.
+    pub penalties: Vec<Arc<Penalty>>,
+    /// Whose scores and windows were forgotten.
+    pub bearers: Vec<Bearer>,
+    /// Those of their scores of which something was left, and how much.
+    pub scores: Vec<(ScoreKey, f64)>,
+    /// Those of their limits that something was used up of.
+    pub limits: Vec<(Bearer, Limiter)>,
+}
+
+impl LiftedView {
+    pub(super) fn new(lifted: Lifted, board: &Board) -> Self {
+        let Lifted { bans, penalties, bearers, scores, limits } = lifted;
+        let bans = bans.iter().map(|ban| board.view(ban)).collect();
+        Self { bans, penalties, bearers, scores, limits }
+    }
+
+    /// Whether there was nothing to lift, nor to forgive.
+    pub const fn is_nothing(&self) -> bool {
+        self.lets_nobody_in() && self.bearers.is_empty()
+    }
+
+    /// Whether no ban was lifted and no penalty taken back.
+    pub const fn lets_nobody_in(&self) -> bool {
+        self.bans.is_empty() && self.penalties.is_empty()
+    }
+}
 
 /// A ban, and whether it is in force.
 #[derive(Clone, Debug, PartialEq)]

@@ -6,11 +6,11 @@ use std::collections::BTreeMap;
 use rusqlite::{Connection, Params, Row, params};
 
 use super::{
-    BanRecord, Reader, StoreError,
+    BanRecord, Reader, StoreError, penalties,
     read::{self, column, unix_ms},
     sql_ms,
 };
-use crate::engine::{Address, BanId, Subject};
+use crate::engine::{Address, BanId, Penalty, Subject};
 
 /// Whom records are about.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,11 +21,23 @@ pub struct About {
     pub address: Option<Address>,
 }
 
+impl About {
+    /// The user, the address, and the address as it is counted, as bans and
+    /// penalties name them.
+    pub(super) fn names(&self) -> [Option<String>; 3] {
+        let user = self.subject.user().map(ToString::to_string);
+        let exact = self.subject.ip().map(|ip| ip.to_string());
+        [user, exact, self.address.map(|address| address.to_string())]
+    }
+}
+
 /// What is recorded about a subject.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct History {
     /// Bans, past ones too; the latest first.
     pub bans: Vec<BanRecord>,
+    /// Penalties, past ones too; the latest first.
+    pub penalties: Vec<Penalty>,
     /// Violations: those that led to the latest bans, and then others up to a
     /// number; the latest first.
     pub violations: Vec<ViolationRecord>,
@@ -91,7 +103,7 @@ pub struct Total {
 
 /// Violations that are told, at most.
 const MOST_VIOLATIONS: usize = 100;
-/// Bans that are told, at most.
+/// Bans, and penalties, that are told, at most.
 const MOST_BANS: u32 = 20;
 
 impl Reader {
@@ -114,7 +126,8 @@ impl Reader {
     pub fn history(&self, about: &About) -> Result<History, StoreError> {
         let connection = self.lock();
         let bans = bans(&connection, about)?;
-        let user = about.subject.user().map(|user| self.names.of(user.as_str()));
+        // Who reads records may know no more than the pseudonym.
+        let user = about.subject.user().map(|user| self.names.recorded(user.as_str()));
         let mut violations = BTreeMap::new();
         for record in &bans {
             let room = MOST_VIOLATIONS.saturating_sub(violations.len());
@@ -127,7 +140,9 @@ impl Reader {
             }
         }
         let totals = totals(&connection, user.as_deref(), about)?;
-        Ok(History { bans, violations: violations.into_values().rev().collect(), totals })
+        let penalties = penalties(&connection, about)?;
+        let violations = violations.into_values().rev().collect();
+        Ok(History { bans, penalties, violations, totals })
     }
 }
 
@@ -156,10 +171,19 @@ fn bans(connection: &Connection, about: &About) -> Result<Vec<BanRecord>, StoreE
          ORDER BY id DESC LIMIT ?4",
         read::COLUMNS
     );
-    let user = about.subject.user().map(ToString::to_string);
-    let exact = about.subject.ip().map(|ip| ip.to_string());
-    let counted = about.address.map(|address| address.to_string());
+    let [user, exact, counted] = about.names();
     rows("bans", connection, &sql, params![user, exact, counted, MOST_BANS], read::record)
+}
+
+fn penalties(connection: &Connection, about: &About) -> Result<Vec<Penalty>, StoreError> {
+    let sql = format!(
+        "SELECT {} FROM penalties WHERE user = ?1 OR address IN (?2, ?3)
+         ORDER BY id DESC LIMIT ?4",
+        penalties::COLUMNS
+    );
+    let [user, exact, counted] = about.names();
+    let parameters = params![user, exact, counted, MOST_BANS];
+    rows("penalties", connection, &sql, parameters, penalties::penalty)
 }
 
 const COLUMNS: &str = "id, type, user, ip, points, previous, total, limiter, max_shown,

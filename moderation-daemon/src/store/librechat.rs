@@ -1,6 +1,8 @@
 //! Scores and records in pages for LibreChat's files, and records from them.
 //! How the files look is not known here.
 
+use std::collections::HashMap;
+
 use rusqlite::{Error, Transaction, params};
 
 use super::{
@@ -119,16 +121,19 @@ fn paged<T, P>(found: Vec<T>, last: Option<P>, is_known: impl Fn(&T) -> bool) ->
 
 impl Store {
     /// Writes records from elsewhere down, but for those that are there
-    /// already; says how many were not.
+    /// already; says how many were not. Of several that are alike, as many as
+    /// there are in one call.
     ///
     /// # Errors
     ///
     /// [`StoreError::Commit`]; then nothing has been written.
     pub fn take_records(&mut self, records: &[Record]) -> Result<u64, StoreError> {
         transaction(&mut self.connection, |transaction| {
-            let mut taken = 0;
+            let (mut taken, mut alike) = (0, HashMap::new());
             for record in records {
-                taken += u64::from(take(transaction, record, &self.names)?);
+                let same = (&record.user, &record.kind, record.at_ms, record.total.to_bits());
+                let nth = alike.entry(same).and_modify(|nth| *nth += 1).or_insert(1);
+                taken += u64::from(take(transaction, record, *nth, &self.names)?);
             }
             Ok(taken)
         })
@@ -136,7 +141,7 @@ impl Store {
 }
 
 #[expect(clippy::cast_possible_truncation, reason = "cut on purpose: windows are short")]
-fn take(to: &Transaction<'_>, record: &Record, names: &Names) -> Result<bool, Error> {
+fn take(to: &Transaction<'_>, record: &Record, nth: u32, names: &Names) -> Result<bool, Error> {
     let (user, at_ms) = (names.recorded(&record.user), sql_ms(record.at_ms));
     let written = to
         .prepare_cached(
@@ -145,8 +150,8 @@ fn take(to: &Transaction<'_>, record: &Record, names: &Names) -> Result<bool, Er
                   window_ms, window_shown, pending, at_ms, imported, imported_ban,
                   imported_ban_ms)
              SELECT ?1, ?2, 'user', ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, 1, ?12, ?13
-             WHERE NOT EXISTS (SELECT 1 FROM violations
-                               WHERE user = ?2 AND at_ms = ?11 AND type = ?1 AND total = ?5)",
+             WHERE ?14 > (SELECT count(*) FROM violations
+                          WHERE user = ?2 AND at_ms = ?11 AND type = ?1 AND total = ?5)",
         )?
         .execute(params![
             record.kind,
@@ -162,6 +167,7 @@ fn take(to: &Transaction<'_>, record: &Record, names: &Names) -> Result<bool, Er
             at_ms,
             record.is_ban,
             record.ban_ms.map(sql_ms),
+            nth,
         ])?;
     if written > 0 {
         totals::add(to, ("user", &user), &record.kind, record.points, at_ms)?;

@@ -30,6 +30,8 @@ use checkpoint::Checkpointer;
 pub use explain::{About, History, Total, ViolationRecord};
 pub use imports::{ImportStore, Place, Removal, Removed, RunMismatch, Slice};
 pub use librechat::{Page, RecordRow, ScorePlace};
+pub use penalties::PenaltyPage;
+pub use prune::Keep;
 pub use read::{BanPage, BanRecord, Reader, Skipped};
 pub use write::is_durable;
 

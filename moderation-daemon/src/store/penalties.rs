@@ -4,14 +4,15 @@
 use rusqlite::{Connection, Error, Row, Transaction, params};
 
 use super::{
-    StoreError,
+    About, Reader, StoreError,
+    explain::rows,
     read::{self, author, column, corrupt, unix_ms},
     sql_ms,
     write::bearer,
 };
 use crate::engine::{
-    Bearer, EndPenalty, Factor, Offence, Penalty, PenaltyKind, Restored, Severity, Traits, UserId,
-    ViolationType,
+    Bearer, EndPenalties, EndPenalty, Factor, Offence, Penalty, PenaltyId, PenaltyKind, Restored,
+    Severity, Traits, UserId, ViolationType,
 };
 
 pub(super) fn write(to: &Transaction<'_>, penalty: &Penalty) -> Result<(), Error> {
@@ -46,9 +47,32 @@ pub(super) fn write(to: &Transaction<'_>, penalty: &Penalty) -> Result<(), Error
 
 pub(super) fn end(to: &Transaction<'_>, end: &EndPenalty) -> Result<(), Error> {
     to.prepare_cached("UPDATE penalties SET ended_at_ms = ?2, ended_by = ?3 WHERE id = ?1")?
-        .execute(params![sql_ms(end.penalty), sql_ms(end.at_unix_ms), end.by])
+        .execute(params![sql_ms(end.penalty), sql_ms(end.at_unix_ms), end.by.name()])
         .map(drop)
 }
+
+/// All of somebody's, but for those whose ban holds. Those that a rule ended, too:
+/// ladders begin anew.
+pub(super) fn end_all(to: &Transaction<'_>, end: &EndPenalties) -> Result<(), Error> {
+    let sql = format!(
+        "UPDATE penalties SET ended_at_ms = ?3, ended_by = ?4
+         WHERE (user = ?1 OR address = ?2) AND {IS_NOT_TAKEN_BACK}
+             AND NOT EXISTS (SELECT 1 FROM bans
+                             WHERE bans.id = penalties.ban AND lifted_at_ms IS NULL
+                                 AND (expires_at_ms IS NULL OR expires_at_ms > ?3))"
+    );
+    to.prepare_cached(&sql)?
+        .execute(params![
+            end.user.as_ref().map(UserId::as_str),
+            end.prefix.map(|prefix| prefix.to_string()),
+            sql_ms(end.at_unix_ms),
+            end.by.name(),
+        ])
+        .map(drop)
+}
+
+/// One that another took the place of counts on ladders still.
+const IS_NOT_TAKEN_BACK: &str = "(ended_at_ms IS NULL OR ended_by = 'rule')";
 
 pub(super) fn write_offence(
     to: &Transaction<'_>,
@@ -118,9 +142,9 @@ pub(super) fn write_factor(
     .map(drop)
 }
 
-/// Those that nobody took back.
+/// Those that no person took back.
 pub(super) fn all(connection: &Connection) -> Result<Vec<Penalty>, StoreError> {
-    let sql = format!("SELECT {COLUMNS} FROM penalties WHERE ended_at_ms IS NULL ORDER BY id");
+    let sql = format!("SELECT {COLUMNS} FROM penalties WHERE {IS_NOT_TAKEN_BACK} ORDER BY id");
     let read = |error| StoreError::Read("penalties", error);
     let mut query = connection.prepare(&sql).map_err(read)?;
     let mut rows = query.query([]).map_err(read)?;
@@ -129,6 +153,61 @@ pub(super) fn all(connection: &Connection) -> Result<Vec<Penalty>, StoreError> {
         penalties.push(penalty(row)?);
     }
     Ok(penalties)
+}
+
+/// Which penalties to list.
+#[derive(Clone, Debug)]
+pub struct PenaltyPage {
+    /// Whose; `None`: everybody's.
+    pub about: Option<About>,
+    /// Those that are over, too.
+    pub all: bool,
+    /// How many.
+    pub limit: u32,
+    /// Only those with a higher number.
+    pub after: PenaltyId,
+    /// Now, in milliseconds since 1970.
+    pub now_ms: u64,
+}
+
+impl Reader {
+    /// One penalty that no person took back. Blocks: call it where that is allowed.
+    ///
+    /// # Errors
+    ///
+    /// See [`StoreError`].
+    pub fn penalty(&self, id: PenaltyId) -> Result<Option<Penalty>, StoreError> {
+        let sql = format!("SELECT {COLUMNS} FROM penalties WHERE id = ?1 AND {IS_NOT_TAKEN_BACK}");
+        let found = rows("penalties", &self.lock(), &sql, [sql_ms(id)], penalty)?;
+        Ok(found.into_iter().next())
+    }
+
+    /// Lists penalties by number. Blocks: call it where that is allowed.
+    ///
+    /// # Errors
+    ///
+    /// See [`StoreError`].
+    pub fn penalties(&self, page: &PenaltyPage) -> Result<Vec<Penalty>, StoreError> {
+        let sql = format!(
+            "SELECT {COLUMNS} FROM penalties
+             WHERE id > ?1 AND (?2 OR (ended_at_ms IS NULL
+                                       AND (ends_at_ms IS NULL OR ends_at_ms > ?3)))
+                 AND (?4 OR user = ?5 OR address IN (?6, ?7))
+             ORDER BY id LIMIT ?8"
+        );
+        let [user, exact, counted] = page.about.as_ref().map(About::names).unwrap_or_default();
+        let parameters = params![
+            sql_ms(page.after),
+            page.all,
+            sql_ms(page.now_ms),
+            page.about.is_none(),
+            user,
+            exact,
+            counted,
+            page.limit,
+        ];
+        rows("penalties", &self.lock(), &sql, parameters, penalty)
+    }
 }
 
 /// What [`penalty`] reads.
@@ -207,7 +286,7 @@ pub(super) fn users(connection: &Connection) -> Result<Restored, StoreError> {
     let mut query = connection
         .prepare(
             "SELECT user, tier, role, created_at_ms, email_verified, paying, factor,
-                    factor_at_ms, flagged, flagged_since_ms
+                    factor_at_ms, flagged, flagged_since_ms, seen_at_ms
              FROM subjects",
         )
         .map_err(read)?;
@@ -225,7 +304,7 @@ pub(super) fn users(connection: &Connection) -> Result<Restored, StoreError> {
             restored.factors.push((user.clone(), factor));
         }
         if traits != Traits::default() {
-            restored.traits.push((user, traits));
+            restored.traits.push((user, traits, unix_ms(column(row, 10)?)));
         }
     }
     Ok(restored)

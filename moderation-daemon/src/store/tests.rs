@@ -1,14 +1,16 @@
 //! The store by its public face, on real files.
 
+mod prune;
+
 use std::{net::IpAddr, os::unix::fs::PermissionsExt as _, sync::Arc, time::Duration};
 
 use tempfile::TempDir;
 
 use super::*;
 use crate::engine::{
-    Author, Ban, BanId, Bearer, Cause, Change, EndPenalty, Factor, Lease, Lift, Limit, Limiter,
-    Offence, Outcome, Penalty, PenaltyKind, Score, ScoreKey, Severity, Subject, Traits, UserId,
-    Violation, ViolationType,
+    Author, Ban, BanId, Bearer, Cause, Change, EndPenalties, EndPenalty, Factor, Lease, Lift,
+    Limit, Limiter, Offence, Outcome, Penalty, PenaltyKind, Score, ScoreKey, Severity, Subject,
+    Traits, UserId, Violation, ViolationType,
 };
 
 fn folder() -> TempDir {
@@ -70,6 +72,59 @@ fn listed(store: &Store, folder: &TempDir, page: BanPage) -> Vec<BanId> {
     reader.bans(page).expect("readable").into_iter().map(|record| record.ban.id).collect()
 }
 
+/// Anna's, of which a rule ended the first one; bert's; one that is a ban of anna's
+/// that holds.
+fn some_penalties() -> Vec<Change> {
+    let reduce = || PenaltyKind::Reduce { factor_permille: 500 };
+    let of_bert = Penalty { user: "bert".parse().ok(), ..penalty(3, reduce(), Some(90_000)) };
+    let ended = EndPenalty { penalty: 1, at_unix_ms: 5, by: Author::Rule };
+    vec![
+        Change::Penalty(Arc::new(penalty(1, reduce(), Some(90_000)))),
+        Change::EndPenalty(ended),
+        Change::Penalty(Arc::new(penalty(2, reduce(), Some(90_000)))),
+        Change::Penalty(Arc::new(of_bert)),
+        Change::Ban(Arc::new(ban(7, None))),
+        Change::Penalty(Arc::new(penalty(4, PenaltyKind::Ban(7), None))),
+    ]
+}
+
+#[test]
+fn a_penalty_that_a_rule_ended_is_remembered_and_one_that_a_person_ended_is_not() {
+    let folder = folder();
+    let mut store = open(&folder);
+    store.commit(&some_penalties()).expect("a healthy disk");
+    let by = Author::Operator("root".into());
+    let end = EndPenalty { penalty: 2, at_unix_ms: 6, by };
+    store.commit(&[Change::EndPenalty(end)]).expect("a healthy disk");
+    let reader = store.reader(&folder.path().join("moderation.db")).expect("readable");
+    let found = |id| reader.penalty(id).expect("readable").map(|it| (it.id, it.ended));
+    assert_eq!(found(1), Some((1, Some((5, "rule".to_owned())))));
+    assert_eq!((found(2), found(9)), (None, None));
+    let restored = store.restore(1_000, 600).expect("readable").0;
+    let ids: Vec<_> = restored.penalties.iter().map(|it| it.id).collect();
+    assert_eq!(ids, [1, 3, 4]);
+    assert!(!restored.penalties[0].holds_at(6) && restored.penalties[1].holds_at(6));
+}
+
+#[test]
+fn all_of_somebody_s_penalties_end_at_once_but_for_bans_that_hold() {
+    for (lifts, left) in [(false, vec![3, 4]), (true, vec![3])] {
+        let folder = folder();
+        let mut store = open(&folder);
+        store.commit(&some_penalties()).expect("a healthy disk");
+        let (by, at_unix_ms) = (Author::Operator("root".into()), 6);
+        let anna = penalty(1, PenaltyKind::RemoveContent, None).user;
+        let lift = Lift { ban: Arc::new(ban(7, None)), at_unix_ms, by: "root".to_owned() };
+        let end = EndPenalties { user: anna, prefix: None, at_unix_ms, by };
+        let lift = lifts.then_some(Change::Lift(lift));
+        let changes: Vec<_> = lift.into_iter().chain([Change::EndPenalties(end)]).collect();
+        store.commit(&changes).expect("a healthy disk");
+        let restored = store.restore(1_000, 600).expect("readable").0;
+        let ids: Vec<_> = restored.penalties.iter().map(|it| it.id).collect();
+        assert_eq!(ids, left, "with its ban lifted: {lifts}");
+    }
+}
+
 #[test]
 fn what_was_committed_is_there_after_opening_again() {
     let folder = folder();
@@ -123,36 +178,6 @@ fn lapsed_and_lifted_bans_are_not_restored_but_stay_listed() {
     assert_eq!(listed(&store, &folder, page), [3]);
     assert_eq!(listed(&store, &folder, BanPage { all: true, ..page }), [1, 2, 3]);
     assert_eq!(listed(&store, &folder, BanPage { all: true, limit: 1, after: 1, ..page }), [2]);
-}
-
-#[test]
-fn pruning_forgets_the_old_and_keeps_what_holds() {
-    let folder = folder();
-    let mut store = open(&folder);
-    let mut changes = vec![
-        Change::Ban(Arc::new(ban(1, Some(1_000)))),
-        Change::Ban(Arc::new(ban(2, None))),
-        score("anna", 1.0, 1_000),
-        score("bert", 1.0, 90_000),
-    ];
-    changes.extend((0..10).map(|i| violation(Some(&format!("request {i}")), 95_000)));
-    changes.push(violation(Some("old"), 1_000));
-    store.commit(&changes).expect("a healthy disk");
-    store.prune(100_000, Duration::from_secs(50), 4).expect("a healthy disk");
-    let restored = store.restore(100_000, 100_000).expect("readable").0;
-    assert_eq!(restored.bans, [ban(2, None)]);
-    assert_eq!(restored.scores.len(), 1);
-    assert!(restored.answers.len() <= 4, "{}", restored.answers.len());
-    assert_eq!(restored.last_ban, 2, "numbers are not used again");
-}
-
-#[test]
-fn the_number_of_a_pruned_ban_is_not_given_again() {
-    let folder = folder();
-    let mut store = open(&folder);
-    store.commit(&[Change::Ban(Arc::new(ban(7, Some(1_000))))]).expect("a healthy disk");
-    store.prune(100_000, Duration::from_secs(1), 10).expect("a healthy disk");
-    assert_eq!(store.restore(0, 0).expect("readable").0.last_ban, 7);
 }
 
 #[test]
@@ -244,7 +269,11 @@ fn penalties_and_what_is_known_about_users_are_written_down() {
             score("anna", 1.0, 10),
             score("bert", 1.0, 10),
             Change::Penalty(Arc::new(penalty)),
-            Change::EndPenalty(EndPenalty { penalty: 12, at_unix_ms: 5, by: "root".to_owned() }),
+            Change::EndPenalty(EndPenalty {
+                penalty: 12,
+                at_unix_ms: 5,
+                by: Author::Operator("root".into()),
+            }),
             Change::Offence(bearer.clone(), Offence::default()),
             Change::Offence(bearer.clone(), offence),
             Change::Factor(
@@ -339,7 +368,11 @@ fn penalties_and_what_is_known_about_users_are_read_back() {
         penalties.iter().cloned().map(|it| Change::Penalty(Arc::new(it))).collect();
     changes.extend([
         Change::Penalty(Arc::new(penalty(6, PenaltyKind::RemoveContent, None))),
-        Change::EndPenalty(EndPenalty { penalty: 6, at_unix_ms: 5, by: "root".to_owned() }),
+        Change::EndPenalty(EndPenalty {
+            penalty: 6,
+            at_unix_ms: 5,
+            by: Author::Operator("root".into()),
+        }),
         Change::Offence(Bearer::User(anna.clone()), offence),
         Change::Offence(visitor.clone(), Offence { has_grace: false, ..offence }),
         Change::Traits(anna.clone(), traits.clone(), 6),
@@ -351,7 +384,7 @@ fn penalties_and_what_is_known_about_users_are_read_back() {
     assert_eq!((restored.penalties, restored.last_penalty), (penalties.to_vec(), 6));
     let plain = Offence { has_grace: false, ..offence };
     assert_eq!(restored.offences, [(visitor, plain), (Bearer::User(anna.clone()), offence)]);
-    assert_eq!(restored.traits, [(anna, traits)]);
+    assert_eq!(restored.traits, [(anna, traits, 6)]);
     assert_eq!(restored.factors, [(bert, factor)]);
 }
 
@@ -378,48 +411,6 @@ fn totals_count_each_violation_of_whoever_bears_it() {
                       last_at_ms) FROM totals";
     let row: String = store.connection.query_row(sql, [], |row| row.get(0)).expect("one row");
     assert_eq!(row, "address 192.0.2.7 logins 3 3.0 500 900");
-}
-
-#[test]
-fn every_table_that_strangers_make_grow_is_bounded_by_age_and_by_number() {
-    let folder = folder();
-    let mut store = open(&folder);
-    let bearer = |i: u64| Bearer::User(format!("user {i}").parse().expect("an id"));
-    let mut changes = Vec::new();
-    for i in 0..20 {
-        let at_unix_ms = 1_000 + i;
-        let kinds = [
-            PenaltyKind::RemoveContent,
-            PenaltyKind::Reduce { factor_permille: 1 },
-            PenaltyKind::Ban(i),
-        ];
-        let kind = kinds[usize::try_from(i % 3).expect("it is small")].clone();
-        let ends = (i % 3 == 1).then_some(at_unix_ms);
-        changes.push(Change::Penalty(Arc::new(penalty(i + 1, kind, ends))));
-        changes
-            .push(Change::Offence(bearer(i), Offence { level: 1.0, at_unix_ms, has_grace: false }));
-        let user = format!("user {i}").parse().expect("an id");
-        changes.push(Change::Traits(user, Traits::default(), at_unix_ms));
-        let Change::Violation(one) = violation(None, at_unix_ms) else { unreachable!() };
-        let of_another = Violation { bearer: bearer(i), ..one.as_ref().clone() };
-        changes.push(Change::Violation(Arc::new(of_another)));
-    }
-    store.commit(&changes).expect("a healthy disk");
-    let counts = |store: &Store| {
-        ["violations", "totals", "offences", "subjects", "penalties"].map(|table| {
-            let sql = format!("SELECT count(*) FROM {table}");
-            store.connection.query_row(&sql, [], |row| row.get::<_, i64>(0)).expect("a number")
-        })
-    };
-    assert_eq!(counts(&store), [20; 5]);
-    store.prune(2_000, Duration::from_secs(3_600), 5).expect("a healthy disk");
-    let bans_that_hold = 6;
-    assert_eq!(counts(&store), [5, 5, 5, 5, 5 + bans_that_hold - 1]);
-    let newest = "SELECT group_concat(user) FROM (SELECT user FROM subjects ORDER BY seen_at_ms)";
-    let newest: String = store.connection.query_row(newest, [], |row| row.get(0)).expect("a row");
-    assert_eq!(newest, "user 15,user 16,user 17,user 18,user 19");
-    store.prune(10_000, Duration::from_secs(1), 5).expect("a healthy disk");
-    assert_eq!(counts(&store), [0, 0, 0, 0, bans_that_hold]);
 }
 
 #[test]
@@ -453,20 +444,6 @@ fn a_store_belongs_to_one_daemon_at_a_time() {
     assert!(matches!(second, Err(StoreError::InUse { .. })), "{second:?}");
     drop(store);
     drop(open(&folder));
-}
-
-#[test]
-fn past_bans_are_bounded_and_active_ones_stay() {
-    let folder = folder();
-    let mut store = open(&folder);
-    let mut bans: Vec<_> = (2..100).map(|id| ban(id, Some(50_000))).collect();
-    bans.push(ban(1, None));
-    let changes: Vec<_> = bans.into_iter().map(|ban| Change::Ban(Arc::new(ban))).collect();
-    store.commit(&changes).expect("a healthy disk");
-    store.prune(60_000, Duration::from_secs(3_600), 10).expect("a healthy disk");
-    let page = BanPage { all: true, limit: 1_000, after: 0, now_ms: 60_000 };
-    let want: Vec<_> = [1].into_iter().chain(90..100).collect();
-    assert_eq!(listed(&store, &folder, page), want);
 }
 
 #[test]

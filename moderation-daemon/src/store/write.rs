@@ -71,6 +71,7 @@ pub const fn is_durable(change: &Change) -> bool {
         | Change::Lift(_)
         | Change::Penalty(_)
         | Change::EndPenalty(_)
+        | Change::EndPenalties(_)
         | Change::Offence(..)
         | Change::Traits(..)
         | Change::Factor(..)
@@ -101,6 +102,7 @@ fn write(to: &Transaction<'_>, change: &Change, names: &Names) -> Result<(), Err
         Change::Lift(lift) => write_lift(to, lift),
         Change::Penalty(penalty) => penalties::write(to, penalty),
         Change::EndPenalty(end) => penalties::end(to, end),
+        Change::EndPenalties(end) => penalties::end_all(to, end),
         Change::Offence(bearer, offence) => penalties::write_offence(to, bearer, *offence),
         Change::Traits(user, traits, at) => penalties::write_traits(to, user, traits, *at),
         Change::Factor(user, factor) => penalties::write_factor(to, user, *factor),

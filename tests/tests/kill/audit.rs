@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use moderation_daemon::clock;
 use moderation_daemon::engine::Prefix;
 use moderation_daemon::network::{BanMaps, Desired, Pins};
@@ -199,27 +199,34 @@ impl Audit {
         Ok(())
     }
 
-    /// Each score is the sum of its violations, and none is behind what was
-    /// answered.
+    /// Each score is the sum of its violations since the last lift, and none is
+    /// behind what was answered.
     fn check_scores(&self) -> Result<()> {
         let store = Connection::open_with_flags(&self.store, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
         let intact: String = store.query_row("PRAGMA integrity_check", [], |row| row.get(0))?;
         ensure!(intact == "ok", "the database is damaged: {intact}");
-        let scores = sums(&store, "SELECT bearer, type, points FROM scores")?;
-        // A caller without a user here has an address of one form only.
-        let recorded = sums(
+        let scores = sums(&store, "SELECT bearer, type, points + spent FROM scores")?;
+        let recorded = sums(&store, &since_lifts(">="))?;
+        // What happened within a lift's own millisecond came before it or after it.
+        let at_least = sums(&store, &since_lifts(">"))?;
+        for (key, score) in &scores {
+            let (least, most) = (at_least.get(key).unwrap_or(&0.0), recorded.get(key));
+            let most = most.with_context(|| format!("{key:?} has a score without a violation"))?;
+            ensure!((least..=most).contains(&score), "{key:?}: {score}, not {least} to {most}");
+        }
+        for (key, least) in at_least {
+            ensure!(least == 0.0 || scores.contains_key(&key), "{key:?} has lost its score");
+        }
+        let lifted = sums(
             &store,
-            "SELECT coalesce(user, ip), type, sum(points) FROM violations GROUP BY 1, 2",
+            "SELECT user, '', 1.0 FROM bans WHERE user IS NOT NULL AND lifted_at_ms IS NOT NULL",
         )?;
-        let of_users = |sums: &HashMap<(String, String), f64>| {
-            let of_users = sums.iter().filter(|((bearer, _), _)| bearer.contains(' '));
-            of_users.map(|(key, points)| (key.clone(), *points)).collect::<HashMap<_, _>>()
-        };
-        ensure!(of_users(&scores) == of_users(&recorded), "scores are not sums of violations");
-        ensure!(scores.len() == recorded.len(), "an address has a score without a violation");
-        for (key, total) in &self.scores {
-            let stored = scores.get(key).copied().unwrap_or_default();
-            ensure!(stored >= *total, "{key:?} was told {total} and has {stored}");
+        for ((user, kind), total) in &self.scores {
+            if lifted.contains_key(&(user.clone(), String::new())) {
+                continue;
+            }
+            let stored = scores.get(&(user.clone(), kind.clone())).copied().unwrap_or_default();
+            ensure!(stored >= *total, "{user} was told {total} for {kind} and has {stored}");
         }
         let count: i64 =
             store.query_row("SELECT count(*) FROM violations", [], |row| row.get(0))?;
@@ -227,6 +234,21 @@ impl Audit {
         ensure!(u64::try_from(count)? >= acknowledged, "{count} violations of {acknowledged}");
         Ok(())
     }
+}
+
+/// The sum of somebody's points for each type of violation since the last lift.
+fn since_lifts(since: &str) -> String {
+    format!(
+        "SELECT v.bearer, v.type, sum(CASE WHEN v.at_ms {since} coalesce(l.at_ms, 0)
+                                      THEN v.points ELSE 0 END)
+         FROM violations v LEFT JOIN
+              (SELECT user AS bearer, max(lifted_at_ms) AS at_ms FROM bans
+               WHERE user IS NOT NULL GROUP BY 1
+               UNION ALL SELECT address, max(lifted_at_ms) FROM bans
+               WHERE address IS NOT NULL GROUP BY 1) l
+              ON l.bearer = v.bearer
+         GROUP BY 1, 2"
+    )
 }
 
 fn sums(store: &Connection, query: &str) -> Result<HashMap<(String, String), f64>> {

@@ -9,6 +9,14 @@ import { isEnabled, math } from './settings.mjs';
 
 const MINUTE = 60_000;
 
+// How many milliseconds of the longest of these bans are left; null: it lasts for ever,
+// which is no number in JSON.
+function left(records) {
+  const ends = records.map(({ expiresAt }) => (typeof expiresAt === 'number' ? expiresAt : Infinity));
+  const most = Math.max(...ends) - Date.now();
+  return Number.isFinite(most) ? most : null;
+}
+
 export class LibreChat {
   constructor(load, env, folder) {
     const { Keyv } = load('keyv');
@@ -55,22 +63,18 @@ export class LibreChat {
   // that is the answer, and nothing else happens.
   async judge(event) {
     const ban = await this.checkBan(event);
-    return ban || event.banned ? { ban } : this.proceed(event);
+    return ban || event.banned ? { ...ban } : this.proceed(event);
   }
 
   // The same, with no other side, and with the check for bans where LibreChat has it.
   async judgeApart(event) {
     const { checked = 'first' } = ROUTES[event.kind] ?? {};
-    const check = async () => {
-      const ban = await this.checkBan(event);
-      return ban && { ban };
-    };
     if (checked === 'first') {
-      return (await check()) ?? this.proceed(event);
+      return (await this.checkBan(event)) ?? this.proceed(event);
     }
     const answer = await this.proceed(event);
     const passes = checked === 'later' && answer.verdict === 'allow';
-    return (passes && (await check())) || answer;
+    return (passes && (await this.checkBan(event))) || answer;
   }
 
   async proceed(event) {
@@ -142,38 +146,39 @@ export class LibreChat {
     return null;
   }
 
-  // Who bans: "record" for a ban on this user or address, "copy" for one of somebody
-  // else's that was seen here.
+  // Who bans, as `ban`: "record" for a ban on this user or address, "copy" for one of
+  // somebody else's that was seen here. `left` is how many milliseconds of it are left;
+  // null: it lasts for ever.
   async checkBan({ user, ip }) {
     if (!isEnabled(this.env.BAN_VIOLATIONS)) {
       return null;
     }
     const keys = [ip, user].filter(Boolean);
     const find = async (store) => {
+      const records = [];
       for (const key of keys) {
-        const record = await store.get(key);
-        if (record) {
-          return record;
-        }
+        records.push(await store.get(key));
       }
-      return null;
+      return records.filter(Boolean);
     };
-    const record = await find(this.bans);
-    if (await find(this.copiedBans)) {
-      return record ? 'record' : 'copy';
+    const records = await find(this.bans);
+    const copies = await find(this.copiedBans);
+    const answer = { ban: 'record', left: left(records) };
+    if (copies.length > 0) {
+      return records.length > 0 ? answer : { ban: 'copy', left: left(copies) };
     }
-    if (this.duration <= 0 || !record) {
+    if (this.duration <= 0 || records.length === 0) {
       return null;
     }
-    // What lasts for ever is no number in JSON.
+    const [record] = records;
     if (typeof record.expiresAt !== 'number') {
-      return 'record';
+      return answer;
     }
-    const left = record.expiresAt - Date.now();
+    const rest = record.expiresAt - Date.now();
     for (const key of keys) {
-      await (left <= 0 ? this.bans.delete(key) : this.copiedBans.set(key, record, left));
+      await (rest <= 0 ? this.bans.delete(key) : this.copiedBans.set(key, record, rest));
     }
-    return left <= 0 ? null : 'record';
+    return rest <= 0 ? null : answer;
   }
 
   // Points for a user, perhaps a ban, and an entry in the user's log.

@@ -3,10 +3,7 @@
 use std::sync::Arc;
 
 use super::*;
-use crate::{
-    blocklist::Source,
-    engine::{Rules, Trusted, ViolationType},
-};
+use crate::{blocklist::Source, engine::Trusted};
 
 /// 2026-01-01T00:00:00Z.
 const NOW_MS: u64 = 1_767_225_600_000;
@@ -21,7 +18,7 @@ fn told(
     history: &History,
 ) -> (String, Vec<String>) {
     let rules = Rules::hardened();
-    let active: Vec<_> = dossier.bans.iter().map(|ban| blocked(ban)).collect();
+    let active: Vec<_> = dossier.bans.iter().map(blocked).collect();
     let facts = Facts {
         name,
         now: NOW,
@@ -29,8 +26,7 @@ fn told(
         active: &active,
         dossier,
         history,
-        rule: &rules.ban,
-        concurrency: rules.concurrency,
+        rules: &rules,
     };
     (facts.verdict(), facts.because())
 }
@@ -85,7 +81,7 @@ fn record(id: u64, total: f64, of_ban: Option<u64>) -> ViolationRecord {
 fn who_was_never_seen_has_no_story() {
     let (verdict, because) = told("user anna", None, &Dossier::default(), &History::default());
     assert_eq!(verdict, "user anna is not banned.");
-    assert_eq!(because, ["Nothing is recorded about it."]);
+    assert_eq!(because, ["Nothing is recorded about user anna."]);
 }
 
 #[test]
@@ -107,7 +103,7 @@ fn a_score_that_grew_into_a_ban_is_told_with_what_led_to_it() {
     let bans =
         vec![BanRecord { ban: one.as_ref().clone(), lifted_at_unix_ms: None, lifted_by: None }];
     let dossier = Dossier { bans: vec![one], ..Dossier::default() };
-    let history = History { bans, violations, totals };
+    let history = History { bans, violations, totals, ..History::default() };
     let (verdict, because) = told("user anna", None, &dossier, &history);
     assert_eq!(verdict, "user anna is banned until 2026-01-01T01:30:00Z, for 1 h 30 min more.");
     let want = [
@@ -147,12 +143,13 @@ fn a_lifted_ban_is_told_with_who_lifted_it_and_what_follows() {
         lifted_by: Some("eve".to_owned()),
     };
     let bearer = Bearer::User("anna".parse().expect("an id"));
-    let offence = Offence { level: 1.0, at_unix_ms: NOW_MS, has_grace: true };
+    let offence = Offence { level: 0.0, at_unix_ms: NOW_MS, has_grace: true };
     let dossier = Dossier { offences: vec![(bearer, offence)], ..Dossier::default() };
     let history = History { bans: vec![record], ..History::default() };
     let (verdict, because) = told("user anna", None, &dossier, &history);
     assert_eq!(verdict, "user anna is not banned.");
     let want = [
+        "Nothing is held against user anna any more: no score, no penalty, no limit used up.",
         "Ban 12 of user anna and 192.0.2.7, since 2025-12-31T23:30:00Z, was lifted by eve at \
          2025-12-31T23:59:00Z: message_limit reached 20 points.",
         "The next violation of user anna brings no ban: the last was lifted.",
@@ -217,6 +214,10 @@ fn a_warning_before_the_line_is_told_with_what_is_left() {
         offences: vec![(anna, offence)],
         ..Dossier::default()
     };
+    let protected = Dossier { is_protected: true, ..dossier.clone() };
+    let (_, because) = told("user anna", None, &protected, &History::default());
+    assert!(because.iter().all(|line| !line.contains("ban falls")), "{because:?}");
+    assert_eq!(because[1], "The score of user anna for logins is 32; no ban comes of it.");
     let (verdict, because) = told("user anna", None, &dossier, &History::default());
     assert_eq!(verdict, "user anna is not banned.");
     let want = [
@@ -252,6 +253,14 @@ fn a_violation_is_a_line_with_all_that_is_known_of_it() {
                 were running, after 3 repeats that counted for nothing, from 192.0.2.7, severity \
                 high (by hand), imported; penalty p4 fell";
     assert_eq!(violation(&full), want);
+    let once = violation(&ViolationRecord { repeats: 1, ..full });
+    assert!(once.contains(", after 1 repeat that counted for nothing,"), "{once}");
+}
+
+#[test]
+fn no_more_than_all_of_a_limit_is_told_to_be_used_up() {
+    assert_eq!(used_up(2, 2), "2 of 2 are used up");
+    assert_eq!(used_up(6, 2), "all 2 are used up, for 6 count");
 }
 
 #[test]

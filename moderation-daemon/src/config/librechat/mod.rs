@@ -281,7 +281,7 @@ impl Builder<'_> {
         let max = VARIABLES.iter().find(|row| row.sets == Sets::Max(names));
         let Some((found, _)) = max.and_then(|row| env.resolve(row, defaults)) else { return false };
         let is_own = |name: &&str| (self.is_own)(&format!("limits.{name}.max"));
-        reading::number(found.row, &found.text).0 < 1.0 && !names.iter().any(|name| is_own(name))
+        reading::number(found.row, &found.text).0 < 1.0 && !names.iter().any(is_own)
     }
 
     /// Whether there is a switch, which is off: then numbers do not matter.

@@ -147,3 +147,19 @@ fn the_examples_are_valid_and_leave_nothing_to_be_said() {
     assert_eq!(config.warnings, []);
     assert_eq!(config.rules.limiters.len(), super::good("", &[]).rules.limiters.len() + 3);
 }
+
+#[test]
+fn what_is_not_said_of_repeats_is_as_the_documents_say() {
+    let free = |yaml: &str| super::good(yaml, &[]).rules.scoring.repeats.expect("it is on");
+    let hardened = free("profile: hardened");
+    assert_eq!((hardened.window_ms, hardened.free), (2_000, 6));
+    for profile in ["hardened", "librechat"] {
+        let said = |repeats: &str| {
+            free(&format!("{{profile: {profile}, scoring: {{repeats: {repeats}}}}}"))
+        };
+        assert_eq!(
+            (said("{}"), said("{window: 2s}"), said("{free: 6}")),
+            (hardened, hardened, hardened)
+        );
+    }
+}

@@ -206,6 +206,43 @@ fn contradictions_between_variables_are_told() {
     assert!(good(LIBRECHAT, &ttl).warnings.is_empty());
 }
 
+#[test]
+fn what_cannot_do_what_it_is_for_is_warned_about() {
+    const LADDER: &str = "[{warning: {message: slowly}}, {ban: {duration: 2h}}]";
+    let of = |severity, ladder: &str, bans| {
+        format!(
+            "{{bans: {{enabled: {bans}}}, penalties: {{allow_permanent: true, by_type: \
+             {{logins: {{severity: {severity}, ladder: {ladder}}}}}}}}}"
+        )
+    };
+    let no_bans = "penalties.by_type.logins.ladder: its bans do not fall: bans.enabled is false";
+    let no_suspension =
+        "penalties.by_type.logins.severity: nobody is suspended: bans.enabled is false";
+    let limit = "{by: user, max: 1, window: 1m}";
+    let custom =
+        |events: &str| format!("custom: {{limits: {{one: {limit}}}, events: {{{events}}}}}");
+    let idle = "custom.limits.one: no event names it, so that it limits nothing";
+    let uncounted = "custom.events.call.limits: there are none, so that nothing is counted";
+    let cases: [(String, &[&str]); 10] = [
+        (of("medium", LADDER, true), &[]),
+        (of("critical", LADDER, true), &[]),
+        (of("medium", LADDER, false), &[no_bans]),
+        (of("medium", "[permanent]", false), &[no_bans]),
+        (of("critical", LADDER, false), &[no_bans, no_suspension]),
+        (of("critical", "[remove_content]", false), &[no_suspension]),
+        (of("high", "[remove_content]", false), &[]),
+        (custom("call: {limits: [one]}"), &[]),
+        (custom(""), &[idle]),
+        (custom("call: {limits: []}"), &[idle, uncounted]),
+    ];
+    for (yaml, want) in cases {
+        let config = good(&yaml, &[]);
+        let said: Vec<_> = config.warnings.iter().map(ToString::to_string).collect();
+        assert_eq!(said, want, "{yaml}");
+        assert_eq!(config.effective.warnings, want, "{yaml}");
+    }
+}
+
 /// What our own file has, is a decision: it is taken or refused, never bent.
 #[test]
 fn values_of_our_own_that_make_no_sense_are_named() {
@@ -312,7 +349,9 @@ fn values_of_our_own_that_make_no_sense_are_named() {
             "custom: {limits: {a_limit: {by: user, max: 1, window: 1m, violation: spam}}}",
             "custom.limits.a_limit.violation: \"spam\" is no violation",
         ),
-        ("snapshot: {every: 6s}", "snapshot.every: not between 100ms and 5s"),
+        ("store: {max_records: 0}", "store.max_records: at least 1: nothing would be kept"),
+        ("snapshot: {every: 5s}", "snapshot.every: not between 100ms and 4s"),
+        ("snapshot: {every: 99ms}", "snapshot.every: not between 100ms and 4s"),
         ("librechat: {env_file: .env}", "librechat.env_file: .env is not an absolute path"),
         (
             "librechat: {yaml: librechat.yaml}",

@@ -28,7 +28,7 @@ fn ten_wrong_passwords_from_ten_addresses_shut_the_account_for_all_that_it_does_
     assert_eq!(login(&mut engine, "203.0.113.7", NOW).verdict, Verdict::Allow);
     failures(&mut engine, 1, NOW);
     let denied = login(&mut engine, "203.0.113.8", NOW);
-    assert_eq!(denied.cause, Some(Cause::Violation(ViolationType::LOGIN_FAILURES)));
+    assert_eq!((denied.verdict, denied.cause), (Verdict::Deny, Some(Cause::Limited)));
     let other = of(EventType::LOGIN, "bert@example.org", "203.0.113.8");
     assert_eq!(judge_one(&mut engine, other, NOW).verdict, Verdict::Allow, "another account");
     assert_eq!(login(&mut engine, "203.0.113.9", later(15 * MINUTE)).verdict, Verdict::Allow);
@@ -84,14 +84,30 @@ fn a_right_password_takes_the_wrong_ones_back() {
 fn the_address_bears_the_points_and_neither_the_account_nor_its_user_does() {
     let mut engine = engine_with(Rules::hardened());
     failures(&mut engine, 10, NOW);
-    let mut claimed = of(EventType::LOGIN, "anna@example.org", "203.0.113.7");
+    let mut claimed = of(EventType::LOGIN_FAILURE, "anna@example.org", "203.0.113.7");
     claimed.subject = subject("anna", "203.0.113.7");
     let record = judge_one(&mut engine, claimed, NOW).violation.expect("it is one");
     let address = Bearer::Address("203.0.113.7".parse().expect("an address"));
     assert_eq!((record.bearer.clone(), record.user.clone()), (address, None));
-    let nowhere = of(EventType::LOGIN, "anna@example.org", "");
+    let nowhere = of(EventType::LOGIN_FAILURE, "anna@example.org", "");
     let outcome = judge_one(&mut engine, nowhere, NOW);
     assert_eq!((outcome.verdict, outcome.violation), (Verdict::Deny, None));
+}
+
+#[test]
+fn whoever_comes_from_a_new_address_while_strangers_try_is_told_no_and_nothing_is_scored() {
+    for batch in [1, 7] {
+        let mut engine = engine_with(Rules::hardened());
+        failures(&mut engine, 10, NOW);
+        let mut login = of(EventType::LOGIN, "anna@example.org", "203.0.113.7");
+        login.subject = subject("anna", "203.0.113.7");
+        let outcomes = judge(&mut engine, &vec![login; 40], batch, NOW);
+        let limited = |outcome: &&Outcome| outcome.cause == Some(Cause::Limited);
+        assert_eq!(outcomes.iter().filter(limited).count(), 40, "in batches of {batch}");
+        assert_eq!((violations(&outcomes), bans(&outcomes)), (0, 0), "in batches of {batch}");
+        assert_eq!(engine.scores.keys().count(), 0, "in batches of {batch}");
+        assert!(outcomes.iter().all(|outcome| outcome.counts.last().is_some_and(Count::exceeds)));
+    }
 }
 
 #[test]
@@ -119,7 +135,7 @@ fn pairs_of_account_and_address_are_bounded() {
         judge_one(&mut engine, of(EventType::LOGIN_SUCCESS, "anna@example.org", &ip), later(i));
     }
     assert_eq!(engine.memory.known.len(), 2);
-    assert_eq!(engine.size().forgotten_people, 7);
+    assert_eq!(engine.size().forgotten, Forgotten { pairs: 7, ..Forgotten::default() });
     failures(&mut engine, 10, later(9));
     assert_eq!(login(&mut engine, "203.0.113.8", later(9)).verdict, Verdict::Allow, "the last");
     assert_eq!(login(&mut engine, "203.0.113.0", later(9)).verdict, Verdict::Deny, "the first");

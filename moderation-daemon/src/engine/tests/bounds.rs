@@ -78,3 +78,33 @@ fn request_ids_are_bounded() {
     assert_eq!(engine.answers.len(), 10);
     assert_eq!(engine.answers.by_id.len(), 10);
 }
+
+#[test]
+fn when_addresses_run_out_it_is_counted_who_was_not_noted_there() {
+    for batch in [1, 4] {
+        let mut rules = Rules::hardened();
+        rules.bounds.addresses = 2;
+        let mut engine = engine_with(rules);
+        let visits: Vec<_> =
+            (0..10).map(|i| message(&format!("user {i}"), &format!("192.0.2.{i}"))).collect();
+        judge(&mut engine, &visits, batch, NOW);
+        assert_eq!(engine.memory.crowds.len(), 2, "in batches of {batch}");
+        assert_eq!(engine.size().forgotten.addresses, 8, "in batches of {batch}");
+        let bad = violation(ViolationType::LOGINS, None, "user 9", "192.0.2.9");
+        judge_one(&mut engine, bad, NOW);
+        assert_eq!(engine.size().forgotten.addresses, 9, "in batches of {batch}");
+    }
+}
+
+#[test]
+fn when_people_run_out_it_is_counted_how_much_was_forgotten() {
+    let mut engine = bounded(Bounds { people: 3, ..Bounds::default() });
+    let said = |i: u64| Request {
+        traits: Some(Traits { paying: Some(true), ..Traits::default() }),
+        ..message(&format!("user {i}"), "")
+    };
+    for i in 0..10 {
+        judge_one(&mut engine, said(i), later(i));
+    }
+    assert_eq!(engine.size().forgotten, Forgotten { people: 7, ..Forgotten::default() });
+}

@@ -103,6 +103,29 @@ fn limits_follow_what_is_known_drop_at_once_and_rise_slowly() {
 }
 
 #[test]
+fn the_first_event_with_traits_is_allowed_what_those_after_it_are() {
+    let hour = 3_600_000;
+    let paying = Traits { paying: Some(true), ..Traits::default() };
+    let poor = Traits { paying: Some(false), ..Traits::default() };
+    // Whether the user is known already, and what the last ten hours were worth.
+    for (begins, wait_ms) in [(None, 0), (None, 10 * hour), (Some(&poor), 10 * hour)] {
+        let mut engine = engine_with(Rules { adaptive: Some(adaptive()), ..tiered() });
+        if let Some(begin) = begins {
+            judge_one(&mut engine, said(begin.clone()), NOW);
+        }
+        let now = later(wait_ms);
+        let asked = max(&engine, &said(paying.clone()), now);
+        let outcomes = judge(&mut engine, &vec![said(paying.clone()); 10], 4, now);
+        let maxima: Vec<_> = outcomes.iter().map(|outcome| outcome.counts[0].max).collect();
+        assert_eq!((asked, maxima), (10, vec![10; 10]), "{begins:?}, {wait_ms} ms later");
+        assert_eq!(allowed(&outcomes), 10, "{begins:?}");
+        let risen = Moment { unix_ms: now.unix_ms + 4 * hour, boot_ms: now.boot_ms + 4 * hour };
+        assert_eq!(max(&engine, &said(paying.clone()), risen), 12, "it rises from then on");
+        assert_eq!(max(&engine, &said(poor.clone()), risen), 10, "and drops at once");
+    }
+}
+
+#[test]
 fn flagged_content_lowers_limits_and_a_lift_forgives_it() {
     let mut engine = engine_with(Rules { adaptive: Some(adaptive()), ..tiered() });
     let flagged = violation(ViolationType::FLAGGED_CONTENT, Some(3.5), "anna", "");
@@ -135,9 +158,9 @@ fn a_factor_goes_on_where_it_stood_after_a_restart() {
 #[test]
 fn a_reduction_shrinks_the_limits_of_its_bearer_until_it_ends() {
     let mut rules = tiered();
-    let reduce = Step::Reduce { factor_permille: 500, for_ms: 7 * DAY };
-    let ladder =
-        Ladder { steps: vec![reduce], forget_after_ms: 30 * DAY, severity: Severity::Medium };
+    let reduce = |factor_permille| Step::Reduce { factor_permille, for_ms: 7 * DAY };
+    let steps = vec![reduce(500), reduce(1)];
+    let ladder = Ladder { steps, forget_after_ms: 30 * DAY, severity: Severity::Medium };
     rules.ladders.set(ViolationType::LOGINS, Some(ladder));
     let mut engine = engine_with(rules);
     judge_one(&mut engine, violation(ViolationType::LOGINS, Some(20.0), "anna", ""), NOW);

@@ -54,6 +54,22 @@ fn a_ladder_is_climbed_step_by_step_and_its_last_one_stays() {
 }
 
 #[test]
+fn where_rules_do_not_ban_all_other_steps_are_taken() {
+    let mut rules = laddered();
+    rules.ban.enabled = false;
+    for batch in [1, 6] {
+        let mut engine = engine_with(rules.clone());
+        let outcomes = judge(&mut engine, &vec![flagged(None, "anna", "192.0.2.7"); 6], batch, NOW);
+        let taken: Vec<_> = outcomes.iter().map(step).collect();
+        assert_eq!(taken, ["warning", "remove_content", "reduce", "none", "none", "none"]);
+        let critical = flagged(Some(Severity::Critical), "bert", "192.0.2.8");
+        assert_eq!(step(&judge_one(&mut engine, critical, NOW)), "none", "a suspension is a ban");
+        assert_eq!((bans(&outcomes), engine.bans().len()), (0, 0), "in batches of {batch}");
+        assert!(outcomes.iter().all(|outcome| !outcome.logout && outcome.refusal.is_none()));
+    }
+}
+
+#[test]
 fn a_step_is_taken_only_when_the_score_crosses_the_line() {
     let mut engine = engine_with(laddered());
     let slight = violation(ViolationType::FLAGGED_CONTENT, Some(1.0), "anna", "");
@@ -138,7 +154,8 @@ fn every_penalty_has_an_inverse() {
     for outcome in outcomes {
         let penalty = outcome.penalty.expect("each is one");
         let lifted = pardon(&mut engine, &LiftTarget::Penalty(penalty.id), NOW);
-        assert_eq!(lifted.penalties, [penalty.id]);
+        let ended: Vec<_> = lifted.penalties.iter().map(|it| it.id).collect();
+        assert_eq!(ended, [penalty.id]);
         assert_eq!(lifted.bans.iter().map(|ban| ban.id).next(), penalty.ban());
         assert_eq!(engine.penalty(penalty.id), None);
         let again = pardon(&mut engine, &LiftTarget::Penalty(penalty.id), NOW);
@@ -147,6 +164,115 @@ fn every_penalty_has_an_inverse() {
     assert!(
         engine.bans().is_empty() && engine.penalties_of(&Bearer::User(user("anna"))).is_empty()
     );
+}
+
+fn reducing() -> Rules {
+    let mut rules = laddered();
+    set(&mut rules, Limiter::MESSAGE_USER, 40, 60_000);
+    let steps = vec![
+        Step::Reduce { factor_permille: 500, for_ms: 7 * DAY },
+        Step::Reduce { factor_permille: 400, for_ms: 7 * DAY },
+        Step::Ban { for_ms: 2 * HOUR },
+    ];
+    let ladder = Ladder { steps, forget_after_ms: 30 * DAY, severity: Severity::Medium };
+    rules.ladders.set(ViolationType::FLAGGED_CONTENT, Some(ladder));
+    rules
+}
+
+fn max_of(engine: &Engine, who: &str, now: Moment) -> u64 {
+    let counts = engine.overlay().counts(&message(who, ""), now);
+    counts.iter().find(|it| it.limiter == Limiter::MESSAGE_USER).expect("it is on").max
+}
+
+#[test]
+fn a_reduction_takes_the_place_of_the_last_one_and_the_ladder_goes_on() {
+    for batch in [1, 2] {
+        let mut engine = engine_with(reducing());
+        let outcomes = judge(&mut engine, &vec![flagged(None, "anna", ""); 2], batch, NOW);
+        let taken: Vec<_> = outcomes.iter().map(step).collect();
+        assert_eq!(taken, ["reduce", "reduce"]);
+        assert_eq!(max_of(&engine, "anna", NOW), 16, "40 percent, not 20");
+        // As the store gives it back.
+        let all = engine.penalties_of(&Bearer::User(user("anna"))).iter();
+        let penalties: Vec<_> = all.map(|it| it.as_ref().clone()).collect();
+        let ended: Vec<_> = penalties.iter().map(|it| it.ended.clone()).collect();
+        assert_eq!(ended, [Some((NOW.unix_ms, "rule".to_owned())), None]);
+        let restored = Restored { penalties, last_penalty: 2, ..Restored::default() };
+        let mut engine = Engine::new(reducing(), PrefixSet::default(), restored, SEED, later(1));
+        assert_eq!(max_of(&engine, "anna", later(1)), 16);
+        assert_eq!(step(&judge_one(&mut engine, flagged(None, "anna", ""), later(1))), "ban");
+        pardon(&mut engine, &LiftTarget::User(user("anna")), later(2));
+        assert_eq!(max_of(&engine, "anna", later(2)), 40);
+        let spared = judge_one(&mut engine, flagged(None, "anna", ""), later(2));
+        assert_eq!(step(&spared), "none");
+    }
+}
+
+#[test]
+fn whatever_holds_is_remembered_however_many_penalties_come_after_it() {
+    let mut rules = laddered();
+    let one = |step| Ladder { steps: vec![step], forget_after_ms: DAY, severity: Severity::Medium };
+    let reduce = Step::Reduce { factor_permille: 500, for_ms: 7 * DAY };
+    rules.ladders.set(ViolationType::FLAGGED_CONTENT, Some(one(reduce)));
+    let warning = Step::Warning { message: "slowly".into() };
+    rules.ladders.set(ViolationType::MESSAGE_LIMIT, Some(one(warning)));
+    for batch in [1, 7, 100] {
+        let mut engine = engine_with(rules.clone());
+        let first = judge_one(&mut engine, flagged(None, "anna", ""), NOW).penalty.expect("one");
+        let slight = violation(ViolationType::MESSAGE_LIMIT, Some(20.0), "anna", "");
+        judge(&mut engine, &vec![slight; 60], batch, later(1));
+        assert!(engine.penalty(first.id).is_some(), "in batches of {batch}");
+        let all = engine.penalties_of(&Bearer::User(user("anna")));
+        assert_eq!((all.len(), all.last().map(|it| it.id)), (32, Some(61)), "the last ones");
+        let lifted = pardon(&mut engine, &LiftTarget::Penalty(first.id), later(2));
+        assert_eq!(lifted.penalties.len(), 1);
+    }
+}
+
+#[test]
+fn when_holders_of_penalties_run_out_those_that_are_over_go_first() {
+    let mut rules = reducing();
+    rules.bounds.people = 3;
+    let warning = vec![Step::Warning { message: "slowly".into() }];
+    let ladder = Ladder { steps: warning, forget_after_ms: DAY, severity: Severity::Medium };
+    rules.ladders.set(ViolationType::MESSAGE_LIMIT, Some(ladder));
+    let mut engine = engine_with(rules);
+    let reduced = judge_one(&mut engine, flagged(None, "anna", ""), NOW).penalty.expect("one");
+    for i in 0..20 {
+        let who = format!("user {i}");
+        let slight = violation(ViolationType::MESSAGE_LIMIT, Some(20.0), &who, "");
+        judge_one(&mut engine, slight, later(i));
+    }
+    assert!(engine.penalty(reduced.id).is_some());
+    assert_eq!(engine.memory.penalties.len(), 3);
+    assert_eq!(engine.size().forgotten.penalties, 18);
+}
+
+#[test]
+fn a_penalty_of_which_only_the_store_knows_is_taken_back_all_the_same() {
+    let mut engine = engine_with(laddered());
+    let record = judge_one(&mut engine, flagged(None, "anna", ""), NOW).penalty.expect("one");
+    let mut engine = engine_with(laddered());
+    let mut overlay = engine.overlay();
+    let lifted = overlay.lift(&LiftTarget::Record(Arc::clone(&record)), "root", NOW);
+    assert_eq!(lifted.penalties, [Arc::clone(&record)]);
+    let end = EndPenalty {
+        penalty: record.id,
+        at_unix_ms: NOW.unix_ms,
+        by: Author::Operator("root".into()),
+    };
+    let changes = overlay.into_changes();
+    assert_eq!(changes, [Change::EndPenalty(end)]);
+    engine.apply(changes);
+}
+
+#[test]
+fn a_lift_ends_what_the_store_has_of_whoever_is_named() {
+    let engine = engine_with(laddered());
+    let mut overlay = engine.overlay();
+    overlay.lift(&LiftTarget::User(user("anna")), "root", NOW);
+    let is_of_anna = |change: &Change| matches!(change, Change::EndPenalties(end) if end.user == Some(user("anna")));
+    assert!(overlay.into_changes().iter().any(is_of_anna));
 }
 
 #[test]
@@ -160,7 +286,8 @@ fn numbers_of_penalties_are_never_given_again() {
         assert!(ids.is_sorted() && ids[0] > 41, "{ids:?}");
         pardon(&mut engine, &LiftTarget::User(user("anna")), NOW);
     }
-    assert_eq!(engine.memory.next_penalty, 46);
+    // The first one after the lift was spared.
+    assert_eq!(engine.memory.next_penalty, 45);
 }
 
 #[test]

@@ -42,24 +42,41 @@ fn the_user_every_address_the_scores_the_windows_and_the_answers_are_let_go_in_o
 }
 
 #[test]
-fn the_next_single_violation_does_not_ban_again_whatever_it_is() {
-    let worst = |severity| {
-        let (kind, points, details) = (ViolationType::NON_BROWSER, Some(1e6), None);
-        request(Act::Violation { kind, points, severity, details }, subject("anna", "192.0.2.7"))
-    };
+fn the_next_single_violation_does_not_ban_again_whatever_its_points() {
+    let worst = || violation(ViolationType::NON_BROWSER, Some(1e6), "anna", "192.0.2.7");
     for rules in [Rules::librechat(), Rules::hardened()] {
-        for severity in [None, Some(Severity::Critical)] {
-            for batch in [1, 2] {
-                let mut engine = engine_with(rules.clone());
-                judge_one(&mut engine, worst(None), NOW);
-                pardon(&mut engine, &target("anna"), NOW);
-                let outcomes = judge(&mut engine, &[worst(severity), worst(severity)], batch, NOW);
-                assert_eq!(outcomes[0].ban, None);
-                let record = outcomes[0].violation.as_ref().expect("it is recorded");
-                assert_eq!((record.points, record.total), (10.0, 10.0), "and scored");
-                assert!(outcomes[1].ban.is_some(), "only the first one is spared");
-            }
+        for batch in [1, 2] {
+            let mut engine = engine_with(rules.clone());
+            judge_one(&mut engine, worst(), NOW);
+            pardon(&mut engine, &target("anna"), NOW);
+            let outcomes = judge(&mut engine, &[worst(), worst()], batch, NOW);
+            assert_eq!(outcomes[0].ban, None);
+            let record = outcomes[0].violation.as_ref().expect("it is recorded");
+            assert_eq!((record.points, record.total), (10.0, 10.0), "and scored");
+            assert!(outcomes[1].ban.is_some(), "only the first one is spared");
         }
+    }
+}
+
+#[test]
+fn what_is_critical_is_not_spared_whoever_says_so() {
+    let kind = ViolationType::FLAGGED_CONTENT;
+    let says = |severity| {
+        let act = Act::Violation { kind, points: Some(1.0), severity, details: None };
+        request(act, subject("anna", "192.0.2.7"))
+    };
+    let step = vec![Step::Warning { message: "slowly".into() }];
+    let critical = Ladder { steps: step, forget_after_ms: HOUR, severity: Severity::Critical };
+    for (ladder, severity) in [(None, Some(Severity::Critical)), (Some(critical), None)] {
+        let mut rules = Rules::hardened();
+        rules.ladders.set(kind, ladder);
+        let mut engine = engine_with(rules);
+        judge_one(&mut engine, violation(ViolationType::NON_BROWSER, None, "anna", ""), NOW);
+        pardon(&mut engine, &target("anna"), NOW);
+        let suspended = judge_one(&mut engine, says(severity), NOW);
+        assert!(suspended.ban.is_some_and(|ban| ban.review), "said: {severity:?}");
+        let points = suspended.violation.expect("it is recorded").points;
+        assert_eq!(points, 1.0);
     }
 }
 
@@ -97,15 +114,64 @@ fn nothing_to_lift_is_nothing_to_forget() {
     judge_one(&mut engine, violation(ViolationType::LOGINS, None, "anna", "192.0.2.7"), NOW);
     let before = fingerprint(&engine);
     for target in [
-        target("anna"),
+        target("bert"),
         LiftTarget::Ban(1),
         LiftTarget::Penalty(1),
         LiftTarget::Address("192.0.2.7".parse().expect("one")),
         LiftTarget::Prefix("192.0.2.7".parse().expect("one")),
+        LiftTarget::Prefix("192.0.2.0/24".parse().expect("one")),
     ] {
         assert_eq!(pardon(&mut engine, &target, NOW), Lifted::default());
     }
     assert_eq!(fingerprint(&engine), before);
+}
+
+#[test]
+fn what_has_led_to_no_ban_is_forgiven_whoever_is_named() {
+    let mut soft = Rules::librechat();
+    soft.ban.length = BanLength::Soft;
+    let cases = [
+        ("points below the line", Rules::hardened(), 5.0, "anna", ""),
+        ("a ban without a length", soft, 20.0, "anna", ""),
+        ("points of an address", Rules::hardened(), 5.0, "", "192.0.2.7"),
+    ];
+    for (what, rules, points, who, ip) in cases {
+        let mut engine = engine_with(rules);
+        let bad = violation(ViolationType::LOGINS, Some(points), who, ip);
+        judge_one(&mut engine, bad, NOW);
+        judge(&mut engine, &vec![message(who, ip); 3], 2, NOW);
+        assert!(engine.bans().is_empty(), "{what}");
+        let target = match ip.parse() {
+            Ok(ip) => LiftTarget::Address(ip),
+            Err(_) => target(who),
+        };
+        let lifted = pardon(&mut engine, &target, NOW);
+        assert_eq!((lifted.bans.len(), lifted.bearers.len()), (0, 1), "{what}");
+        let scores = lifted.scores.iter().map(|(key, points)| (key.kind, *points));
+        assert_eq!(scores.collect::<Vec<_>>(), [(ViolationType::LOGINS, points)], "{what}");
+        assert_eq!(engine.size().scores, 0, "{what}");
+        assert!(used(&engine, &message(who, ip)).iter().all(|used| *used == 0), "{what}");
+        assert_eq!(pardon(&mut engine, &target, NOW), Lifted::default(), "{what}, again");
+    }
+}
+
+#[test]
+fn what_limits_counted_and_penalties_are_forgiven_without_a_ban_and_told() {
+    let mut rules = Rules::hardened();
+    let steps = vec![Step::Warning { message: "slowly".into() }];
+    let ladder = Ladder { steps, forget_after_ms: HOUR, severity: Severity::Medium };
+    rules.ladders.set(ViolationType::LOGINS, Some(ladder));
+    let mut engine = engine_with(rules);
+    let address = LiftTarget::Address("192.0.2.7".parse().expect("one"));
+    judge(&mut engine, &vec![message("", "192.0.2.7"); 5], 2, NOW);
+    let lifted = pardon(&mut engine, &address, NOW);
+    let limits: Vec<_> = lifted.limits.iter().map(|(_, limiter)| *limiter).collect();
+    assert_eq!((limits, lifted.scores), (vec![Limiter::MESSAGE_IP], vec![]));
+    let bad = violation(ViolationType::LOGINS, Some(20.0), "anna", "");
+    judge_one(&mut engine, bad, NOW);
+    let lifted = pardon(&mut engine, &target("anna"), NOW);
+    assert_eq!((lifted.bans.len(), lifted.penalties.len()), (0, 1));
+    assert!(engine.penalties_of(&Bearer::User(user("anna"))).is_empty());
 }
 
 #[test]
@@ -179,6 +245,31 @@ fn a_mapped_address_that_is_counted_apart_is_pardoned_with_its_ipv4_address() {
     assert_eq!((engine.size().scores, engine.bans().len()), (0, 0));
 }
 
+#[test]
+fn what_limits_counted_before_a_lift_is_not_brought_back_by_a_file_that_is_older() {
+    for (written_after_ms, want) in [(0, 0), (9_999, 0), (10_001, 5)] {
+        let mut engine = engine_with(Rules::hardened());
+        judge(&mut engine, &vec![message("anna", "192.0.2.7"); 5], 1, NOW);
+        let mut file = engine.windows_head("boot");
+        let mut pass = Pass::whole();
+        while !pass.is_done() {
+            engine.write_windows(&mut pass, 1_000, later(written_after_ms), &mut file);
+        }
+        let bad = violation(ViolationType::NON_BROWSER, None, "anna", "192.0.2.7");
+        judge_one(&mut engine, bad, NOW);
+        let lifted = pardon(&mut engine, &target("anna"), NOW);
+        // The next life has the store's word for it.
+        let offences = lifted.bearers.iter();
+        let offences = offences.map(|it| (it.clone(), engine.offence(it).expect("grace")));
+        let restored = Restored { offences: offences.collect(), ..Restored::default() };
+        let now = later(written_after_ms);
+        let mut next = Engine::new(Rules::hardened(), PrefixSet::default(), restored, SEED, now);
+        next.restore_windows(&file, "boot", now).expect("whole");
+        let counts = next.overlay().counts(&message("anna", "192.0.2.7"), now);
+        assert_eq!(counts[0].usage.used, want, "written {written_after_ms} ms after the lift");
+    }
+}
+
 /// What a user did at an address, and what others did elsewhere.
 fn any_story() -> impl Strategy<Value = Vec<(bool, u8, u64)>> {
     prop::collection::vec((any::<bool>(), 0_u8..6, 0_u64..30_000), 1..60)
@@ -201,6 +292,13 @@ proptest! {
         let mut rules = if hardened { Rules::hardened() } else { Rules::librechat() };
         set(&mut rules, Limiter::MESSAGE_IP, 3, 10_000);
         rules.ban.max_per_minute = 10_000;
+        let steps = vec![
+            Step::Warning { message: "slowly".into() },
+            Step::Reduce { factor_permille: 500, for_ms: HOUR },
+            Step::Ban { for_ms: HOUR },
+        ];
+        let ladder = Ladder { steps, forget_after_ms: 24 * HOUR, severity: Severity::Medium };
+        rules.ladders.set(ViolationType::ILLEGAL_MODEL_REQUEST, Some(ladder));
         let (mut seen, mut never) = (engine_with(rules.clone()), engine_with(rules));
         let mut now = NOW;
         let anna = |kind| Request {
@@ -226,9 +324,17 @@ proptest! {
             (ban.user.clone(), ban.prefix, ban.ends())
         }).collect::<Vec<_>>();
         prop_assert_eq!(bans(&seen), bans(&never));
+        let penalties = |engine: &Engine| {
+            let of_bert = engine.penalties_of(&Bearer::User(user("bert"))).iter();
+            of_bert.map(|it| (it.kind.name(), it.starts_at_unix_ms)).collect::<Vec<_>>()
+        };
+        prop_assert_eq!(penalties(&seen), penalties(&never));
+        prop_assert!(seen.penalties_of(&Bearer::User(user("anna"))).is_empty());
         let rest = |engine: &Engine| {
             let mut lines = fingerprint(engine);
-            lines.retain(|line| !is_about_numbers(line) && !line.starts_with("ban "));
+            // Bans and penalties are compared above, but for their numbers.
+            let is_numbered = |line: &String| line.starts_with("ban ") || line.starts_with("penalty ");
+            lines.retain(|line| !is_about_numbers(line) && !is_numbered(line));
             lines
         };
         prop_assert_eq!(rest(&seen), rest(&never));

@@ -5,6 +5,7 @@ mod bounds;
 mod factor;
 mod ladder;
 mod lift;
+mod passes;
 mod penalty;
 mod property;
 mod protect;
@@ -107,7 +108,7 @@ fn judge_one(engine: &mut Engine, request: Request, now: Moment) -> Outcome {
 /// A person's word, and what it changed.
 fn pardon(engine: &mut Engine, target: &LiftTarget, now: Moment) -> Lifted {
     let mut overlay = engine.overlay();
-    let lifted = overlay.pardon(target, "root", now);
+    let lifted = overlay.lift(target, "root", now);
     let changes = overlay.into_changes();
     engine.apply(changes);
     lifted
@@ -439,9 +440,10 @@ fn lifting_ends_a_ban_at_once_and_within_the_same_batch() {
     judge_one(&mut engine, violation(ViolationType::NON_BROWSER, None, "anna", "192.0.2.7"), NOW);
     let mut overlay = engine.overlay();
     let prefix: Prefix = "192.0.2.7".parse().expect("an address");
-    let lifted = overlay.lift(&LiftTarget::Prefix(prefix), "root", NOW);
+    let lifted = overlay.lift(&LiftTarget::Prefix(prefix), "root", NOW).bans;
     assert_eq!(lifted.len(), 1);
-    assert_eq!(overlay.lift(&LiftTarget::Ban(lifted[0].id), "root", NOW), []);
+    let again = overlay.lift(&LiftTarget::Ban(lifted[0].id), "root", NOW);
+    assert_eq!(again, Lifted::default());
     assert!(overlay.ban_of(&subject("anna", "192.0.2.7"), NOW).is_none());
     let changes = overlay.into_changes();
     engine.apply(changes);
@@ -474,7 +476,7 @@ fn a_ban_that_is_lifted_in_its_own_batch_leaves_no_trace() {
         by: "root".into(),
     };
     let ban = overlay.ban(new, NOW).expect("there is room");
-    assert_eq!(overlay.lift(&LiftTarget::Ban(ban.id), "root", NOW), [ban]);
+    assert_eq!(overlay.lift(&LiftTarget::Ban(ban.id), "root", NOW).bans, [ban]);
     assert_eq!(overlay.ban_count(), 0);
     assert!(overlay.ban_of(&subject("anna", ""), NOW).is_none());
     let changes = overlay.into_changes();

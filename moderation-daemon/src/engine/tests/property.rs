@@ -1,6 +1,9 @@
 //! What must hold whatever happens.
 
-use std::{collections::HashMap, net::IpAddr};
+use std::{
+    collections::{BTreeMap, HashMap},
+    net::IpAddr,
+};
 
 use proptest::prelude::*;
 
@@ -40,7 +43,7 @@ fn strict_rules() -> Rules {
 }
 
 /// The hardened rules, strict enough that every one of them is met.
-fn strict_hardened() -> Rules {
+pub(super) fn strict_hardened() -> Rules {
     let mut rules = Rules::hardened();
     set(&mut rules, Limiter::LOGIN, 3, 5 * 60_000);
     set(&mut rules, Limiter::MESSAGE_IP, 5, 1_000);
@@ -200,10 +203,84 @@ proptest! {
         }
     }
 
-    /// No interleaving of acquiring, renewing, releasing, crashes and time gives
-    /// a user more places than there are.
+    /// No interleaving of acquiring, renewing, releasing, ending, being swept and
+    /// crashing, at whatever moment between two commits, gives a user more places
+    /// than there are, nor takes one away; and in the end all are free.
     #[test]
-    fn leases_never_exceed_the_cap(steps in prop::collection::vec((0_u8..6, 0_u64..40_000), 1..200)) {
+    fn leases_never_exceed_the_cap(
+        steps in prop::collection::vec((0_u8..8, 0_usize..4, 0_u64..40_000), 1..200),
+    ) {
+        let mut rules = rules();
+        rules.ban.enabled = false;
+        let mut engine = engine_with(rules.clone());
+        let mut now = NOW;
+        let mut store: BTreeMap<LeaseId, Bearer> = BTreeMap::new();
+        let mut held: Vec<Lease> = Vec::new();
+        let bearer = rules.bearer(&subject("anna", "192.0.2.7"));
+        let commit = |engine: &mut Engine, changes: Vec<Change>, store: &mut BTreeMap<_, _>| {
+            for change in &changes {
+                match change {
+                    Change::Lease(lease, _) => drop(store.insert(lease.id, lease.bearer.clone())),
+                    Change::Release(id) => drop(store.remove(id)),
+                    _ => {}
+                }
+            }
+            engine.apply(changes);
+        };
+        for (step, which, wait_ms) in steps {
+            now = Moment { boot_ms: now.boot_ms + wait_ms, unix_ms: now.unix_ms + wait_ms };
+            held.retain(|lease| now.boot_ms < lease.ends_at_boot_ms);
+            let mut overlay = engine.overlay();
+            match step {
+                // All that is known afterwards is what the store has.
+                0 => {
+                    let leases = store.iter().map(|(id, of)| (*id, of.clone(), None)).collect();
+                    let restored = Restored { leases, ..Restored::default() };
+                    engine = Engine::new(rules.clone(), PrefixSet::default(), restored, SEED, now);
+                    for lease in &mut held {
+                        lease.ends_at_boot_ms = now.boot_ms + 60_000;
+                    }
+                }
+                1 | 2 => {
+                    let request = request(Act::Acquire, subject("anna", "192.0.2.7"));
+                    let decision = overlay.decide(&request, &[], now);
+                    overlay.push(&decision);
+                    held.extend(decision.outcome.lease);
+                    let changes = overlay.into_changes();
+                    commit(&mut engine, changes, &mut store);
+                }
+                3 | 4 if which < held.len() => {
+                    let renewed = overlay.renew(held[which].id, now);
+                    prop_assert!(renewed.is_some(), "{:?} was lost", held[which]);
+                    held[which] = renewed.expect("just said");
+                    let changes = overlay.into_changes();
+                    commit(&mut engine, changes, &mut store);
+                }
+                5 if which < held.len() => {
+                    prop_assert!(overlay.release(held.remove(which).id, now));
+                    let changes = overlay.into_changes();
+                    commit(&mut engine, changes, &mut store);
+                }
+                6 => {
+                    engine.expire(now);
+                    engine.take_lapsed_leases().iter().for_each(|id| drop(store.remove(id)));
+                }
+                _ => {}
+            }
+            let (in_force, _) = engine.overlay().leases_of(&bearer, now);
+            prop_assert!(held.len() <= 2 && in_force <= 2, "{} are held, {} hold", held.len(), in_force);
+            prop_assert!(store.len() <= 2, "a crash would bring back {}", store.len());
+        }
+        now.boot_ms += 60_000;
+        engine.expire(now);
+        prop_assert_eq!(engine.size().leases, 0);
+        engine.take_lapsed_leases().iter().for_each(|id| drop(store.remove(id)));
+        prop_assert!(store.is_empty(), "{:?} are kept for ever", store);
+    }
+
+    /// As many as there may be are given, and not one fewer.
+    #[test]
+    fn a_place_that_is_free_is_given(steps in prop::collection::vec((0_u8..6, 0_u64..40_000), 1..200)) {
         let mut rules = rules();
         rules.ban.enabled = false;
         let mut engine = engine_with(rules.clone());

@@ -153,7 +153,7 @@ fn lifting_an_address_leaves_blocks_that_are_about_others_too() {
         for prefix in prefixes {
             ban(&mut engine, new(prefix), NOW).expect("nobody is protected");
         }
-        let lifted = engine.overlay().lift(&target, "root", NOW);
+        let lifted = engine.overlay().lift(&target, "root", NOW).bans;
         let lifted: Vec<_> =
             lifted.iter().filter_map(|ban| Some(ban.prefix?.to_string())).collect();
         assert_eq!(lifted, want, "{target:?}");

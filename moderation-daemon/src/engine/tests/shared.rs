@@ -122,6 +122,43 @@ fn both_rows_of_a_ban_are_lifted_by_either() {
 }
 
 #[test]
+fn who_is_lifted_is_let_in_where_a_neighbour_has_the_address_banned_and_the_neighbour_stays_out() {
+    // Bert was the first, and banned alone; anna's ban took the address along.
+    for (who, other) in [("bert", "anna"), ("anna", "bert")] {
+        let mut engine = office(&["anna", "bert"]);
+        judge_one(&mut engine, script("bert"), NOW);
+        judge_one(&mut engine, script("anna"), NOW);
+        for user in [who, other] {
+            let outcome = judge_one(&mut engine, message(user, OFFICE), NOW);
+            assert_eq!(outcome.cause, Some(Cause::Banned), "{user}");
+        }
+        let lifted = pardon(&mut engine, &LiftTarget::User(user(who)), NOW);
+        let bans = lifted.bans.iter().map(|ban| (ban.user.clone(), ban.prefix.is_some()));
+        let mut bans: Vec<_> = bans.collect();
+        bans.sort();
+        assert_eq!(bans, [(None, true), (Some(user(who)), false)], "it is told");
+        let outcome = judge_one(&mut engine, message(who, OFFICE), NOW);
+        assert_eq!(outcome.verdict, Verdict::Allow, "{who}");
+        let outcome = judge_one(&mut engine, message(other, OFFICE), NOW);
+        assert_eq!(outcome.cause, Some(Cause::Banned), "{other}");
+    }
+}
+
+#[test]
+fn both_short_bans_of_an_address_go_when_one_of_its_users_is_let_in() {
+    let mut engine = office(&["anna", "bert", "carl"]);
+    let reported = |kind, user| violation(kind, None, user, OFFICE);
+    judge_one(&mut engine, reported(ViolationType::LOGINS, "carl"), NOW);
+    for user in ["bert", "anna"] {
+        judge_one(&mut engine, reported(ViolationType::NON_BROWSER, user), NOW);
+    }
+    assert_eq!(rows(&engine).len(), 4);
+    pardon(&mut engine, &LiftTarget::User(user("anna")), NOW);
+    assert_eq!(rows(&engine), [(Some("bert".to_owned()), false, 120)]);
+    assert_eq!(judge_one(&mut engine, message("anna", OFFICE), NOW).verdict, Verdict::Allow);
+}
+
+#[test]
 fn a_ban_in_two_rows_needs_room_for_two() {
     let bounds = Bounds { bans: 2, ..Bounds::default() };
     let mut engine = engine_with(Rules { bounds, ..Rules::hardened() });

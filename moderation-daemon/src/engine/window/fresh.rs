@@ -190,10 +190,6 @@ impl Fresh {
 
 #[cfg(test)]
 impl Fresh {
-    pub(super) fn into_sums(self) -> Vec<Charge> {
-        self.sums.into_vec()
-    }
-
     pub(super) fn usage(&self, windows: &Windows, key: Key, now_boot_ms: u64) -> Usage {
         self.look_up(windows, key, now_boot_ms).1
     }

@@ -242,7 +242,9 @@ impl Windows {
     #[inline]
     pub(super) fn charge(&mut self, charge: &Charge) {
         let Charge { key, cost, at_boot_ms, .. } = *charge;
-        let Some(Plan { measure, size }) = self.limits.plan(key).filter(|_| cost > 0) else { return };
+        let Some(Plan { measure, size }) = self.limits.plan(key).filter(|_| cost > 0) else {
+            return;
+        };
         sized!(*size, &mut self.small, &mut self.large, table => {
             table.put(key).charge(measure, inner(at_boot_ms), cost);
         });

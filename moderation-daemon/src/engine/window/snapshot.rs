@@ -8,6 +8,8 @@
 //! is right where two speak of one key, so a file of changes can follow a whole
 //! one.
 
+use std::ops::Range;
+
 use super::{
     Key, Limits, Plan, Shape, Size, Windows,
     cell::{Cell, Head},
@@ -16,9 +18,9 @@ use super::{
 };
 use crate::engine::{Limiter, Moment};
 
-const MAGIC: [u8; 8] = *b"MODLIMIT";
+pub(super) const MAGIC: [u8; 8] = *b"MODLIMIT";
 /// Of what follows; a file of another version is not read.
-const VERSION: u32 = 1;
+pub(super) const VERSION: u32 = 1;
 
 /// Why windows that were written down are not read, or not all of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -48,31 +50,37 @@ pub enum BadSnapshot {
 pub struct RestoredWindows {
     /// Windows that count again; one that was written twice counts twice here.
     pub restored: usize,
-    /// Windows that are over, or whose limiter is off or has another shape now.
-    pub obsolete: usize,
+    /// Windows in which nothing counts any more.
+    pub over: usize,
+    /// Windows whose limiter is off or has another shape now.
+    pub changed: usize,
     /// Windows for which there was no room.
     pub surplus: usize,
+    /// When the last piece was written, in milliseconds since 1970.
+    pub as_of_unix_ms: u64,
     /// Where reading ended before the end; what came before is restored.
     pub bad: Option<BadSnapshot>,
 }
 
-/// How far writing has come. One goes once through all windows.
+/// How far writing has come. One goes once through all windows that there are when
+/// it begins: from the last to the first, because a sweep puts the last one in the
+/// place of whatever it removes. So none slips from before a pass to behind it.
 #[derive(Clone, Copy, Debug)]
 pub struct Pass {
     only_changed: bool,
-    /// The table, and the number in it; `None`: it is done.
+    /// The table, and how many of its first windows are left; `None`: it is done.
     at: Option<(Size, usize)>,
 }
 
 impl Pass {
     /// Through everything.
     pub const fn whole() -> Self {
-        Self { only_changed: false, at: Some((Size::Small, 0)) }
+        Self { only_changed: false, at: Some((Size::Small, usize::MAX)) }
     }
 
     /// Through what has changed since it was last written, by either kind.
     pub const fn changes() -> Self {
-        Self { only_changed: true, at: Some((Size::Small, 0)) }
+        Self { only_changed: true, at: Some((Size::Small, usize::MAX)) }
     }
 
     /// Whether it has been everywhere.
@@ -122,27 +130,29 @@ impl Windows {
         now: Moment,
         into: &mut Vec<u8>,
     ) {
-        let Some((size, from)) = pass.at else { return };
+        let Some((size, left)) = pass.at else { return };
         let (limits, begin) = (&self.limits, into.len());
+        let len = match size {
+            Size::Small => self.small.len(),
+            Size::Large => self.large.len(),
+        };
+        let end = left.min(len);
+        let from = end.saturating_sub(most);
         let mut written = 0;
         write_piece(into, |piece| {
             piece.extend_from_slice(&now.boot_ms.to_le_bytes());
             piece.extend_from_slice(&now.unix_ms.to_le_bytes());
             written = match size {
-                Size::Small => write_cells(&mut self.small, limits, *pass, (from, most), piece),
-                Size::Large => write_cells(&mut self.large, limits, *pass, (from, most), piece),
+                Size::Small => write_cells(&mut self.small, limits, *pass, from..end, piece),
+                Size::Large => write_cells(&mut self.large, limits, *pass, from..end, piece),
             };
         });
         if written == 0 {
             into.truncate(begin);
         }
-        let len = match size {
-            Size::Small => self.small.len(),
-            Size::Large => self.large.len(),
-        };
         pass.at = match size {
-            _ if from + most < len => Some((size, from + most)),
-            Size::Small => Some((Size::Large, 0)),
+            _ if from > 0 => Some((size, from)),
+            Size::Small => Some((Size::Large, usize::MAX)),
             Size::Large => None,
         };
     }
@@ -189,6 +199,7 @@ impl Windows {
     ) -> Option<()> {
         let mut reader = Reader { bytes: piece, at: 0 };
         let then = Moment { boot_ms: reader.u64()?, unix_ms: reader.u64()? };
+        result.as_of_unix_ms = result.as_of_unix_ms.max(then.unix_ms);
         let by = if is_same_boot { 0 } else { shift(then, now) };
         while !reader.is_at_end() {
             let (digest, number) = (reader.u64()?, reader.u8()?);
@@ -196,7 +207,7 @@ impl Windows {
             let known = known[usize::from(number)].as_ref()?;
             let saved = reader.take(known.written.measure.saved(count))?;
             let Some((limiter, Plan { measure, size })) = known.now else {
-                result.obsolete += 1;
+                result.changed += 1;
                 continue;
             };
             let key = Key::new(digest, limiter.index());
@@ -204,7 +215,7 @@ impl Windows {
             if measure.is_over(Head { time, count, first: 0, is_changed: true }, inner(now.boot_ms))
             {
                 self.forget(key);
-                result.obsolete += 1;
+                result.over += 1;
             } else if self.len() >= self.bound && !self.knows(key) {
                 result.surplus += 1;
             } else {
@@ -227,16 +238,16 @@ fn shift(then: Moment, now: Moment) -> i64 {
     i64::try_from(i128::from(now.boot_ms) - i128::from(as_then)).unwrap_or(i64::MIN)
 }
 
-/// Cells from a number on; how many were written.
+/// Cells by their numbers; how many were written.
 fn write_cells<const BYTES: usize>(
     table: &mut Table<BYTES>,
     limits: &Limits,
     pass: Pass,
-    (from, most): (usize, usize),
+    numbers: Range<usize>,
     piece: &mut Vec<u8>,
 ) -> usize {
     let mut written = 0;
-    for cell in table.cells_from(from).take(most) {
+    for cell in table.cells_from(numbers.start).take(numbers.len()) {
         let is_changed = std::mem::take(&mut cell.head.is_changed);
         let plan = limits.plans[usize::from(cell.key.limiter())];
         if let Some(plan) = plan.filter(|_| is_changed || !pass.only_changed) {
@@ -256,7 +267,7 @@ fn write_cell<const BYTES: usize>(cell: &Cell<BYTES>, plan: Plan, piece: &mut Ve
 }
 
 /// Length, checksum, and what `fill` writes.
-fn write_piece(into: &mut Vec<u8>, fill: impl FnOnce(&mut Vec<u8>)) {
+pub(super) fn write_piece(into: &mut Vec<u8>, fill: impl FnOnce(&mut Vec<u8>)) {
     let begin = into.len();
     into.extend_from_slice(&[0; 8]);
     fill(into);
@@ -266,7 +277,7 @@ fn write_piece(into: &mut Vec<u8>, fill: impl FnOnce(&mut Vec<u8>)) {
     front[4..].copy_from_slice(&crc32fast::hash(piece).to_le_bytes());
 }
 
-fn write_text(piece: &mut Vec<u8>, text: &str) {
+pub(super) fn write_text(piece: &mut Vec<u8>, text: &str) {
     let text = &text[..text.floor_char_boundary(usize::from(u8::MAX))];
     piece.push(u8::try_from(text.len()).expect("it was cut"));
     piece.extend_from_slice(text.as_bytes());

@@ -157,14 +157,12 @@ impl<const BYTES: usize> Table<BYTES> {
     fn remove_at(&mut self, number: u32) {
         let Self { index, cells, .. } = self;
         index.remove(cells.get(number).key.digest(), number);
-        let Some(mut last) = cells.pop() else { return };
+        let Some(last) = cells.pop() else { return };
         let Ok(moved) = u32::try_from(cells.len()) else { return };
         if moved == number {
             return;
         }
         index.renumber(last.key.digest(), moved, number);
-        // Whoever goes through them by number may have been past it.
-        last.head.is_changed = true;
         *cells.get_mut(number) = last;
     }
 

@@ -10,12 +10,12 @@ use std::time::Duration;
 
 use anyhow::Result;
 
+use self::redis::Redis;
 use super::report::{Goal, Report, Row};
 use super::sample::{ROUNDS, Samples};
 use crate::interrupt;
 use load::{Load, Measured, Sources};
 use ours::Ours;
-use redis::Redis;
 
 /// Connections that each ask for one decision after the other.
 const CONNECTIONS: [usize; 3] = [1, 8, 64];
@@ -88,11 +88,11 @@ impl Case {
     /// In turn, so that whatever else the machine does slows both down.
     fn measure(
         &mut self,
-        ours: (&mut Ours, &mut Sources),
-        peer: (&mut Redis, &mut Sources),
+        (ours, sources): (&mut Ours, &mut Sources),
+        (peer, its_sources): (&mut Redis, &mut Sources),
     ) -> Result<()> {
-        self.ours.push(&self.load.run(ours.0, ours.1, ROUND)?);
-        self.theirs.push(&self.load.run(peer.0, peer.1, ROUND)?);
+        self.ours.push(&self.load.run(ours, sources, ROUND)?);
+        self.theirs.push(&self.load.run(peer, its_sources, ROUND)?);
         Ok(())
     }
 

@@ -30,7 +30,9 @@ pub(super) enum Peer<C: Clock> {
 impl<C: Clock> Peer<C> {
     fn of(by: By, quota: Quota, clock: C) -> Self {
         match by {
-            By::Address | By::Both => Self::Addresses(RateLimiter::dashmap_with_clock(quota, clock)),
+            By::Address | By::Both => {
+                Self::Addresses(RateLimiter::dashmap_with_clock(quota, clock))
+            }
             By::User => Self::Users(RateLimiter::dashmap_with_clock(quota, clock)),
         }
     }
@@ -51,10 +53,10 @@ impl Peer<DefaultClock> {
 
 impl Peer<FakeRelativeClock> {
     /// The same without what a clock takes; told, and no goal.
-    pub(super) fn with_fake_clock(by: By) -> Result<Self> {
+    pub(super) fn with_fake_clock(by: By) -> Self {
         // Enough for every round, as time stands still.
         let quota = Quota::per_minute(NonZeroU32::MAX);
-        Ok(Self::of(by, quota, FakeRelativeClock::default()))
+        Self::of(by, quota, FakeRelativeClock::default())
     }
 }
 

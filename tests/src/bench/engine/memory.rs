@@ -60,10 +60,12 @@ const KEYS: u32 = MILLION;
 pub fn probe(probe: Probe) -> Result<f64> {
     let mut engine = ours::engine();
     let now = ours::BEGIN;
+    let keys: Vec<u32> = (0..KEYS).collect();
     let before = resident(std::process::id())?;
-    for first in (0..KEYS).step_by(CHUNK) {
-        let request = |key| Request::new(Act::event(probe.event()), By::Address.subject(key));
-        let batch: Vec<_> = (first..KEYS.min(first + CHUNK as u32)).map(request).collect();
+    for chunk in keys.chunks(CHUNK) {
+        let request =
+            |key: &u32| Request::new(Act::event(probe.event()), By::Address.subject(*key));
+        let batch: Vec<_> = chunk.iter().map(request).collect();
         for _ in 0..probe.times() {
             let denied = ours::decide(&mut engine, &batch, now);
             ensure!(denied == 0, "{denied} were denied that are within their limits");

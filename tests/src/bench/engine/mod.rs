@@ -87,7 +87,7 @@ impl Case {
         let name = format!("{}_{size}", by.name());
         let mut keys = Keys::new(by, count);
         let mut ours = Ours::new(by, count);
-        let (mut own, mut fake) = (Peer::new(by)?, Peer::with_fake_clock(by)?);
+        let (mut own, mut fake) = (Peer::new(by)?, Peer::with_fake_clock(by));
         eprintln!("engine: filling {name}");
         for _ in 0..TIMES {
             // As many times as each is asked about in a window.

@@ -76,7 +76,8 @@ pub(super) fn decide(engine: &mut Engine, batch: &[Request], now: Moment) -> usi
 
 impl Limiter for Ours {
     fn decide(&mut self, keys: &Keys, chunk: &[u32]) -> (Duration, usize) {
-        let request = |number: &u32| Request::new(Act::event(self.kind), keys.subject(*number).clone());
+        let request =
+            |number: &u32| Request::new(Act::event(self.kind), keys.subject(*number).clone());
         let requests: Vec<_> = chunk.iter().map(request).collect();
         let now = self.now();
         let begin = Instant::now();

@@ -17,6 +17,9 @@ pub(crate) struct Theirs {
     /// `record` or `copy`.
     #[serde(default)]
     pub(crate) ban: Option<String>,
+    /// How many milliseconds of that are left; `None`: it lasts for ever.
+    #[serde(default)]
+    pub(crate) left: Option<f64>,
     #[serde(default)]
     pub(crate) verdict: Option<String>,
     #[serde(default)]

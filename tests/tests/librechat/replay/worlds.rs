@@ -156,7 +156,7 @@ fn made_up(random: &mut Random, number: u64) -> World {
     set(random, "VIOLATION_SCORE_TTL".to_owned(), &TTLS);
     set(random, "CONCURRENT_MESSAGE_MAX".to_owned(), &MAXIMA_AT_ONCE);
     // A world in which nobody is banned shows little.
-    if number % 2 == 0 {
+    if number.is_multiple_of(2) {
         env.retain(|(name, _)| name != "BAN_VIOLATIONS" && name != "BAN_INTERVAL");
         env.push(("BAN_VIOLATIONS".to_owned(), "true".to_owned()));
     }

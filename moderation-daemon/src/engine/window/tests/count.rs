@@ -248,7 +248,7 @@ proptest! {
                     }
                 }
             }
-            let sums = fresh.into_sums().into_iter().map(|sum| (2, sum));
+            let sums = fresh.sums().iter().map(|sum| (2, *sum));
             for (act, charge) in changes.into_iter().chain(sums) {
                 match act {
                     0 => batched.refund(&charge),

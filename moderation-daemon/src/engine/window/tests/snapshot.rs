@@ -2,6 +2,7 @@
 
 use proptest::prelude::*;
 
+use super::super::snapshot::{MAGIC, VERSION, write_piece, write_text};
 use super::*;
 use crate::engine::Limiter;
 
@@ -134,6 +135,36 @@ proptest! {
         prop_assert_eq!(bytes.len(), before, "nothing has changed since");
     }
 
+    /// Sweeps go on while a file is written, and move windows about: none is missed.
+    #[test]
+    fn no_window_slips_through_while_others_are_swept_away(
+        quiet in prop::collection::vec(any::<bool>(), 1..120),
+        only_changed in any::<bool>(),
+        steps in prop::collection::vec((0_u64..40_000, 1_usize..9), 1..40),
+    ) {
+        let mut windows = all_kinds();
+        let charges: Vec<_> = (0_u32..).zip(&quiet).map(|(number, is_quiet)| {
+            // Over within the minute of a sweep, or not.
+            let limiter = if *is_quiet { LIMITERS[0] } else { LIMITERS[1] };
+            charge_of(limiter, &format!("user {number}"), 1, BOOT_MS)
+        }).collect();
+        charges.iter().for_each(|charge| windows.charge(charge));
+        let mut bytes = windows.file_head(SEED, "boot");
+        let mut pass = if only_changed { Pass::changes() } else { Pass::whole() };
+        let (mut now, mut steps) = (BOOT_MS, steps.into_iter());
+        while !pass.is_done() {
+            let (wait, most) = steps.next().unwrap_or((0, 9));
+            now = (now + wait).min(BOOT_MS + 299_999);
+            windows.write(&mut pass, most, at(now), &mut bytes);
+            windows.sweep(now);
+        }
+        let (restored, _) = restored(&bytes, "boot", at(now));
+        for charge in charges {
+            let (was, is) = (windows.usage(charge.key, 0, now), restored.usage(charge.key, 0, now));
+            prop_assert_eq!(was, is, "{:?}", charge);
+        }
+    }
+
     /// Wherever it breaks off, what came before is there, and it is told.
     #[test]
     fn a_torn_file_is_read_up_to_the_tear(
@@ -209,6 +240,40 @@ proptest! {
     }
 }
 
+proptest! {
+    /// Somebody's limiters with whatever windows and maxima: told apart from ours, or
+    /// read as ours, and nobody comes to harm.
+    #[test]
+    fn limiters_of_any_shape_are_read_without_harm(
+        tag in 0_u8..4,
+        window_ms in prop_oneof![0..3_u64, Just(60_000), any::<u64>()],
+        max in prop_oneof![0..3_u64, Just(7), any::<u64>()],
+        cell in prop::collection::vec(any::<u8>(), 0..120),
+    ) {
+        let mut bytes = MAGIC.to_vec();
+        bytes.extend_from_slice(&VERSION.to_le_bytes());
+        write_piece(&mut bytes, |piece| {
+            SEED.iter().for_each(|word| piece.extend_from_slice(&word.to_le_bytes()));
+            write_text(piece, "boot");
+            piece.push(0);
+            write_text(piece, LIMITERS[0].name());
+            piece.push(tag);
+            piece.extend_from_slice(&window_ms.to_le_bytes());
+            piece.extend_from_slice(&max.to_le_bytes());
+        });
+        write_piece(&mut bytes, |piece| {
+            piece.extend_from_slice(&[0; 24]);
+            piece.push(0);
+            piece.extend_from_slice(&cell);
+        });
+        let mut windows = all_kinds();
+        let read = windows.restore(&bytes, (SEED, "boot"), at(BOOT_MS));
+        let restored = read.map_or(0, |read| read.restored);
+        prop_assert_eq!(windows.len().min(1), restored.min(1));
+        windows.usage(key_of(LIMITERS[0], "anna"), 0, BOOT_MS);
+    }
+}
+
 #[test]
 fn only_the_same_seed_reads_a_file() {
     let mut windows = all_kinds();
@@ -244,7 +309,7 @@ fn a_limiter_with_another_shape_begins_anew_and_a_new_limit_does_not() {
         let result = windows.restore(&bytes, (SEED, "boot"), at(now)).expect("it has a head");
         assert_eq!(windows.usage(key_of(LIMITERS[0], "anna"), 0, now).used, used, "{shape:?}");
         assert_eq!(result.restored, usize::from(used > 0), "{shape:?}");
-        assert_eq!(result.obsolete, 2 - result.restored, "the other one is off");
+        assert_eq!(result.changed, 2 - result.restored, "the other one is off");
     }
 }
 
@@ -270,7 +335,7 @@ fn what_is_over_is_not_read() {
     }
     let bytes = file(&mut windows, "boot", at(BOOT_MS));
     let (read, result) = restored(&bytes, "boot", at(BOOT_MS + 10_000_000));
-    assert_eq!((read.len(), result.restored, result.obsolete), (0, 0, 48));
+    assert_eq!((read.len(), result.restored, result.over), (0, 0, 48));
 }
 
 #[test]
