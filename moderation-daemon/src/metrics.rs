@@ -115,6 +115,22 @@ struct TableLabels {
     table: &'static str,
 }
 
+/// What was judged, as metrics name it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct What(&'static str);
+
+impl What {
+    /// The name of such requests.
+    pub fn of(act: &Act) -> Self {
+        Self(match act {
+            Act::Event { kind, .. } => kind.name(),
+            Act::Violation { .. } => "violation",
+            Act::Acquire => "lease",
+            Act::Refund(_) => "refund",
+        })
+    }
+}
+
 /// Every metric. Its label sets are closed: no stranger can add a series.
 #[derive(Debug, Default)]
 pub struct Metrics {
@@ -265,13 +281,7 @@ impl Metrics {
     }
 
     /// Counts a judged request.
-    pub fn judged(&self, act: &Act, verdict: Verdict) {
-        let r#type = match act {
-            Act::Event { kind, .. } => kind.name(),
-            Act::Violation { .. } => "violation",
-            Act::Acquire => "lease",
-            Act::Refund(_) => "refund",
-        };
+    pub fn judged(&self, What(r#type): What, verdict: Verdict) {
         let decision = match verdict {
             Verdict::Allow => "allow",
             Verdict::Deny => "deny",

@@ -50,6 +50,7 @@ use circuit::Circuit;
 use directory::Directory;
 use lease::Leases;
 use memory::Memory;
+use prepare::Prepared;
 use score::ScoreBook;
 use window::Windows;
 
@@ -73,7 +74,7 @@ pub use overlay::{LiftTarget, NewBan, Overlay};
 pub use pardon::Lifted;
 pub(crate) use prefix::Lengths;
 pub use prefix::{InvalidPrefix, Prefix};
-pub use prepare::{Prepared, Queue};
+pub use prepare::Queue;
 pub use repeat::Run;
 pub use rule::{
     Anonymous, BanLength, BanRule, Bounds, By, ByViolation, Commit, Concurrency, Counting,

@@ -117,7 +117,8 @@ impl<'e> Overlay<'e> {
     }
 
     /// Judges a request whose windows have been looked for, as [`Overlay::judge`] does.
-    pub fn judge_prepared(&mut self, prepared: Prepared<'_>, now: Moment) -> Outcome {
+    #[inline]
+    pub(super) fn judge_prepared(&mut self, prepared: Prepared<'_>, now: Moment) -> Outcome {
         let mut outcome = Outcome::allow();
         if self.passes(prepared, now, &mut outcome.counts) {
             for count in &outcome.counts {
@@ -446,16 +447,23 @@ impl<'e> Overlay<'e> {
         self.ban_under(&request.subject, || self.role(request), now)
     }
 
-    #[inline]
+    #[inline(always)]
     fn ban_under(
         &self,
         subject: &Subject,
         role: impl FnOnce() -> Option<Arc<str>>,
         now: Moment,
     ) -> Option<&Arc<Ban>> {
-        if self.laid.is_none() && self.engine.bans.is_empty() {
-            return None;
-        }
+        let is_nobody_banned = self.laid.is_none() && self.engine.bans.is_empty();
+        if is_nobody_banned { None } else { self.find_ban(subject, role, now) }
+    }
+
+    fn find_ban(
+        &self,
+        subject: &Subject,
+        role: impl FnOnce() -> Option<Arc<str>>,
+        now: Moment,
+    ) -> Option<&Arc<Ban>> {
         let ban = self.longest_ban(subject, now, |_| true)?;
         let is_others = |ban: &Ban| ban.is_for_others(subject);
         let is_spared = is_others(ban) && self.is_protected(subject, role().as_ref());

@@ -5,39 +5,38 @@
 
 use smallvec::SmallVec;
 
-use super::{Act, Key, Overlay, Request};
+use super::{Act, Key, Moment, Outcome, Overlay, Request};
 
 /// So few windows are in the processor's own cache: there is nothing to wait for.
 const FEW: usize = 4_096;
 
-/// Requests that are to be judged one after the other, and where each will be counted.
+/// Where requests that are judged one after the other will be counted.
 #[derive(Debug)]
-pub struct Queue<'r> {
-    /// Each with the end of its keys.
-    requests: Vec<(&'r Request, usize)>,
-    keys: Vec<Counted>,
+pub struct Queue {
+    keys: SmallVec<[Counted; 2]>,
+    /// Where each one's keys end.
+    ends: SmallVec<[usize; 2]>,
+    /// How many have been judged, and where the next one's keys begin.
+    next: usize,
+    begin: usize,
 }
 
 /// A limiter by its place in the rules, and whom it counts.
 pub(super) type Counted = (usize, Key);
 
-/// One of them.
+/// A request, and where it will be counted.
 #[derive(Clone, Copy, Debug)]
-pub struct Prepared<'q> {
+pub(super) struct Prepared<'q> {
     pub(super) request: &'q Request,
     /// For each limiter of such an event that counts somebody, in their order.
     pub(super) keys: &'q [Counted],
 }
 
-impl Queue<'_> {
-    /// In their order.
-    pub fn iter(&self) -> impl Iterator<Item = Prepared<'_>> {
-        let mut begin = 0;
-        self.requests.iter().map(move |(request, end)| {
-            let keys = &self.keys[begin..*end];
-            begin = *end;
-            Prepared { request, keys }
-        })
+impl Queue {
+    fn take(&mut self) -> Option<&[Counted]> {
+        let (begin, end) = (self.begin, *self.ends.get(self.next)?);
+        (self.next, self.begin) = (self.next + 1, end);
+        Some(&self.keys[begin..end])
     }
 }
 
@@ -61,30 +60,34 @@ impl Overlay<'_> {
         }
     }
 
-    /// Looks for the windows of requests, for [`Overlay::judge_prepared`].
-    pub fn prepare<'r>(&self, requests: impl IntoIterator<Item = &'r Request>) -> Queue<'r> {
+    /// Looks for the windows of requests that are to be judged one after the other, by
+    /// [`Overlay::judge_next`]. Whatever else happens in between makes no difference.
+    pub fn prepare<'r>(&self, requests: impl IntoIterator<Item = &'r Request>) -> Queue {
         let windows = &self.engine.windows;
+        let is_far = windows.len() >= FEW;
         let requests = requests.into_iter();
         let room = requests.size_hint().0;
-        let mut queue =
-            Queue { requests: Vec::with_capacity(room), keys: Vec::with_capacity(room) };
-        // In three rounds, each of which waits for what the one before has found.
+        let (keys, ends) = (SmallVec::with_capacity(room), SmallVec::with_capacity(room));
+        let mut queue = Queue { keys, ends, next: 0, begin: 0 };
         for request in requests {
             self.each_key(request, |key| queue.keys.push(key));
-            queue.requests.push((request, queue.keys.len()));
+            queue.ends.push(queue.keys.len());
+            if is_far {
+                self.await_crowd(&request.subject);
+            }
         }
-        if windows.len() < FEW {
-            return queue;
-        }
-        for (_, key) in &queue.keys {
-            windows.await_index(*key);
-        }
-        for (request, _) in &queue.requests {
-            self.await_crowd(&request.subject);
-        }
-        for (_, key) in &mut queue.keys {
-            *key = windows.locate(*key);
+        if is_far {
+            // Each round waits for what the one before has found.
+            queue.keys.iter().for_each(|(_, key)| windows.await_index(*key));
+            queue.keys.iter_mut().for_each(|(_, key)| *key = windows.locate(*key));
         }
         queue
+    }
+
+    /// Judges the next of those requests, as [`Overlay::judge`] does.
+    pub fn judge_next(&mut self, queue: &mut Queue, request: &Request, now: Moment) -> Outcome {
+        let Some(keys) = queue.take() else { return self.judge(request, now) };
+        debug_assert_eq!(keys, &*self.keys(request), "they are judged in their order");
+        self.judge_prepared(Prepared { request, keys }, now)
     }
 }

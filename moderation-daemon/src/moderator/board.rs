@@ -105,6 +105,9 @@ impl Board {
         counts: impl Fn(&Ban) -> bool,
     ) -> Option<BanView> {
         let state = self.read();
+        if state.bans.is_empty() && state.imports.list_count() == 0 {
+            return None;
+        }
         let counts = |ban: &&Arc<Ban>| counts(ban);
         let ip = subject.ip().filter(|ip| !state.trust.protects(*ip));
         let of_user = subject.user().and_then(|user| state.bans.of_user(user).find(counts));

@@ -32,7 +32,7 @@ use crate::{
         ViolationType,
     },
     librechat::Record,
-    metrics::Metrics,
+    metrics::{Metrics, What},
     network::Guards,
     store::{Allowed, Keep},
 };
@@ -120,6 +120,15 @@ enum Command {
 }
 
 impl Command {
+    /// What it asks to have judged.
+    const fn asks(&self) -> &[Ask] {
+        match self {
+            Self::Judge(ask, _) => std::slice::from_ref(ask),
+            Self::JudgeAll(asks, _) => asks.as_slice(),
+            _ => &[],
+        }
+    }
+
     /// How many decisions it asks for.
     const fn decisions(&self) -> usize {
         match self {
@@ -237,7 +246,7 @@ impl Moderator {
             ban = self.board.check_protected(subject, now)?;
         }
         if !ask.is_peek {
-            self.metrics.judged(&ask.request.act, Verdict::Deny);
+            self.metrics.judged(What::of(&ask.request.act), Verdict::Deny);
         }
         Some(Answer { outcome: Outcome::banned(Arc::clone(&ban.ban)), ban: Some(ban) })
     }

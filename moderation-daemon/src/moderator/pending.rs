@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use super::{Answer, Ask, BanView, Board, Command, Known, LiftedView, Reply, Unavailable};
 use crate::{
-    engine::{Act, Ban, BanRefusal, Cause, Count, Lease, Lifted, Moment, Outcome, Overlay, UserId},
-    metrics::{Metrics, Table},
+    engine::{Ban, BanRefusal, Cause, Count, Lease, Lifted, Moment, Outcome, Overlay, Queue, UserId},
+    metrics::{Metrics, Table, What},
 };
 
 /// A decision whose caller waits for the commit.
@@ -25,7 +25,7 @@ pub(super) enum Pending {
 /// One request's conclusion.
 pub(super) struct Judged {
     /// `None`: it was a peek, which counts nowhere.
-    act: Option<Act>,
+    what: Option<What>,
     outcome: Outcome,
 }
 
@@ -36,10 +36,21 @@ fn known(overlay: &Overlay<'_>, user: &UserId, now: Moment) -> Option<Known> {
         .then(|| Known { traits: traits.cloned().unwrap_or_default(), factor })
 }
 
-/// Decides one command, on top of those before it in the batch.
-pub(super) fn decide(overlay: &mut Overlay<'_>, command: Command, now: Moment) -> Pending {
+/// Decides a batch, each command on top of those before it.
+pub(super) fn decide(overlay: &mut Overlay<'_>, batch: Vec<Command>, now: Moment) -> Vec<Pending> {
+    let asks = batch.iter().flat_map(Command::asks).filter(|ask| !ask.is_peek);
+    let mut queue = overlay.prepare(asks.map(|ask| &ask.request));
+    batch.into_iter().map(|command| decide_one(overlay, command, &mut queue, now)).collect()
+}
+
+fn decide_one(
+    overlay: &mut Overlay<'_>,
+    command: Command,
+    queue: &mut Queue,
+    now: Moment,
+) -> Pending {
     match command {
-        Command::Judge(ask, reply) => Pending::Judged(judge(overlay, ask, now), reply),
+        Command::Judge(ask, reply) => Pending::Judged(judge(overlay, &ask, queue, now), reply),
         Command::Usage(request, reply) => {
             // As if it did not happen, so that what is left is left for the next.
             let free = |count: Count| Count { cost: 0, ..count };
@@ -52,7 +63,7 @@ pub(super) fn decide(overlay: &mut Overlay<'_>, command: Command, now: Moment) -
             Pending::Described(Known { traits, factor: overlay.factor(&user, now) }, reply)
         }
         Command::JudgeAll(asks, reply) => {
-            let judged = asks.into_iter().map(|ask| judge(overlay, ask, now));
+            let judged = asks.iter().map(|ask| judge(overlay, ask, queue, now));
             Pending::JudgedAll(judged.collect(), reply)
         }
         Command::Renew(id, reply) => Pending::Renewed(overlay.renew(id, now), reply),
@@ -70,13 +81,14 @@ pub(super) fn decide(overlay: &mut Overlay<'_>, command: Command, now: Moment) -
     }
 }
 
-fn judge(overlay: &mut Overlay<'_>, Ask { request, is_peek }: Ask, now: Moment) -> Judged {
-    if is_peek {
-        let decision = overlay.decide(&request, &overlay.counts(&request, now), now);
-        return Judged { act: None, outcome: supposed(decision.outcome) };
+fn judge(overlay: &mut Overlay<'_>, ask: &Ask, queue: &mut Queue, now: Moment) -> Judged {
+    let Ask { request, is_peek } = ask;
+    if *is_peek {
+        let decision = overlay.decide(request, &overlay.counts(request, now), now);
+        return Judged { what: None, outcome: supposed(decision.outcome) };
     }
-    let outcome = overlay.judge(&request, now);
-    Judged { act: Some(request.act), outcome }
+    let outcome = overlay.judge_next(queue, request, now);
+    Judged { what: Some(What::of(&request.act)), outcome }
 }
 
 /// What would have come of a request did not.
@@ -89,8 +101,8 @@ fn supposed(outcome: Outcome) -> Outcome {
 impl Judged {
     fn answer(self, board: &Board, metrics: &Metrics) -> Answer {
         let outcome = self.outcome;
-        if let Some(act) = &self.act {
-            metrics.judged(act, outcome.verdict);
+        if let Some(what) = self.what {
+            metrics.judged(what, outcome.verdict);
             if let Some(refusal) = outcome.refusal {
                 metrics.ban_refused(refusal);
             }

@@ -270,8 +270,7 @@ impl Task {
     async fn moderate(&mut self, batch: Vec<Command>) -> Result<(), StoreLost> {
         let now = clock::now();
         let mut overlay = self.engine.overlay();
-        let pending: Vec<_> =
-            batch.into_iter().map(|command| decide(&mut overlay, command, now)).collect();
+        let pending = decide(&mut overlay, batch, now);
         let changes = overlay.into_changes();
         let changes = match self.commit(changes).await? {
             Ok(changes) => changes,

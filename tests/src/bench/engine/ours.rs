@@ -64,10 +64,12 @@ pub(super) fn engine() -> Engine {
 /// Decides as the daemon does with what waits; says how many were denied.
 pub(super) fn decide(engine: &mut Engine, batch: &[Request], now: Moment) -> usize {
     let mut overlay = engine.overlay();
+    // One alone waits for nobody else.
+    let mut queue = overlay.prepare(if batch.len() > 1 { batch } else { &[] });
     let mut denied = 0;
     for request in batch {
-        let outcome = black_box(overlay.judge(request, now));
-        denied += usize::from(outcome.verdict == Verdict::Deny);
+        let outcome = overlay.judge_next(&mut queue, request, now);
+        denied += usize::from(black_box(&outcome).verdict == Verdict::Deny);
     }
     let changes = overlay.into_changes();
     engine.apply(changes);
