@@ -9,6 +9,8 @@ use std::{
     sync::Arc,
 };
 
+use foldhash::fast::RandomState;
+
 use super::{
     Account, Address, Author, Bearer, Bounds, Change, EndPenalty, Factor, Offence, Penalty,
     PenaltyId, Prefix, Rules, ScoreKey, Traits, UserId, Violation, ViolationType,
@@ -45,14 +47,14 @@ impl Worth {
 #[derive(Debug)]
 pub(super) struct Layer<K, V> {
     /// In an overlay `None` is what the engine has and should no longer have.
-    by_key: HashMap<K, (Worth, u64, Option<V>)>,
+    by_key: HashMap<K, (Worth, u64, Option<V>), RandomState>,
     by_age: BTreeSet<(Worth, u64, K)>,
     is_laid_over: bool,
 }
 
 impl<K: Clone + Eq + Hash + Ord, V> Layer<K, V> {
     fn new(is_laid_over: bool) -> Self {
-        Self { by_key: HashMap::new(), by_age: BTreeSet::new(), is_laid_over }
+        Self { by_key: HashMap::default(), by_age: BTreeSet::new(), is_laid_over }
     }
 
     pub(super) fn len(&self) -> usize {

@@ -3,7 +3,8 @@
 //! one falls is decided elsewhere.
 
 use foldhash::fast::FixedState;
-use std::hash::BuildHasher as _;
+use smallvec::SmallVec;
+use std::{hash::BuildHasher as _, hint::black_box};
 
 use super::{Address, Moment, Overlay, Subject, UserId, memory::View};
 
@@ -28,8 +29,8 @@ type Sighting = (u64, u64);
 /// Those at one address.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Crowd {
-    /// The last few.
-    users: Vec<Sighting>,
+    /// The last few; mostly one, who is found where the crowd is.
+    users: SmallVec<[Sighting; 1]>,
     /// Those who broke rules; `None`: strangers.
     breakers: Vec<(Option<u64>, u64)>,
 }
@@ -106,6 +107,17 @@ impl Overlay<'_> {
     pub(super) fn sighting(&self, subject: &Subject, now: Moment) -> Option<(Address, u64)> {
         self.engine.rules.ban.shared?;
         self.seen(subject.user()?, self.place_at(subject)?, now)
+    }
+
+    /// Waits, beside others who wait, for what [`Overlay::sighting`] reads.
+    #[inline]
+    pub(super) fn await_crowd(&self, subject: &Subject) {
+        if self.engine.rules.ban.shared.is_some()
+            && subject.user().is_some()
+            && let Some(address) = self.place_at(subject)
+        {
+            black_box(self.memory().crowd(&address).map(Crowd::is_nothing));
+        }
     }
 
     fn seen(&self, user: &UserId, address: Address, now: Moment) -> Option<(Address, u64)> {

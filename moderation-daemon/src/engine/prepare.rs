@@ -7,6 +7,9 @@ use smallvec::SmallVec;
 
 use super::{Act, Key, Overlay, Request};
 
+/// So few windows are in the processor's own cache: there is nothing to wait for.
+const FEW: usize = 4_096;
+
 /// Requests that are to be judged one after the other, and where each will be counted.
 #[derive(Debug)]
 pub struct Queue<'r> {
@@ -70,8 +73,14 @@ impl Overlay<'_> {
             self.each_key(request, |key| queue.keys.push(key));
             queue.requests.push((request, queue.keys.len()));
         }
+        if windows.len() < FEW {
+            return queue;
+        }
         for (_, key) in &queue.keys {
             windows.await_index(*key);
+        }
+        for (request, _) in &queue.requests {
+            self.await_crowd(&request.subject);
         }
         for (_, key) in &mut queue.keys {
             *key = windows.locate(*key);

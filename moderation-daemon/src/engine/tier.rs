@@ -34,7 +34,7 @@ fn scaled(max: u64, permille: u64) -> u64 {
 
 impl Overlay<'_> {
     /// What a limiter allows whomever it counts for a request.
-    #[inline]
+    #[inline(always)]
     pub(super) fn allowance(&self, rule: &LimiterRule, request: &Request, now: Moment) -> u64 {
         let is_the_same_for_all = self.engine.rules.adaptive.is_none()
             && !rule.is_tiered

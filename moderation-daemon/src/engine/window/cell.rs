@@ -97,6 +97,7 @@ impl Measure {
     }
 
     /// What an event takes up.
+    #[inline(always)]
     pub(super) fn weight(self, cost: u64) -> u64 {
         each!(self, one => one.weight(cost))
     }
@@ -160,7 +161,7 @@ impl<const BYTES: usize> Cell<BYTES> {
 
     /// What has been used of the window that ends now, with `fresh` more of this very
     /// moment.
-    #[inline]
+    #[inline(always)]
     pub(super) fn tenure(&self, measure: &Measure, fresh: u64, now: u64) -> Tenure {
         each!(measure, one => one.tenure(self.head, &self.bytes, fresh, now))
     }

@@ -47,7 +47,8 @@ impl<const WIDTH: usize> Log<WIDTH> {
     }
 
     const fn leaves(self, tick: u64) -> u64 {
-        tick.saturating_add(self.span).saturating_mul(self.tick)
+        let left = tick.saturating_add(self.span);
+        if self.tick == 1 { left } else { left.saturating_mul(self.tick) }
     }
 
     /// When an event of now no longer counts.

@@ -234,7 +234,7 @@ impl Windows {
 
     /// What a charge takes up, which can be more than it costs where large numbers
     /// are counted.
-    #[inline]
+    #[inline(always)]
     fn weight(&self, charge: &Charge) -> u64 {
         self.limits.plan(charge.key).map_or(0, |plan| plan.measure.weight(charge.cost))
     }
