@@ -214,7 +214,12 @@ fn a_lift_is_one_act_after_which_nothing_is_held_against_anybody() -> Result<()>
     let answer = Caller::operator(&daemon).delete("/v1/bans?user=anna")?;
     assert_eq!(answer["lifted"][0]["id"], 1);
     assert_eq!(answer["penalties"][0]["kind"], "warning");
-    assert_eq!(answer["forgotten"], json!([{ "user": "anna" }, { "address": "192.0.2.7" }]));
+    let scores = json!({ "logins": 1.0, "illegal_model_request": 20.0, "non_browser": 20.0 });
+    let forgotten = json!([
+        { "user": "anna", "scores": scores, "limits": ["message_user"] },
+        { "address": "192.0.2.7", "scores": {}, "limits": ["message_ip"] },
+    ]);
+    assert_eq!(answer["forgotten"], forgotten);
     for life in ["the same", "the next"] {
         let mut app = Caller::app(&daemon);
         assert!(!is_in_kernel(&pins, "192.0.2.7")?, "in {life} life");

@@ -11,6 +11,7 @@ use super::{
     Context, Problem,
     input::{Query, subject},
     penalty::PenaltyRecord,
+    subjects::StandingView,
     view::BanJson,
     words::{self, Facts},
 };
@@ -103,7 +104,7 @@ fn answer(subject: &Subject, facts: &Facts<'_>) -> Value {
         "limits": dossier.limits.iter().map(|count| limit(count, now)).collect::<Vec<_>>(),
         "leases": dossier.leases.iter().map(|it| it.id).collect::<Vec<_>>(),
         "factors": {
-            "permille": dossier.factor,
+            "now": dossier.standing.as_ref().map(StandingView::new),
             "flagged": dossier.flagged,
             "traits": dossier.traits.as_ref().map(traits),
         },

@@ -1,7 +1,7 @@
 //! What the app says about its users, from which limits can follow: in an event,
 //! for that event, or for good by `PUT /v1/subjects/{user}`.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use axum::{
     Router,
@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use super::{Context, Problem, input::Json};
 use crate::{
     clock,
-    engine::{Traits, UserId},
+    engine::{Standing, Traits, UserId},
     moderator::Known,
 };
 
@@ -67,6 +67,30 @@ fn unix_ms(text: &str) -> Result<u64, Problem> {
     })
 }
 
+/// How a user's limits stand.
+#[derive(Debug, Serialize)]
+pub(super) struct StandingView {
+    /// What limits are multiplied by now.
+    factor: f64,
+    /// What that is rising to.
+    factor_target: f64,
+    /// What holds, by its name in the configuration: the target is their product,
+    /// within bounds.
+    factors: BTreeMap<&'static str, f64>,
+}
+
+impl StandingView {
+    pub(super) fn new(standing: &Standing) -> Self {
+        let number = |permille: u32| f64::from(permille) / 1_000.0;
+        let factors = standing.factors.iter();
+        Self {
+            factor: number(standing.permille),
+            factor_target: number(standing.target_permille),
+            factors: factors.map(|(name, permille)| (*name, number(*permille))).collect(),
+        }
+    }
+}
+
 /// What is known about a user.
 #[derive(Debug, Serialize)]
 struct SubjectView {
@@ -76,14 +100,13 @@ struct SubjectView {
     created_at: Option<String>,
     email_verified: Option<bool>,
     paying: Option<bool>,
-    /// What limits are multiplied by now.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    factor: Option<f64>,
+    #[serde(flatten)]
+    standing: Option<StandingView>,
 }
 
 impl SubjectView {
     fn new(user: &UserId, known: Known) -> Self {
-        let Known { traits, factor } = known;
+        let Known { traits, standing } = known;
         Self {
             user: user.to_string(),
             tier: traits.tier.as_deref().map(str::to_owned),
@@ -91,7 +114,7 @@ impl SubjectView {
             created_at: traits.created_at_unix_ms.map(clock::rfc3339),
             email_verified: traits.email_verified,
             paying: traits.paying,
-            factor: factor.map(|factor| f64::from(factor) / 1_000.0),
+            standing: standing.as_ref().map(StandingView::new),
         }
     }
 }

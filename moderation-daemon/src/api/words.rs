@@ -5,7 +5,7 @@ use crate::{
     clock,
     engine::{
         Author, Ban, Bearer, Count, Crossing, Dossier, Moment, Offence, Penalty, PenaltyKind,
-        Rules, Score, ScoreKey, Trust, ViolationType,
+        Rules, Score, ScoreKey, Standing, Trust, ViolationType,
     },
     moderator::{BanView, Enforcement},
     store::{BanRecord, History, Total, ViolationRecord},
@@ -71,9 +71,7 @@ impl Facts<'_> {
         told.extend(self.dossier.offences.iter().filter_map(|(bearer, it)| offence(bearer, *it)));
         told.extend(self.dossier.limits.iter().map(|count| self.limit(count)));
         told.extend(self.leases());
-        if let Some(factor) = self.dossier.factor.filter(|factor| *factor != 1_000) {
-            told.push(format!("Limits are multiplied by {}.", permille(factor)));
-        }
+        told.extend(self.standing());
         if self.dossier.is_protected {
             told.push(
                 "No rule bans this user: bans.protected names the id or the role. What rules do \
@@ -232,6 +230,35 @@ impl Facts<'_> {
         let free = span(count.retry_at_boot_ms().saturating_sub(self.now.boot_ms));
         let used = used_up(used, max);
         format!("Of {name}, {used}; some of it is free again in {free}.")
+    }
+
+    /// What limits are multiplied by, of all that holds together.
+    fn standing(&self) -> Option<String> {
+        let standing = self.dossier.standing.as_ref();
+        let reduced = self.dossier.penalties.iter().filter_map(|penalty| match penalty.kind {
+            PenaltyKind::Reduce { factor_permille } => Some(u32::from(factor_permille)),
+            _ => None,
+        });
+        let reduced: Vec<_> = reduced.collect();
+        let own = standing.map_or(1_000, |standing| standing.permille);
+        let all = reduced.iter().fold(f64::from(own), |all, it| all * f64::from(*it) / 1_000.0);
+        let is_usual = |it: &Standing| it.factors.is_empty() && it.permille == 1_000;
+        if standing.is_none_or(is_usual) && reduced.len() < 2 {
+            return None;
+        }
+        let penalties = reduced.iter().map(|it| format!("a penalty's {}", permille(*it)));
+        let known = standing.into_iter().flat_map(|standing| &standing.factors);
+        let known = known.map(|(name, it)| format!("{name} {}", permille(*it)));
+        let causes = known.chain(penalties).collect::<Vec<_>>().join(", ");
+        let target = standing.map_or(own, |standing| standing.target_permille);
+        let rising = (own < target).then(|| format!(", rising by and by to {}", permille(target)));
+        let own = standing.map(|_| format!(", of which {} follows the user", permille(own)));
+        Some(format!(
+            "Limits are multiplied by {}{}{} ({causes}).",
+            all.round() / 1_000.0,
+            own.unwrap_or_default(),
+            rising.unwrap_or_default(),
+        ))
     }
 
     fn leases(&self) -> Option<String> {

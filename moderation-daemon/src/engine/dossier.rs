@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use super::{
     Act, Ban, Bearer, Count, Engine, Lease, Limiter, Moment, Offence, Penalty, Prefix, Request,
-    Score, ScoreKey, Subject, Traits, Trusted, ViolationType,
+    Score, ScoreKey, Standing, Subject, Traits, Trusted, ViolationType,
 };
 
 /// See the module.
@@ -26,8 +26,8 @@ pub struct Dossier {
     pub offences: Vec<(Bearer, Offence)>,
     /// What the app said about the user.
     pub traits: Option<Traits>,
-    /// How the user's limits stand now, in thousandths, if they follow anything.
-    pub factor: Option<u32>,
+    /// How the user's limits stand now, if they follow anything.
+    pub standing: Option<Standing>,
     /// Content of the user that was flagged lately.
     pub flagged: u32,
     /// The prefix that protects the address from every ban.
@@ -56,7 +56,7 @@ impl Engine {
             leases: leases.filter(|it| now.boot_ms < it.ends_at_boot_ms).cloned().collect(),
             offences: offences.collect(),
             traits: user.and_then(|user| self.traits(user)).cloned(),
-            factor: user.and_then(|user| self.overlay().factor(user, now)),
+            standing: user.and_then(|user| self.overlay().standing(user, now)),
             flagged: user.and_then(|user| self.factor(user)).map_or(0, |factor| factor.flagged),
             trusted: subject.ip().and_then(|ip| self.trust.of(ip)),
             is_protected: self.overlay().is_protected(subject, None),

@@ -83,6 +83,17 @@ pub struct Since {
     pub permille: u32,
 }
 
+/// How a user's limits stand at a moment, and why.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Standing {
+    /// What they are multiplied by, in thousandths.
+    pub permille: u32,
+    /// Where that is going, in thousandths: downward it is there at once.
+    pub target_permille: u32,
+    /// What holds now, by its name in the configuration, in thousandths each.
+    pub factors: Vec<(&'static str, u32)>,
+}
+
 /// What a factor depends on.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Known<'a> {
@@ -96,8 +107,12 @@ pub(super) struct Known<'a> {
 const HOUR_MS: u64 = 3_600_000;
 
 impl Adaptive {
-    /// What the factor is to be, by what is known at a moment.
-    pub(super) fn target(&self, known: &Known<'_>, unix_ms: u64) -> u32 {
+    /// What holds at a moment, by what is known then.
+    fn holding(
+        &self,
+        known: &Known<'_>,
+        unix_ms: u64,
+    ) -> impl Iterator<Item = (&'static str, u32)> + use<> {
         let since = |begin: u64, stretch: Since| unix_ms >= begin.saturating_add(stretch.ms);
         let traits = known.traits;
         let age = |stretch| traits.created_at_unix_ms.is_some_and(|born| since(born, stretch));
@@ -107,22 +122,38 @@ impl Adaptive {
                 && unix_ms < factor.flagged_since_unix_ms.saturating_add(self.flagged_within_ms)
         });
         let factors = [
-            (age(self.account_age), self.account_age.permille),
-            (traits.email_verified == Some(true), self.verified_email_permille),
-            (traits.paying == Some(true), self.paying_permille),
+            (age(self.account_age), "account_age", self.account_age.permille),
+            (traits.email_verified == Some(true), "verified_email", self.verified_email_permille),
+            (traits.paying == Some(true), "paying", self.paying_permille),
             // Whoever is new has no history to be clean.
-            (quiet(self.clean_history) && age(self.clean_history), self.clean_history.permille),
-            (!quiet(self.recent_violations), self.recent_violations.permille),
-            (flagged, self.flagged_permille),
+            (
+                quiet(self.clean_history) && age(self.clean_history),
+                "clean_history",
+                self.clean_history.permille,
+            ),
+            (!quiet(self.recent_violations), "recent_violations", self.recent_violations.permille),
+            (flagged, "flagged", self.flagged_permille),
         ];
-        let product = factors
-            .into_iter()
-            .filter(|(holds, _)| *holds)
-            .fold(1_000_u64, |product, (_, permille)| {
-                product.saturating_mul(u64::from(permille)) / 1_000
-            });
+        let holding = factors.into_iter().filter(|(holds, ..)| *holds);
+        holding.map(|(_, name, permille)| (name, permille))
+    }
+
+    /// What the factor is to be, by what is known at a moment.
+    pub(super) fn target(&self, known: &Known<'_>, unix_ms: u64) -> u32 {
+        let product = self.holding(known, unix_ms).fold(1_000_u64, |product, (_, permille)| {
+            product.saturating_mul(u64::from(permille)) / 1_000
+        });
         let (min, max) = (u64::from(self.min_permille), u64::from(self.max_permille));
         u32::try_from(product.min(max).max(min)).unwrap_or(u32::MAX)
+    }
+
+    /// How the factor stands at a moment, and why.
+    pub(super) fn standing(&self, known: &Known<'_>, unix_ms: u64) -> Standing {
+        Standing {
+            permille: self.current(known, unix_ms),
+            target_permille: self.target(known, unix_ms),
+            factors: self.holding(known, unix_ms).collect(),
+        }
     }
 
     /// How the factor stands at a moment: at its target, if that is below it,

@@ -63,7 +63,7 @@ pub use decision::{
 };
 pub use dossier::Dossier;
 pub use event::{Act, Cost, Request, RequestId};
-pub use factor::{Adaptive, Factor, Since, Traits};
+pub use factor::{Adaptive, Factor, Since, Standing, Traits};
 pub use key::{Key, Keys};
 pub use kind::{EventType, Limiter, MAX_CUSTOM, TooManyKinds, ViolationType};
 pub use ladder::{Author, Ladder, Penalty, PenaltyId, PenaltyKind, Severity, Step};

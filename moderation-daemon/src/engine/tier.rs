@@ -4,8 +4,8 @@
 use std::sync::Arc;
 
 use super::{
-    Bearer, Change, Factor, LimiterRule, Moment, Overlay, PenaltyKind, Request, Rules, Traits,
-    UserId, Violation, ViolationType, factor::Known, memory::Holder,
+    Bearer, Change, Factor, LimiterRule, Moment, Overlay, PenaltyKind, Request, Rules, Standing,
+    Traits, UserId, Violation, ViolationType, factor::Known, memory::Holder,
 };
 
 /// What is neither more nor less.
@@ -103,6 +103,13 @@ impl Overlay<'_> {
     /// nothing.
     pub fn factor(&self, user: &UserId, now: Moment) -> Option<u32> {
         self.factor_with(user, None, now)
+    }
+
+    /// The same, and why.
+    pub fn standing(&self, user: &UserId, now: Moment) -> Option<Standing> {
+        let adaptive = self.engine.rules.adaptive?;
+        let traits = self.traits(user, None);
+        Some(adaptive.standing(&self.known(user, &traits), now.unix_ms))
     }
 
     /// What is said just now lowers it at once, and raises it only from now on:

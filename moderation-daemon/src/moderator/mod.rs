@@ -28,8 +28,8 @@ use crate::{
     clock,
     engine::{
         Act, BanId, BanRefusal, Count, Dossier, Lease, LeaseId, LiftTarget, Moment, NewBan,
-        Outcome, PrefixSet, Protected, Request, Rules, Subject, Traits, Trust, UserId, Verdict,
-        ViolationType,
+        Outcome, PrefixSet, Protected, Request, Rules, Standing, Subject, Traits, Trust, UserId,
+        Verdict, ViolationType,
     },
     librechat::Record,
     metrics::{Metrics, What},
@@ -88,8 +88,8 @@ pub struct Answer {
 pub struct Known {
     /// What the app said.
     pub traits: Traits,
-    /// How the user's limits stand now, in thousandths, if they follow anything.
-    pub factor: Option<u32>,
+    /// How the user's limits stand now, if they follow anything.
+    pub standing: Option<Standing>,
 }
 
 /// The kernel's map of allowed prefixes is as long as it may be.

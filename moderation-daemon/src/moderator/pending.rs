@@ -31,9 +31,9 @@ pub(super) struct Judged {
 
 /// What is known about a user, with what limits make of it now.
 fn known(overlay: &Overlay<'_>, user: &UserId, now: Moment) -> Option<Known> {
-    let (traits, factor) = (overlay.described(user), overlay.factor(user, now));
-    (traits.is_some() || factor.is_some())
-        .then(|| Known { traits: traits.cloned().unwrap_or_default(), factor })
+    let (traits, standing) = (overlay.described(user), overlay.standing(user, now));
+    (traits.is_some() || standing.is_some())
+        .then(|| Known { traits: traits.cloned().unwrap_or_default(), standing })
 }
 
 /// Decides a batch, each command on top of those before it.
@@ -60,7 +60,7 @@ fn decide_one(
         Command::Known(user, reply) => Pending::Known(known(overlay, &user, now), reply),
         Command::Describe(user, traits, reply) => {
             let traits = overlay.know(&user, &traits, now);
-            Pending::Described(Known { traits, factor: overlay.factor(&user, now) }, reply)
+            Pending::Described(Known { traits, standing: overlay.standing(&user, now) }, reply)
         }
         Command::JudgeAll(asks, reply) => {
             let judged = asks.iter().map(|ask| judge(overlay, ask, queue, now));

@@ -201,6 +201,20 @@ fn what_is_said_about_a_user_is_kept_and_what_is_left_out_stays() -> Result<()> 
 }
 
 #[test]
+fn what_a_user_s_limits_follow_is_shown_by_name() -> Result<()> {
+    let Some(mut desk) = desk(json!({ "adaptive": { "enabled": true } }))? else { return Ok(()) };
+    desk.app.violation("logins", &json!({ "user": "anna", "score": 1 }))?;
+    let event = json!({ "user": "anna", "traits": { "paying": true } });
+    desk.app.event("message", &event)?;
+    let shown = desk.app.get("/v1/subjects/anna")?;
+    assert_eq!(shown["factors"], json!({ "paying": 1.5, "recent_violations": 0.5 }), "{shown}");
+    assert_eq!((&shown["factor"], &shown["factor_target"]), (&json!(0.5), &json!(0.75)));
+    let why = desk.operator.get("/v1/explain?user=anna")?;
+    assert_eq!(why["factors"]["now"]["factors"], shown["factors"], "{why}");
+    Ok(())
+}
+
+#[test]
 fn an_event_says_what_it_costs_and_of_whom_it_is() -> Result<()> {
     let Some(mut desk) = desk(Value::Null)? else { return Ok(()) };
     let subject = json!({ "user": "anna", "ip": "192.0.2.7" });

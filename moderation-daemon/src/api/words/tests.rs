@@ -214,6 +214,13 @@ fn a_warning_before_the_line_is_told_with_what_is_left() {
         offences: vec![(anna, offence)],
         ..Dossier::default()
     };
+    let factors = vec![("verified_email", 1_100), ("recent_violations", 500)];
+    let standing = Some(Standing { permille: 440, target_permille: 550, factors });
+    let adaptive = Dossier { standing, ..dossier.clone() };
+    let (_, because) = told("user anna", None, &adaptive, &History::default());
+    let sentence = "Limits are multiplied by 0.22, of which 0.44 follows the user, rising by and \
+                    by to 0.55 (verified_email 1.1, recent_violations 0.5, a penalty's 0.5).";
+    assert_eq!(because.last().map(String::as_str), Some(sentence), "{because:?}");
     let protected = Dossier { is_protected: true, ..dossier.clone() };
     let (_, because) = told("user anna", None, &protected, &History::default());
     assert!(because.iter().all(|line| !line.contains("ban falls")), "{because:?}");
