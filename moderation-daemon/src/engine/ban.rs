@@ -159,6 +159,14 @@ impl BanIndex {
         self.lengths.around(ip).filter(|prefix| self.by_prefix.contains_key(prefix))
     }
 
+    /// Whether there is any ban on that user or around that address.
+    #[inline]
+    pub(super) fn may_hold(&self, subject: &Subject) -> bool {
+        let of_user = || subject.user().is_some_and(|user| self.by_user.contains_key(user));
+        let around = || subject.ip().is_some_and(|ip| self.prefixes_around(ip).next().is_some());
+        !self.is_empty() && (of_user() || around())
+    }
+
     fn of<'a>(
         &'a self,
         bans: Option<&'a ByExpiry>,

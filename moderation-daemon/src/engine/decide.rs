@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::{
     Act, By, Cause, Change, Commit, Count, Counts, Decision, EventRule, EventType, Key, Lease,
     LimiterRule, Moment, Outcome, Overlay, Prepared, Remembered, Request, RequestId, Subject,
-    Verdict, ViolationType, browser::is_browser, violation::Broken,
+    Verdict, ViolationType, violation::Broken,
 };
 
 impl Overlay<'_> {
@@ -16,7 +16,7 @@ impl Overlay<'_> {
     /// limiter by limiter.
     pub fn counts(&self, request: &Request, now: Moment) -> Counts {
         let mut counts = Counts::new();
-        let keys = self.keys(request);
+        let keys = self.engine.keys_for(request);
         self.count_all(Prepared { request, keys: &keys }, now, &mut counts);
         counts
     }
@@ -39,28 +39,6 @@ impl Overlay<'_> {
         }
     }
 
-    /// What most requests are: an event that nothing stands in the way of and of which
-    /// nothing need be known but its counts. Leaves those; `false`: it is another.
-    #[inline]
-    pub(super) fn passes(
-        &self,
-        Prepared { request, keys }: Prepared<'_>,
-        now: Moment,
-        counts: &mut Counts,
-    ) -> bool {
-        if !self.is_plain(request, now) {
-            return false;
-        }
-        for (place, key) in keys {
-            let count = self.count(&self.engine.rules.limiters[*place], *key, request, now);
-            if count.exceeds() {
-                return false;
-            }
-            counts.push(count);
-        }
-        true
-    }
-
     /// Whether the account has lately been logged into from this address.
     fn is_used_from(&self, request: &Request, now: Moment) -> bool {
         let address = self.engine.rules.counting.address(&request.subject);
@@ -70,7 +48,13 @@ impl Overlay<'_> {
 
     /// One limiter's.
     #[inline(always)]
-    fn count(&self, rule: &LimiterRule, key: Key, request: &Request, now: Moment) -> Count {
+    pub(super) fn count(
+        &self,
+        rule: &LimiterRule,
+        key: Key,
+        request: &Request,
+        now: Moment,
+    ) -> Count {
         let limiter = rule.limiter;
         let (mut key, mut usage) = self.look_up(key, now);
         let is_shared = !key.is_placed()
@@ -80,10 +64,7 @@ impl Overlay<'_> {
             (key, usage) = self.look_up(self.engine.keys.overflow(limiter), now);
         }
         let max = self.allowance(rule, request, now);
-        let cost = match request.act {
-            Act::Event { cost, .. } => cost.of(rule.unit),
-            Act::Violation { .. } | Act::Acquire | Act::Refund(_) => 0,
-        };
+        let cost = request.act.cost(rule.unit);
         Count { limiter, key, max, cost, usage, is_shared }
     }
 
@@ -130,17 +111,6 @@ impl Overlay<'_> {
         decision
     }
 
-    #[inline]
-    fn is_plain(&self, request: &Request, now: Moment) -> bool {
-        let Act::Event { kind, user_agent, .. } = &request.act else { return false };
-        request.id.is_none()
-            && request.traits.is_none()
-            && self.engine.directory.only_counts(*kind)
-            && self.ban_on(request, now).is_none()
-            && self.sighting(&request.subject, now).is_none()
-            && (user_agent.is_none() || !self.is_script(&request.act))
-    }
-
     /// Whoever is trusted may open connections as they like; a proxy's are those
     /// of many.
     fn is_trusted(&self, subject: &Subject) -> bool {
@@ -150,7 +120,7 @@ impl Overlay<'_> {
     /// Limiters are asked in order and the first that is exceeded ends it. What
     /// a rejected request uses up is a matter of the rules.
     fn event(&self, kind: EventType, request: &Request, counts: &[Count], now: Moment) -> Decision {
-        if self.is_script(&request.act) {
+        if self.engine.is_script(&request.act) {
             return self.violate(request, &Broken::new(ViolationType::NON_BROWSER), now);
         }
         let rule = self.engine.directory.event(&self.engine.rules, kind);
@@ -226,13 +196,6 @@ impl Overlay<'_> {
     fn see(&self, subject: &Subject, now: Moment) -> Option<Change> {
         let (address, user) = self.sighting(subject, now)?;
         Some(Change::Seen(address, user, now.unix_ms))
-    }
-
-    fn is_script(&self, act: &Act) -> bool {
-        let Act::Event { kind, user_agent: Some(user_agent), .. } = act else { return false };
-        let rule = self.engine.directory.event(&self.engine.rules, *kind);
-        let asks = rule.is_some_and(|rule| rule.browser);
-        asks && !is_browser(user_agent)
     }
 
     /// What comes of exceeding a limiter.

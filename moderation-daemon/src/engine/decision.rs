@@ -93,6 +93,11 @@ impl Outcome {
         }
     }
 
+    /// Allowed, with what the limiters said.
+    pub fn passed(counts: Counts) -> Self {
+        Self { counts, ..Self::allow() }
+    }
+
     /// Denied, for a cause.
     pub fn deny(cause: Cause) -> Self {
         Self { verdict: Verdict::Deny, cause: Some(cause), ..Self::allow() }

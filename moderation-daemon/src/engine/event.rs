@@ -78,6 +78,15 @@ impl Act {
         Self::Event { kind, user_agent: None, cost: Cost { bytes: 0, tokens: 0 } }
     }
 
+    /// What it costs in some unit; nothing but an event costs anything.
+    #[inline]
+    pub(super) const fn cost(&self, unit: Unit) -> u64 {
+        match self {
+            Self::Event { cost, .. } => cost.of(unit),
+            Self::Violation { .. } | Self::Acquire | Self::Refund(_) => 0,
+        }
+    }
+
     /// Whether a ban of the subject is the answer. What the app found by itself
     /// happened, whether or not the subject is banned.
     pub const fn is_answered_by_a_ban(&self) -> bool {

@@ -12,8 +12,8 @@ use std::{
 use foldhash::fast::RandomState;
 
 use super::{
-    Account, Address, Author, Bearer, Bounds, Change, EndPenalty, Factor, Offence, Penalty,
-    PenaltyId, Prefix, Rules, ScoreKey, Traits, UserId, Violation, ViolationType,
+    Account, Address, Author, Bearer, Bounds, Change, EndPenalty, Factor, Moment, Offence, Penalty,
+    PenaltyId, PenaltyKind, Prefix, Rules, ScoreKey, Traits, UserId, Violation, ViolationType,
     neighbour::{self, Crowd},
     repeat::Run,
 };
@@ -158,6 +158,8 @@ pub(super) struct Memory {
     pub(super) known: Layer<(Account, Address), u64>,
     pub(super) penalties: Layer<Holder, Vec<Arc<Penalty>>>,
     holders: Layer<PenaltyId, Holder>,
+    /// When the last reduction that anybody ever got is over, in milliseconds since 1970.
+    reduced_until_unix_ms: u64,
     pub(super) next_penalty: PenaltyId,
     pub(super) forgotten: Forgotten,
 }
@@ -196,6 +198,7 @@ impl Memory {
             known: Layer::new(is_laid_over),
             penalties: Layer::new(is_laid_over),
             holders: Layer::new(is_laid_over),
+            reduced_until_unix_ms: 0,
             next_penalty,
             forgotten: Forgotten::default(),
         }
@@ -297,6 +300,10 @@ impl Memory {
 
     fn note_penalty(&mut self, base: Option<&Self>, penalty: &Arc<Penalty>) {
         self.next_penalty = self.next_penalty.max(penalty.id + 1);
+        if matches!(penalty.kind, PenaltyKind::Reduce { .. }) {
+            let until = penalty.ends_at_unix_ms.unwrap_or(u64::MAX);
+            self.reduced_until_unix_ms = self.reduced_until_unix_ms.max(until);
+        }
         let Some(holder) = Holder::of(penalty) else { return };
         let mut all = self.view(base).penalties(&holder).to_vec();
         all.push(Arc::clone(penalty));
@@ -461,9 +468,11 @@ impl<'a> View<'a> {
         self.look(|memory| &memory.penalties, holder).map_or(&[], Vec::as_slice)
     }
 
-    /// Whether anybody has any.
-    pub(super) fn has_penalties(self) -> bool {
-        self.base.penalties.len() + self.fresh.map_or(0, |fresh| fresh.penalties.len()) > 0
+    /// Whether somebody's limits may be reduced. One that was taken back counts too.
+    #[inline]
+    pub(super) fn may_reduce(self, now: Moment) -> bool {
+        let until = |memory: &Memory| memory.reduced_until_unix_ms;
+        now.unix_ms < until(self.base).max(self.fresh.map_or(0, until))
     }
 
     pub(super) fn next_penalty(self) -> PenaltyId {

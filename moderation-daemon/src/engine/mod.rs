@@ -24,6 +24,7 @@ mod neighbour;
 mod offence;
 mod overlay;
 mod pardon;
+mod pass;
 mod penalty;
 mod prefix;
 mod prepare;

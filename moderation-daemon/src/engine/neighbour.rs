@@ -6,7 +6,7 @@ use foldhash::fast::FixedState;
 use smallvec::SmallVec;
 use std::{hash::BuildHasher as _, hint::black_box};
 
-use super::{Address, Moment, Overlay, Subject, UserId, memory::View};
+use super::{Address, Moment, Overlay, Rules, Subject, UserId, memory::View};
 
 /// How long a user counts as one of an address's.
 pub(super) const SEEN_FOR_MS: u64 = 24 * 3_600_000;
@@ -95,37 +95,49 @@ pub(super) enum Place {
     Guilty,
 }
 
-impl Overlay<'_> {
+impl Rules {
     #[inline]
     fn place_at(&self, subject: &Subject) -> Option<Address> {
-        subject.ip().map(|ip| Address::new(ip, self.engine.rules.counting.v6_bits))
+        subject.ip().map(|ip| Address::new(ip, self.counting.v6_bits))
+    }
+
+    /// See [`Overlay::sighting`].
+    #[inline]
+    pub(super) fn sighting(
+        &self,
+        memory: View<'_>,
+        subject: &Subject,
+        now: Moment,
+    ) -> Option<(Address, u64)> {
+        self.ban.shared?;
+        let (user, address) = (digest(subject.user()?), self.place_at(subject)?);
+        let known = memory.crowd(&address);
+        let is_fresh = known.is_some_and(|crowd| crowd.is_fresh(user, now.unix_ms));
+        (!is_fresh).then_some((address, user))
+    }
+
+    /// Waits, beside others who wait, for what that reads.
+    #[inline]
+    pub(super) fn await_crowd(&self, memory: View<'_>, subject: &Subject) {
+        if self.ban.shared.is_some()
+            && subject.user().is_some()
+            && let Some(address) = self.place_at(subject)
+        {
+            black_box(memory.crowd(&address).map(Crowd::is_nothing));
+        }
+    }
+}
+
+impl Overlay<'_> {
+    fn place_at(&self, subject: &Subject) -> Option<Address> {
+        self.engine.rules.place_at(subject)
     }
 
     /// The sighting that is to be remembered of a subject, if any: where, whom. One
     /// for which there is no room is told too, so that it is counted.
     #[inline]
     pub(super) fn sighting(&self, subject: &Subject, now: Moment) -> Option<(Address, u64)> {
-        self.engine.rules.ban.shared?;
-        self.seen(subject.user()?, self.place_at(subject)?, now)
-    }
-
-    /// Waits, beside others who wait, for what [`Overlay::sighting`] reads.
-    #[inline]
-    pub(super) fn await_crowd(&self, subject: &Subject) {
-        if self.engine.rules.ban.shared.is_some()
-            && subject.user().is_some()
-            && let Some(address) = self.place_at(subject)
-        {
-            black_box(self.memory().crowd(&address).map(Crowd::is_nothing));
-        }
-    }
-
-    fn seen(&self, user: &UserId, address: Address, now: Moment) -> Option<(Address, u64)> {
-        let user = digest(user);
-        let view: View<'_> = self.memory();
-        let known = view.crowd(&address);
-        let is_fresh = known.is_some_and(|crowd| crowd.is_fresh(user, now.unix_ms));
-        (!is_fresh).then_some((address, user))
+        self.engine.rules.sighting(self.memory(), subject, now)
     }
 
     /// Whose the address of somebody is who is to be banned.

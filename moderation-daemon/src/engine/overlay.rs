@@ -112,7 +112,7 @@ impl<'e> Overlay<'e> {
     /// are, an event that nothing stands in the way of, goes a shorter way to the
     /// same end as [`Overlay::decide`] and [`Overlay::push`].
     pub fn judge(&mut self, request: &Request, now: Moment) -> Outcome {
-        let keys = self.keys(request);
+        let keys = self.engine.keys_for(request);
         self.judge_prepared(Prepared { request, keys: &keys }, now)
     }
 

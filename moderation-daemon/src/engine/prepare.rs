@@ -5,10 +5,10 @@
 
 use smallvec::SmallVec;
 
-use super::{Act, Key, Moment, Outcome, Overlay, Request};
+use super::{Act, Engine, Key, Moment, Outcome, Overlay, Request};
 
 /// So few windows are in the processor's own cache: there is nothing to wait for.
-const FEW: usize = 4_096;
+const FEW: usize = 256;
 
 /// Where requests that are judged one after the other will be counted.
 #[derive(Debug)]
@@ -33,6 +33,18 @@ pub(super) struct Prepared<'q> {
 }
 
 impl Queue {
+    /// Where the next one will be counted.
+    #[inline]
+    pub(super) fn peek(&self) -> Option<&[Counted]> {
+        Some(&self.keys[self.begin..*self.ends.get(self.next)?])
+    }
+
+    /// The next one has been judged.
+    #[inline]
+    pub(super) fn step(&mut self) {
+        (self.next, self.begin) = (self.next + 1, self.ends[self.next]);
+    }
+
     fn take(&mut self) -> Option<&[Counted]> {
         let (begin, end) = (self.begin, *self.ends.get(self.next)?);
         (self.next, self.begin) = (self.next + 1, end);
@@ -40,10 +52,10 @@ impl Queue {
     }
 }
 
-impl Overlay<'_> {
+impl Engine {
     /// The keys of one request.
     #[inline]
-    pub(super) fn keys(&self, request: &Request) -> SmallVec<[Counted; 2]> {
+    pub(super) fn keys_for(&self, request: &Request) -> SmallVec<[Counted; 2]> {
         let mut keys = SmallVec::new();
         self.each_key(request, |key| keys.push(key));
         keys
@@ -52,8 +64,8 @@ impl Overlay<'_> {
     #[inline]
     fn each_key(&self, request: &Request, mut take: impl FnMut(Counted)) {
         let Act::Event { kind, .. } = request.act else { return };
-        let (rules, keys) = (&self.engine.rules, &self.engine.keys);
-        for place in self.engine.directory.asked(kind) {
+        let (rules, keys) = (&self.rules, &self.keys);
+        for place in self.directory.asked(kind) {
             if let Some(key) = keys.counted(&rules.limiters[*place], rules, request) {
                 take((*place, key));
             }
@@ -61,19 +73,21 @@ impl Overlay<'_> {
     }
 
     /// Looks for the windows of requests that are to be judged one after the other, by
-    /// [`Overlay::judge_next`]. Whatever else happens in between makes no difference.
+    /// [`Engine::pass_next`] or [`Overlay::judge_next`]. Whatever else happens in between
+    /// makes no difference.
     pub fn prepare<'r>(&self, requests: impl IntoIterator<Item = &'r Request>) -> Queue {
-        let windows = &self.engine.windows;
-        let is_far = windows.len() >= FEW;
+        let windows = &self.windows;
         let requests = requests.into_iter();
         let room = requests.size_hint().0;
+        // One alone waits for nobody else.
+        let is_far = room > 1 && windows.len() >= FEW;
         let (keys, ends) = (SmallVec::with_capacity(room), SmallVec::with_capacity(room));
         let mut queue = Queue { keys, ends, next: 0, begin: 0 };
         for request in requests {
             self.each_key(request, |key| queue.keys.push(key));
             queue.ends.push(queue.keys.len());
             if is_far {
-                self.await_crowd(&request.subject);
+                self.rules.await_crowd(self.memory.view(None), &request.subject);
             }
         }
         if is_far {
@@ -83,11 +97,13 @@ impl Overlay<'_> {
         }
         queue
     }
+}
 
+impl Overlay<'_> {
     /// Judges the next of those requests, as [`Overlay::judge`] does.
     pub fn judge_next(&mut self, queue: &mut Queue, request: &Request, now: Moment) -> Outcome {
         let Some(keys) = queue.take() else { return self.judge(request, now) };
-        debug_assert_eq!(keys, &*self.keys(request), "they are judged in their order");
+        debug_assert_eq!(keys, &*self.engine.keys_for(request), "they are judged in their order");
         self.judge_prepared(Prepared { request, keys }, now)
     }
 }

@@ -143,7 +143,10 @@ impl fmt::Display for Address {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Subject {
     user: Option<UserId>,
+    /// Never IPv4-mapped.
     ip: Option<IpAddr>,
+    /// Whether it was when it was given.
+    is_mapped: bool,
 }
 
 /// An event names neither a user nor an address.
@@ -161,7 +164,8 @@ impl Subject {
         if user.is_none() && ip.is_none() {
             return Err(NoSubject);
         }
-        Ok(Self { user, ip })
+        let canonical = ip.map(|ip| ip.to_canonical());
+        Ok(Self { user, ip: canonical, is_mapped: canonical != ip })
     }
 
     /// The user, if one is known.
@@ -170,14 +174,18 @@ impl Subject {
     }
 
     /// The full address, if one is known; never IPv4-mapped.
-    pub fn ip(&self) -> Option<IpAddr> {
-        self.ip.map(|ip| ip.to_canonical())
+    #[inline]
+    pub const fn ip(&self) -> Option<IpAddr> {
+        self.ip
     }
 
     /// The same as it was given, so that an IPv4-mapped one can be told from the
     /// IPv4 address.
     pub const fn ip_as_given(&self) -> Option<IpAddr> {
-        self.ip
+        match self.ip {
+            Some(IpAddr::V4(ip)) if self.is_mapped => Some(IpAddr::V6(ip.to_ipv6_mapped())),
+            as_it_is => as_it_is,
+        }
     }
 }
 

@@ -21,6 +21,13 @@ impl Rules {
             .map_or(ONE_PERMILLE, |adaptive| u64::from(adaptive.max_permille).max(ONE_PERMILLE));
         scaled(base, factor)
     }
+
+    /// Whether a limiter allows everybody as much, but for those whose limits a penalty
+    /// reduces.
+    #[inline]
+    pub(super) const fn is_the_same_for_all(&self, rule: &LimiterRule) -> bool {
+        self.adaptive.is_none() && !rule.is_tiered
+    }
 }
 
 /// So many thousandths of a maximum; what allows something allows at least one.
@@ -36,9 +43,8 @@ impl Overlay<'_> {
     /// What a limiter allows whomever it counts for a request.
     #[inline(always)]
     pub(super) fn allowance(&self, rule: &LimiterRule, request: &Request, now: Moment) -> u64 {
-        let is_the_same_for_all = self.engine.rules.adaptive.is_none()
-            && !rule.is_tiered
-            && !self.memory().has_penalties();
+        let is_the_same_for_all =
+            self.engine.rules.is_the_same_for_all(rule) && !self.memory().may_reduce(now);
         if is_the_same_for_all { rule.limit.max } else { self.own_max(rule, request, now) }
     }
 
@@ -53,7 +59,7 @@ impl Overlay<'_> {
             let factor = self.factor_with(user, request.traits.as_ref(), now);
             max = scaled(max, factor.map_or(ONE_PERMILLE, u64::from));
         }
-        if self.memory().has_penalties() {
+        if self.memory().may_reduce(now) {
             for permille in self.reductions(&bearer, now) {
                 max = scaled(max, u64::from(permille));
             }

@@ -1,11 +1,14 @@
 //! What a batch is made of between deciding and answering: each command's
 //! conclusion, and who waits for it.
 
-use std::sync::Arc;
+use std::{sync::Arc, vec};
 
 use super::{Answer, Ask, BanView, Board, Command, Known, LiftedView, Reply, Unavailable};
 use crate::{
-    engine::{Ban, BanRefusal, Cause, Count, Lease, Lifted, Moment, Outcome, Overlay, Queue, UserId},
+    engine::{
+        Ban, BanRefusal, Cause, Count, Counts, Engine, Lease, Lifted, Moment, Outcome, Overlay,
+        Queue, UserId,
+    },
     metrics::{Metrics, Table, What},
 };
 
@@ -27,6 +30,29 @@ pub(super) struct Judged {
     /// `None`: it was a peek, which counts nowhere.
     what: Option<What>,
     outcome: Outcome,
+    /// Whether it passed and was counted at once.
+    is_counted: bool,
+}
+
+/// How far a batch is judged.
+pub(super) struct Begun {
+    queue: Queue,
+    /// What limiters said of the first requests, which passed and are counted.
+    passed: vec::IntoIter<Counts>,
+}
+
+/// Judges what a batch begins with and what most of it is: events that nothing stands in
+/// the way of.
+pub(super) fn begin(engine: &mut Engine, batch: &[Command], now: Moment) -> Begun {
+    let asks = batch.iter().flat_map(Command::asks).filter(|ask| !ask.is_peek);
+    let mut queue = engine.prepare(asks.map(|ask| &ask.request));
+    let first = batch.iter().map_while(|command| match command.asks() {
+        [] => None,
+        asks => Some(asks),
+    });
+    let first = first.flatten().map_while(|ask| (!ask.is_peek).then_some(&ask.request));
+    let passed = engine.pass_all(&mut queue, first, now).into_iter();
+    Begun { queue, passed }
 }
 
 /// What is known about a user, with what limits make of it now.
@@ -36,21 +62,24 @@ fn known(overlay: &Overlay<'_>, user: &UserId, now: Moment) -> Option<Known> {
         .then(|| Known { traits: traits.cloned().unwrap_or_default(), standing })
 }
 
-/// Decides a batch, each command on top of those before it.
-pub(super) fn decide(overlay: &mut Overlay<'_>, batch: Vec<Command>, now: Moment) -> Vec<Pending> {
-    let asks = batch.iter().flat_map(Command::asks).filter(|ask| !ask.is_peek);
-    let mut queue = overlay.prepare(asks.map(|ask| &ask.request));
-    batch.into_iter().map(|command| decide_one(overlay, command, &mut queue, now)).collect()
+/// Decides the rest of a batch, each command on top of those before it.
+pub(super) fn decide(
+    overlay: &mut Overlay<'_>,
+    batch: Vec<Command>,
+    mut begun: Begun,
+    now: Moment,
+) -> Vec<Pending> {
+    batch.into_iter().map(|command| decide_one(overlay, command, &mut begun, now)).collect()
 }
 
 fn decide_one(
     overlay: &mut Overlay<'_>,
     command: Command,
-    queue: &mut Queue,
+    begun: &mut Begun,
     now: Moment,
 ) -> Pending {
     match command {
-        Command::Judge(ask, reply) => Pending::Judged(judge(overlay, &ask, queue, now), reply),
+        Command::Judge(ask, reply) => Pending::Judged(judge(overlay, &ask, begun, now), reply),
         Command::Usage(request, reply) => {
             // As if it did not happen, so that what is left is left for the next.
             let free = |count: Count| Count { cost: 0, ..count };
@@ -63,7 +92,7 @@ fn decide_one(
             Pending::Described(Known { traits, standing: overlay.standing(&user, now) }, reply)
         }
         Command::JudgeAll(asks, reply) => {
-            let judged = asks.iter().map(|ask| judge(overlay, ask, queue, now));
+            let judged = asks.iter().map(|ask| judge(overlay, ask, begun, now));
             Pending::JudgedAll(judged.collect(), reply)
         }
         Command::Renew(id, reply) => Pending::Renewed(overlay.renew(id, now), reply),
@@ -81,14 +110,16 @@ fn decide_one(
     }
 }
 
-fn judge(overlay: &mut Overlay<'_>, ask: &Ask, queue: &mut Queue, now: Moment) -> Judged {
+fn judge(overlay: &mut Overlay<'_>, ask: &Ask, begun: &mut Begun, now: Moment) -> Judged {
     let Ask { request, is_peek } = ask;
     if *is_peek {
         let decision = overlay.decide(request, &overlay.counts(request, now), now);
-        return Judged { what: None, outcome: supposed(decision.outcome) };
+        return Judged { what: None, outcome: supposed(decision.outcome), is_counted: false };
     }
-    let outcome = overlay.judge_next(queue, request, now);
-    Judged { what: Some(What::of(&request.act)), outcome }
+    let passed = begun.passed.next().map(Outcome::passed);
+    let is_counted = passed.is_some();
+    let outcome = passed.unwrap_or_else(|| overlay.judge_next(&mut begun.queue, request, now));
+    Judged { what: Some(What::of(&request.act)), outcome, is_counted }
 }
 
 /// What would have come of a request did not.
@@ -134,6 +165,17 @@ impl Pending {
             Self::Banned(result, reply) => respond(reply, Ok(result.map(|ban| board.view(&ban)))),
             Self::Lifted(lifted, reply) => respond(reply, Ok(LiftedView::new(lifted, board))),
         }
+    }
+
+    /// What was counted at once.
+    pub(super) fn counted(&self) -> impl Iterator<Item = &[Count]> {
+        let judged = match self {
+            Self::Judged(judged, _) => std::slice::from_ref(judged),
+            Self::JudgedAll(all, _) => all.as_slice(),
+            _ => &[],
+        };
+        let counted = judged.iter().filter(|judged| judged.is_counted);
+        counted.map(|judged| judged.outcome.counts.as_slice())
     }
 
     /// The store did not take the batch.

@@ -15,7 +15,7 @@ use super::{
     enforce::Enforcer,
     import::{Importer, Job},
     number,
-    pending::{Pending, decide, respond},
+    pending::{begin, decide, respond},
     stopper::{Started, Stopper},
     windows::{Left, Saver},
 };
@@ -269,14 +269,18 @@ impl Task {
     /// One batch's way: decide, commit, apply, enforce, answer.
     async fn moderate(&mut self, batch: Vec<Command>) -> Result<(), StoreLost> {
         let now = clock::now();
+        let begun = begin(&mut self.engine, &batch, now);
         let mut overlay = self.engine.overlay();
-        let pending = decide(&mut overlay, batch, now);
+        let pending = decide(&mut overlay, batch, begun, now);
         let changes = overlay.into_changes();
         let changes = match self.commit(changes).await? {
             Ok(changes) => changes,
             Err(error) => {
                 self.store_failed(&error, "nothing was decided");
-                pending.into_iter().for_each(Pending::refuse);
+                for pending in pending {
+                    pending.counted().for_each(|counts| self.engine.take_back(counts, now));
+                    pending.refuse();
+                }
                 return Ok(());
             }
         };

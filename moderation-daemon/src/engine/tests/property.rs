@@ -141,7 +141,8 @@ proptest! {
         prop_assert_eq!(counts(&engine), counts(&replayed));
     }
 
-    /// The overlay is the engine: it makes no difference where batches end.
+    /// The overlay is the engine, and the short way leads where the long one does: it
+    /// makes no difference where batches end.
     #[test]
     fn decisions_do_not_depend_on_how_requests_are_batched(
         requests in prop::collection::vec(any_request(), 1..120),
@@ -149,12 +150,43 @@ proptest! {
     ) {
         let mut one_by_one = engine_with(strict_rules());
         let mut batched = engine_with(strict_rules());
-        let want = judge(&mut one_by_one, &requests, 1, NOW);
+        let want = decide_one_by_one(&mut one_by_one, &requests, NOW);
         let got = judge(&mut batched, &requests, batch, NOW);
         prop_assert_eq!(want, got);
         prop_assert_eq!(one_by_one.size(), batched.size());
         let ids = |engine: &Engine| engine.bans().iter().cloned().collect::<Vec<_>>();
         prop_assert_eq!(ids(&one_by_one), ids(&batched));
+        prop_assert_eq!(fingerprint(&one_by_one), fingerprint(&batched));
+        let used = |engine: &Engine| {
+            requests.iter().map(|it| engine.overlay().counts(it, NOW)).collect::<Vec<_>>()
+        };
+        prop_assert_eq!(used(&one_by_one), used(&batched));
+    }
+
+    /// Whoever could not be told that he passed has used up nothing.
+    #[test]
+    fn what_passed_can_be_taken_back(
+        before in prop::collection::vec((any_request(), 0_u64..400), 0..60),
+        requests in prop::collection::vec(any_request(), 1..20),
+    ) {
+        let mut engine = engine_with(strict_hardened());
+        let mut now = NOW;
+        for (request, wait_ms) in before {
+            now = Moment { boot_ms: now.boot_ms + wait_ms, unix_ms: now.unix_ms + wait_ms };
+            judge_one(&mut engine, request, now);
+        }
+        let counts = |engine: &Engine| {
+            requests.iter().map(|it| engine.overlay().counts(it, now)).collect::<Vec<_>>()
+        };
+        let used = |counts: Vec<Counts>| {
+            counts.into_iter().flatten().map(|it| (it.key, it.usage.used)).collect::<Vec<_>>()
+        };
+        let (want, remembered) = (used(counts(&engine)), fingerprint(&engine));
+        let mut queue = engine.prepare(&requests);
+        let passed = engine.pass_all(&mut queue, &requests, now);
+        prop_assert_eq!(fingerprint(&engine), remembered);
+        passed.iter().rev().for_each(|counts| engine.take_back(counts, now));
+        prop_assert_eq!(used(counts(&engine)), want);
     }
 
     /// No window ever lets more through than its limit.

@@ -173,6 +173,27 @@ impl<const BYTES: usize> Cell<BYTES> {
         each!(measure, one => one.charge(&mut self.head, &mut self.bytes, at, cost));
     }
 
+    /// Another `cost` if no more than `max` are used up with it; what was before it.
+    #[inline(always)]
+    pub(super) fn charge_within(
+        &mut self,
+        measure: &Measure,
+        (cost, max): (u64, u64),
+        now: u64,
+    ) -> Option<Tenure> {
+        each!(measure, one => {
+            let tenure = one.tenure(self.head, &self.bytes, 0, now);
+            if tenure.used.saturating_add(cost) > max {
+                return None;
+            }
+            if cost > 0 {
+                self.head.is_changed = true;
+                one.charge(&mut self.head, &mut self.bytes, now, cost);
+            }
+            Some(tenure)
+        })
+    }
+
     /// Whether a charge of that time counts now.
     pub(super) fn counts(&self, measure: Measure, at: u64, now: u64) -> bool {
         each!(measure, one => one.counts(self.head, &self.bytes, at, now))

@@ -137,7 +137,7 @@ impl<const WIDTH: usize> Log<WIDTH> {
     }
 
     /// So many more events, not 0.
-    #[inline]
+    #[inline(always)]
     pub(super) fn charge<const BYTES: usize>(
         self,
         head: &mut Head,

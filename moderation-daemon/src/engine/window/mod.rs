@@ -250,6 +250,33 @@ impl Windows {
         });
     }
 
+    /// Charges if that is within `max`, and if there is a place for the key or another
+    /// one may be added up to `bound`. What was used up before, and the key, from now on
+    /// found sooner.
+    #[inline(always)]
+    pub(super) fn charge_within(
+        &mut self,
+        key: Key,
+        (cost, max): (u64, u64),
+        bound: usize,
+        now_boot_ms: u64,
+    ) -> Option<(Key, Usage)> {
+        let Some(Plan { measure, size }) = self.limits.plan(key) else {
+            return Some((key, Usage { used: 0, frees_at_boot_ms: now_boot_ms }));
+        };
+        let now = inner(now_boot_ms);
+        let has_room = self.small.len() + self.large.len() < bound;
+        sized!(*size, &mut self.small, &mut self.large, table => {
+            let number = match table.number(key) {
+                Some(number) => number,
+                None if has_room && cost <= max => table.place(key),
+                None => return None,
+            };
+            let Tenure { used, frees_at } = table.at_mut(number).charge_within(measure, (cost, max), now)?;
+            Some((key.at(number), Usage { used, frees_at_boot_ms: outer(frees_at) }))
+        })
+    }
+
     /// Whether a charge counts still.
     pub(super) fn counts(&self, charge: &Charge, now_boot_ms: u64) -> bool {
         let (at, now) = (inner(charge.at_boot_ms), inner(now_boot_ms));

@@ -112,6 +112,12 @@ impl<const BYTES: usize> Table<BYTES> {
         self.cells.get(number)
     }
 
+    /// The same, to be changed.
+    #[inline]
+    pub(super) fn at_mut(&mut self, number: u32) -> &mut Cell<BYTES> {
+        self.cells.get_mut(number)
+    }
+
     #[inline]
     pub(super) fn get(&self, key: Key) -> Option<&Cell<BYTES>> {
         Some(self.cells.get(self.number(key)?))
@@ -130,7 +136,7 @@ impl<const BYTES: usize> Table<BYTES> {
     }
 
     /// The number of a key's cell, a new one if it had none.
-    fn place(&mut self, key: Key) -> u32 {
+    pub(super) fn place(&mut self, key: Key) -> u32 {
         if let Some(number) = self.number(key) {
             return number;
         }
