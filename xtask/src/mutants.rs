@@ -4,10 +4,12 @@
 //! its own, made in the target folder, which compiles in seconds.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::fs;
 use std::path::Path;
 use std::process::ExitCode;
 use std::thread::available_parallelism;
+use std::time::Instant;
 
 use anyhow::{Context, Result, bail, ensure};
 
@@ -31,8 +33,25 @@ const DEPENDENCIES: &[&str] = &[
     "thiserror",
 ];
 const TEST_DEPENDENCIES: &[&str] = &["proptest"];
-/// Tests are run a thousand times as often as they are read in a debugger.
-const PROFILE: &str = "[profile.dev]\ndebug = 0\nopt-level = 1\n";
+/// Where most tests' time goes, and what only its own tests say much about.
+const WINDOWS: &str = "window/";
+
+/// Mutants that are tried in the same way: there are thousands, and what takes longest
+/// is to compile each for a second more than is needed, or to run tests that look elsewhere.
+struct Part {
+    name: &'static str,
+    /// Only files below that folder of the engine, or all others.
+    is_windows: bool,
+    /// Tests that count to a million are to be compiled well; others sooner.
+    opt_level: u8,
+    /// For the test program.
+    options: &'static [&'static str],
+}
+
+const PARTS: [Part; 2] = [
+    Part { name: "rules", is_windows: false, opt_level: 0, options: &["--skip", "window::"] },
+    Part { name: "windows", is_windows: true, opt_level: 1, options: &[] },
+];
 /// Cases of each property: there are thousands of mutants, and few need many cases.
 const CASES: &str = "32";
 
@@ -62,18 +81,23 @@ pub(crate) fn run(project: &Project, arguments: &Arguments) -> Result<ExitCode> 
 pub(crate) fn mutate(project: &Project, files: &[String]) -> Result<bool> {
     setup::ensure_for_mutants(project)?;
     step::heading("mutants: the engine, in a crate of its own");
-    let folder = project.target().join("mutants");
-    let engine = folder.join("engine");
-    make_crate(project, &engine)?;
-    let (outcome, elapsed) = step::timed(|| try_all(project, &folder, files));
-    outcome?;
-    let results = folder.join("mutants.out");
-    let survivors = survivors(&read(&results.join("missed.txt"))?)?;
+    let (mut survivors, mut tally) = (Survivors::new(), Tally::default());
+    let begin = Instant::now();
+    for part in PARTS {
+        let folder = project.target().join("mutants").join(part.name);
+        make_crate(project, &part, &folder.join("engine"))?;
+        if try_all(project, &part, &folder, files)? {
+            let results = folder.join("mutants.out");
+            survivors.append(&mut self::survivors(&read(&results.join("missed.txt"))?)?);
+            tally.add(&results)?;
+        }
+    }
+    let elapsed = begin.elapsed();
     let mut reasons = reasons(&read(&project.root().join(REASONS))?)?;
     if !files.is_empty() {
         reasons.retain(|(file, _), _| files.contains(file));
     }
-    step::heading(format!("mutants: {} in {}", tally(&results)?, step::spoken(elapsed)));
+    step::heading(format!("mutants: {tally} in {}", step::spoken(elapsed)));
     let complaints = compare(&survivors, &reasons);
     for complaint in &complaints {
         eprintln!("mutants: {complaint}");
@@ -82,19 +106,19 @@ pub(crate) fn mutate(project: &Project, files: &[String]) -> Result<bool> {
 }
 
 /// Writes a package of the engine's files with the workspace's own dependencies.
-fn make_crate(project: &Project, folder: &Path) -> Result<()> {
+fn make_crate(project: &Project, part: &Part, folder: &Path) -> Result<()> {
     if folder.exists() {
         fs::remove_dir_all(folder)
             .with_context(|| format!("cannot remove {}", folder.display()))?;
     }
     copy(&project.root().join(ENGINE), &folder.join("src/engine"))?;
     let workspace = read(&project.root().join("Cargo.toml"))?;
-    write(&folder.join("Cargo.toml"), &manifest(&workspace)?)?;
+    write(&folder.join("Cargo.toml"), &manifest(&workspace, part.opt_level)?)?;
     write(&folder.join("Cargo.lock"), &read(&project.root().join("Cargo.lock"))?)?;
     write(&folder.join("src/lib.rs"), "//! The engine alone.\n\npub mod engine;\n")
 }
 
-fn manifest(workspace: &str) -> Result<String> {
+fn manifest(workspace: &str, opt_level: u8) -> Result<String> {
     let start = "[workspace.dependencies]\n";
     let table = workspace.split_once(start).context("the workspace names no dependencies")?.1;
     // A member's path would lead out of the crate.
@@ -105,7 +129,8 @@ fn manifest(workspace: &str) -> Result<String> {
     };
     Ok(format!(
         "[workspace]\n\n{start}{}\n\n[package]\nname = \"engine\"\nversion = \"0.0.0\"\n\
-         edition = \"2024\"\n\n{PROFILE}\n[dependencies]\n{}\n[dev-dependencies]\n{}",
+         edition = \"2024\"\n\n[profile.dev]\ndebug = 0\n\
+         opt-level = {opt_level}\n\n[dependencies]\n{}\n[dev-dependencies]\n{}",
         table.join("\n"),
         list(DEPENDENCIES),
         list(TEST_DEPENDENCIES),
@@ -127,7 +152,14 @@ fn copy(from: &Path, to: &Path) -> Result<()> {
     Ok(())
 }
 
-fn try_all(project: &Project, folder: &Path, files: &[String]) -> Result<()> {
+/// Whether there was anything to try.
+fn try_all(project: &Project, part: &Part, folder: &Path, files: &[String]) -> Result<bool> {
+    let sources = folder.join("engine/src/engine");
+    let files = part.files(&sources, files)?;
+    if files.is_empty() {
+        return Ok(false);
+    }
+    step::heading(format!("mutants: {}, {} files", part.name, files.len()));
     let temporary = folder.join("tmp");
     fs::create_dir_all(&temporary)
         .with_context(|| format!("cannot create {}", temporary.display()))?;
@@ -142,19 +174,52 @@ fn try_all(project: &Project, folder: &Path, files: &[String]) -> Result<()> {
         .arg("--dir")
         .arg(folder.join("engine"))
         .arg("--output")
-        .arg(folder)
-        .args(["--exclude", "src/engine/tests/**"]);
+        .arg(folder);
     for file in files {
-        command.args(["--file", &format!("src/engine/**/{file}")]);
+        command.arg("--file").arg(format!("src/engine/{file}"));
     }
+    command.arg("--").arg("--").args(part.options);
     let line = step::command_line(&command);
     let status = command.status().with_context(|| format!("cannot start `{line}`"))?;
     match status.code() {
         // Some survived (2) or ran until they were stopped (3); what that means is not
         // for cargo-mutants to say.
-        Some(0 | 2 | 3) => Ok(()),
+        Some(0 | 2 | 3) => Ok(true),
         _ => bail!("`{line}` failed; see above"),
     }
+}
+
+impl Part {
+    /// Its files below the engine's folder that are no tests, if they are among these.
+    fn files(&self, sources: &Path, wanted: &[String]) -> Result<Vec<String>> {
+        let mut files = Vec::new();
+        list(sources, "", &mut files)?;
+        let is_wanted = |file: &String| {
+            let name = file.rsplit('/').next().unwrap_or(file);
+            wanted.is_empty() || wanted.iter().any(|wanted| wanted == name)
+        };
+        let is_ours = |file: &String| {
+            let mut folders = file.split('/').rev().skip(1);
+            file.starts_with(WINDOWS) == self.is_windows && folders.all(|name| name != "tests")
+        };
+        files.retain(|file| is_ours(file) && is_wanted(file));
+        files.sort();
+        Ok(files)
+    }
+}
+
+fn list(folder: &Path, below: &str, into: &mut Vec<String>) -> Result<()> {
+    let what = || format!("cannot read {}", folder.display());
+    for entry in fs::read_dir(folder).with_context(what)? {
+        let entry = entry.with_context(what)?;
+        let name = format!("{below}{}", entry.file_name().to_string_lossy());
+        if entry.path().is_dir() {
+            list(&entry.path(), &format!("{name}/"), into)?;
+        } else {
+            into.push(name);
+        }
+    }
+    Ok(())
 }
 
 /// What cargo-mutants lists: `src/engine/score.rs:12:5: replace … with …`.
@@ -216,16 +281,25 @@ fn compare(survivors: &Survivors, reasons: &Survivors) -> Vec<String> {
 }
 
 /// How many there were of each fate.
-fn tally(results: &Path) -> Result<String> {
-    let fates = ["caught", "timeout", "missed", "unviable"];
-    let counts: Result<Vec<String>> = fates
-        .iter()
-        .map(|fate| {
-            let list = read(&results.join(format!("{fate}.txt")))?;
-            Ok(format!("{} {fate}", list.lines().count()))
-        })
-        .collect();
-    Ok(counts?.join(", "))
+#[derive(Default)]
+struct Tally([usize; FATES.len()]);
+
+const FATES: [&str; 4] = ["caught", "timeout", "missed", "unviable"];
+
+impl Tally {
+    fn add(&mut self, results: &Path) -> Result<()> {
+        for (fate, count) in FATES.iter().zip(&mut self.0) {
+            *count += read(&results.join(format!("{fate}.txt")))?.lines().count();
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for Tally {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let counts = FATES.iter().zip(self.0).map(|(fate, count)| format!("{count} {fate}"));
+        f.write_str(&counts.collect::<Vec<_>>().join(", "))
+    }
 }
 
 fn read(path: &Path) -> Result<String> {
@@ -274,7 +348,7 @@ mod tests {
     fn the_manifest_has_the_workspaces_dependencies_without_its_members() {
         let workspace = "[workspace]\nresolver = \"3\"\n\n[workspace.dependencies]\n\
                          ours = { path = \"ours\" }\nserde = \"1.0\"\n\n[workspace.lints.rust]\n";
-        let manifest = manifest(workspace).expect("it names dependencies");
+        let manifest = manifest(workspace, 1).expect("it names dependencies");
         assert!(manifest.contains("\nserde = \"1.0\"\n"), "{manifest}");
         assert!(!manifest.contains("ours") && !manifest.contains("lints"), "{manifest}");
     }
