@@ -36,6 +36,7 @@ fn a_ban_is_explained_with_each_violation_that_led_there_and_so_is_its_end() -> 
             assert!(told.contains(line), "{line} is missing from {told}");
         }
         assert!(told.contains("; ban 1 fell"), "{told}");
+        assert!(told.contains("Ban 1 holds at the API only: network.mode is off"), "{told}");
         assert!(told.contains("In all: 3 logins (21 points)."), "{told}");
     }
     let at_address = explain(&daemon, "192.0.2.7")?;

@@ -149,6 +149,10 @@ impl Facts<'_> {
             Enforcement::Pending => {
                 format!("The kernel is to drop the packets of {prefix}, and does not yet.")
             }
+            Enforcement::Off => format!(
+                "Ban {id} holds at the API only: network.mode is off, so that the kernel drops \
+                 nothing."
+            ),
             Enforcement::Never => format!("Ban {id} holds at the API only."),
             Enforcement::Proxy(proxy) => {
                 format!("Ban {id} holds at the API only: {prefix} is within the proxy {proxy}.")

@@ -118,6 +118,39 @@ fn a_score_that_grew_into_a_ban_is_told_with_what_led_to_it() {
 }
 
 #[test]
+fn what_the_kernel_does_about_a_ban_is_told() {
+    let proxy = "192.0.2.0/24".parse().expect("a prefix");
+    let cases = [
+        (Enforcement::Blocked, "The kernel drops the packets of 192.0.2.7."),
+        (Enforcement::Pending, "The kernel is to drop the packets of 192.0.2.7, and does not yet."),
+        (
+            Enforcement::Off,
+            "Ban 12 holds at the API only: network.mode is off, so that the kernel drops nothing.",
+        ),
+        (Enforcement::Never, "Ban 12 holds at the API only."),
+        (
+            Enforcement::Proxy(proxy),
+            "Ban 12 holds at the API only: 192.0.2.7 is within the proxy 192.0.2.0/24.",
+        ),
+    ];
+    let one = Arc::new(ban(12));
+    let dossier = Dossier { bans: vec![Arc::clone(&one)], ..Dossier::default() };
+    for (network, want) in cases {
+        let view = BanView { network: Some(network), ..blocked(&one) };
+        let facts = Facts {
+            name: "192.0.2.7",
+            now: NOW,
+            standing: Some(&view),
+            active: std::slice::from_ref(&view),
+            dossier: &dossier,
+            history: &History::default(),
+            rules: &Rules::hardened(),
+        };
+        assert!(facts.because().iter().any(|line| line == want), "{:?}", facts.because());
+    }
+}
+
+#[test]
 fn an_operator_s_ban_is_told_with_who_placed_it_and_why() {
     let one = Ban {
         violation: None,
