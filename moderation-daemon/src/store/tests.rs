@@ -62,6 +62,7 @@ fn violation(request: Option<&str>, at_unix_ms: u64) -> Change {
         repeats: 3,
         ban: Some(1),
         penalty: None,
+        logout: false,
         at_unix_ms,
         request: request.map(Into::into),
     }))
@@ -520,6 +521,24 @@ fn a_history_begins_with_the_violations_that_led_to_the_latest_ban() {
     let totals: Vec<_> = told.totals.iter().map(|it| (it.kind.as_str(), it.count)).collect();
     assert_eq!(totals, [("tts_limit", 200), ("logins", 3), ("stt_limit", 1)]);
     assert_eq!(history(&store, &folder, &about(Some("carl"), None)), History::default());
+}
+
+#[test]
+fn a_history_has_the_violations_that_ended_sessions_however_many_came_later() {
+    let folder = folder();
+    let mut store = open(&folder);
+    let Change::Violation(one) = broken("anna", ViolationType::LOGINS, 19.0, None) else {
+        unreachable!()
+    };
+    let ended = Violation { logout: true, ..one.as_ref().clone() };
+    let mut changes = vec![Change::Violation(Arc::new(ended))];
+    changes.extend((0..200).map(|_| broken("anna", ViolationType::TTS_LIMIT, 1.0, None)));
+    store.commit(&changes).expect("a healthy disk");
+    let told = history(&store, &folder, &about(Some("anna"), None));
+    let ended: Vec<_> = told.violations.iter().filter(|one| one.logout).collect();
+    assert_eq!(ended.iter().map(|one| one.kind.as_str()).collect::<Vec<_>>(), ["logins"]);
+    assert_eq!(told.violations.len(), 100);
+    assert_eq!(history(&store, &folder, &about(Some("bert"), None)), History::default());
 }
 
 #[test]

@@ -172,7 +172,8 @@ fn a_ban_is_soft_or_ends_or_does_not() {
         let outcome = judge_one(&mut engine, bad, NOW);
         assert_eq!(outcome.ban.map(|ban| ban.expires_at_unix_ms), want, "{length:?}");
         assert_eq!(outcome.logout, logout, "{length:?}");
-        assert!(outcome.violation.is_some(), "{length:?}: it is recorded");
+        let violation = outcome.violation.expect("it is recorded");
+        assert_eq!(violation.logout, logout, "{length:?}: with what came of it");
     }
 }
 
