@@ -250,7 +250,7 @@ impl Memory {
 
     /// Remembers from now on what an address saw; not of more addresses than
     /// there may be.
-    fn change_crowd(
+    pub(super) fn change_crowd(
         &mut self,
         base: Option<&Self>,
         address: Address,

@@ -4,12 +4,15 @@
 
 use foldhash::fast::FixedState;
 use smallvec::SmallVec;
-use std::{hash::BuildHasher as _, hint::black_box};
+use std::{hash::BuildHasher as _, hint::black_box, net::IpAddr};
 
-use super::{Address, Moment, Overlay, Subject, UserId, memory::View};
+use super::{
+    Address, Moment, Overlay, Rules, Subject, UserId,
+    memory::{Memory, View},
+};
 
-/// How long a user counts as one of an address's.
-pub(super) const SEEN_FOR_MS: u64 = 24 * 3_600_000;
+/// How long a user counts as one of an address's, in milliseconds.
+pub(crate) const SEEN_FOR_MS: u64 = 24 * 3_600_000;
 /// How old a sighting may be before it is written again.
 const FRESH_FOR_MS: u64 = 3_600_000;
 /// Of so many users an address is shared by far.
@@ -93,6 +96,23 @@ pub(super) enum Place {
     Innocent,
     /// Several users', of whom enough did.
     Guilty,
+}
+
+impl Memory {
+    /// Takes over from an earlier life who was banned for what he did where: without
+    /// that a lift would not let him in there. The latest, if there are too many.
+    pub(super) fn recall_blames(&mut self, blamed: Vec<(UserId, IpAddr, u64)>, rules: &Rules) {
+        if rules.ban.shared.is_none() {
+            return;
+        }
+        let surplus = blamed.len().saturating_sub(rules.bounds.addresses);
+        self.forgotten.addresses += surplus as u64;
+        for (user, ip, at) in blamed.into_iter().skip(surplus) {
+            let address = Address::new(ip, rules.counting.v6_bits);
+            let user = Some(digest(&user));
+            self.change_crowd(None, address, at, rules, |crowd| crowd.blame(user, at));
+        }
+    }
 }
 
 impl Overlay<'_> {
