@@ -77,6 +77,7 @@ fn request_ids_are_bounded() {
     }
     assert_eq!(engine.answers.len(), 10);
     assert_eq!(engine.answers.by_id.len(), 10);
+    assert_eq!(engine.size().forgotten_ids, 90, "and counted");
 }
 
 #[test]

@@ -142,6 +142,7 @@ fn a_factor_goes_on_where_it_stood_after_a_restart() {
     let mut engine = engine_with(rules.clone());
     judge_one(&mut engine, violation(ViolationType::LOGINS, None, "anna", ""), NOW);
     let anna = user("anna");
+    assert_eq!(engine.factor(&user("bert")), None, "nothing has changed bert's");
     let key = ScoreKey { bearer: Bearer::User(anna.clone()), kind: ViolationType::LOGINS };
     let restored = Restored {
         factors: vec![(anna.clone(), engine.factor(&anna).expect("it changed"))],

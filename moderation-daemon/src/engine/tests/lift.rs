@@ -247,7 +247,7 @@ fn a_mapped_address_that_is_counted_apart_is_pardoned_with_its_ipv4_address() {
 
 #[test]
 fn what_limits_counted_before_a_lift_is_not_brought_back_by_a_file_that_is_older() {
-    for (written_after_ms, want) in [(0, 0), (9_999, 0), (10_001, 5)] {
+    for (written_after_ms, want) in [(0, 0), (9_999, 0), (10_000, 5)] {
         let mut engine = engine_with(Rules::hardened());
         judge(&mut engine, &vec![message("anna", "192.0.2.7"); 5], 1, NOW);
         let mut file = engine.windows_head("boot");

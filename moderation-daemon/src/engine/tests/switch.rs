@@ -215,6 +215,31 @@ fn leases_of_an_earlier_life_hold_their_place_and_their_request_is_known() {
 }
 
 #[test]
+fn no_lease_has_the_number_of_one_of_an_earlier_life_also_if_the_clock_went_back() {
+    let anna = Bearer::User(user("anna"));
+    let far = (NOW.unix_ms + 1_000_000) * 1_000;
+    let leases = vec![(far, anna, None)];
+    let restored = Restored { leases, ..Restored::default() };
+    let mut engine = Engine::new(rules(), PrefixSet::default(), restored, SEED, NOW);
+    let acquire = request(Act::Acquire, subject("bert", ""));
+    let lease = judge_one(&mut engine, acquire, NOW).lease.expect("there is room");
+    assert_eq!(lease.id, far + 1);
+}
+
+#[test]
+fn leases_that_ended_are_told_of_again_if_they_could_not_be_written_down() {
+    let mut engine = engine();
+    let acquire = request(Act::Acquire, subject("anna", ""));
+    let lease = judge_one(&mut engine, acquire, NOW).lease.expect("there is room");
+    engine.expire(later(60_000));
+    let lapsed = engine.take_lapsed_leases();
+    assert_eq!(lapsed, [lease.id]);
+    engine.put_lapsed_leases(lapsed);
+    assert_eq!(engine.take_lapsed_leases(), [lease.id]);
+    assert_eq!(engine.take_lapsed_leases(), [0; 0]);
+}
+
+#[test]
 fn a_pardon_forgets_every_score_and_nobody_else_s() {
     let mut engine = engine();
     let kinds = [ViolationType::LOGINS, ViolationType::CONCURRENT];
