@@ -2,6 +2,7 @@
 
 mod account;
 mod bounds;
+mod browser;
 mod factor;
 mod ladder;
 mod lift;
