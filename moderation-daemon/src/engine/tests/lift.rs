@@ -59,6 +59,18 @@ fn the_next_single_violation_does_not_ban_again_whatever_its_points() {
 }
 
 #[test]
+fn without_an_interval_there_is_no_half_of_it_to_which_points_are_cut_after_a_lift() {
+    let mut rules = rules();
+    rules.ban.interval = 0.0;
+    let mut engine = engine_with(rules);
+    let bad = || violation(ViolationType::LOGINS, Some(3.0), "anna", "");
+    assert!(judge_one(&mut engine, bad(), NOW).ban.is_some(), "as LibreChat has it");
+    pardon(&mut engine, &target("anna"), NOW);
+    let spared = judge_one(&mut engine, bad(), NOW);
+    assert_eq!(spared.violation.map(|it| (it.points, it.ban)), Some((3.0, None)));
+}
+
+#[test]
 fn what_is_critical_is_not_spared_whoever_says_so() {
     let kind = ViolationType::FLAGGED_CONTENT;
     let says = |severity| {
