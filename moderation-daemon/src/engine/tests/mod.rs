@@ -3,6 +3,7 @@
 mod account;
 mod bounds;
 mod browser;
+mod dossier;
 mod factor;
 mod ladder;
 mod lift;
