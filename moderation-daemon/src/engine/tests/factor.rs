@@ -137,6 +137,44 @@ fn flagged_content_lowers_limits_and_a_lift_forgives_it() {
 }
 
 #[test]
+fn whoever_is_forgiven_stands_at_once_where_an_innocent_does() {
+    let mut engine = engine_with(Rules { adaptive: Some(adaptive()), ..tiered() });
+    // Of age in an hour: from there it would take a while to rise.
+    let born = NOW.unix_ms - 30 * DAY + 3_600_000;
+    let of_age = Traits { created_at_unix_ms: Some(born), ..Traits::default() };
+    judge_one(&mut engine, said(of_age), NOW);
+    let now = later(2 * 3_600_000);
+    let standing = |engine: &Engine| engine.overlay().standing(&user("anna"), now);
+    assert_eq!(standing(&engine).map(|it| it.permille), Some(1_050));
+    judge_one(&mut engine, violation(ViolationType::LOGINS, None, "anna", ""), now);
+    assert_eq!(standing(&engine).map(|it| it.permille), Some(600));
+    pardon(&mut engine, &LiftTarget::User(user("anna")), now);
+    let told = standing(&engine).expect("limits follow what is known");
+    assert_eq!((told.permille, told.target_permille), (1_440, 1_440));
+    assert_eq!(told.factors, [("account_age", 1_200), ("clean_history", 1_200)]);
+    assert_eq!(engine_with(tiered()).overlay().standing(&user("anna"), now), None);
+}
+
+#[test]
+fn when_a_rule_was_last_broken_is_remembered_for_as_long_as_it_makes_a_difference() {
+    let mut engine = engine_with(Rules { adaptive: Some(adaptive()), ..tiered() });
+    judge_one(&mut engine, violation(ViolationType::LOGINS, None, "anna", ""), NOW);
+    let violated = |engine: &Engine| engine.memory.violated.len();
+    engine.expire(later(30 * DAY));
+    assert_eq!(violated(&engine), 1);
+    engine.expire(later(30 * DAY + 1));
+    assert_eq!(violated(&engine), 0);
+}
+
+#[test]
+fn what_allows_nothing_allows_nothing_whatever_is_known() {
+    let mut engine = engine_with(Rules { adaptive: Some(adaptive()), ..tiered() });
+    let paying = Traits { paying: Some(true), ..tier("banned") };
+    judge_one(&mut engine, said(paying), NOW);
+    assert_eq!(max(&engine, &message("anna", ""), later(DAY)), 0);
+}
+
+#[test]
 fn a_factor_goes_on_where_it_stood_after_a_restart() {
     let rules = Rules { adaptive: Some(adaptive()), ..tiered() };
     let mut engine = engine_with(rules.clone());
@@ -166,6 +204,8 @@ fn a_reduction_shrinks_the_limits_of_its_bearer_until_it_ends() {
     let mut engine = engine_with(rules);
     judge_one(&mut engine, violation(ViolationType::LOGINS, Some(20.0), "anna", ""), NOW);
     assert_eq!(max(&engine, &message("anna", ""), NOW), 5);
+    let prompt = event(EventType::PROMPT_USAGE, "anna", "");
+    assert_eq!(max(&engine, &prompt, NOW), 15, "without tiers, too");
     assert_eq!(max(&engine, &message("bert", ""), NOW), 10);
     assert_eq!(max(&engine, &message("anna", ""), later(7 * DAY)), 10);
     let bad = violation(ViolationType::LOGINS, Some(20.0), "anna", "");
