@@ -286,6 +286,7 @@ mod tests {
         for (ms, want) in cases {
             assert_eq!(at(ms), want, "after {ms} ms");
         }
+        assert_eq!(adaptive().current(&known, NOW - DAY), 500, "though the clock went back");
         let high = Some(Factor { permille: 1_900, at_unix_ms: NOW, ..Factor::default() });
         assert_eq!(adaptive().current(&Known { factor: high, ..known }, NOW), 500);
     }

@@ -15,6 +15,7 @@ mod repeat;
 mod score;
 mod shape;
 mod shared;
+mod short;
 mod switch;
 
 use super::*;
