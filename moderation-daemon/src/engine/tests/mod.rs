@@ -7,6 +7,7 @@ mod dossier;
 mod factor;
 mod ladder;
 mod lift;
+mod overlay;
 mod passes;
 mod penalty;
 mod property;
