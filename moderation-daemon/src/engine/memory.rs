@@ -359,9 +359,7 @@ impl Memory {
                 }
                 let digest = neighbour::digest(user);
                 for (address, crowd) in self.view(base).blaming(digest) {
-                    let at = crowd.last_seen_unix_ms();
-                    let crowd = (!crowd.is_nothing()).then_some(crowd);
-                    self.crowds.put(address, at, crowd);
+                    self.crowds.put(address, crowd.last_seen_unix_ms(), Some(crowd));
                 }
             }
             Bearer::Address(address) => {

@@ -32,7 +32,7 @@ type Sighting = (u64, u64);
 /// Those at one address.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Crowd {
-    /// The last few; mostly one, who is found where the crowd is.
+    /// The last few, at least one; mostly one, who is found where the crowd is.
     users: SmallVec<[Sighting; 1]>,
     /// Those who broke rules; `None`: strangers.
     breakers: Vec<(Option<u64>, u64)>,
@@ -63,10 +63,6 @@ impl Crowd {
         let mut rest = self.clone();
         rest.breakers.retain(|(known, _)| *known != Some(user));
         (rest != *self).then_some(rest)
-    }
-
-    pub(super) fn is_nothing(&self) -> bool {
-        self.users.is_empty() && self.breakers.is_empty()
     }
 
     pub(super) fn last_seen_unix_ms(&self) -> u64 {
@@ -136,7 +132,7 @@ impl Overlay<'_> {
             && subject.user().is_some()
             && let Some(address) = self.place_at(subject)
         {
-            black_box(self.memory().crowd(&address).map(Crowd::is_nothing));
+            black_box(self.memory().crowd(&address).map(Crowd::last_seen_unix_ms));
         }
     }
 

@@ -81,6 +81,26 @@ fn request_ids_are_bounded() {
 }
 
 #[test]
+fn when_people_run_out_all_that_was_forgotten_of_them_is_counted_together() {
+    let mut rules = property::strict_hardened();
+    rules.bounds.people = 2;
+    let mut engine = engine_with(rules);
+    let paying = Traits { paying: Some(true), ..Traits::default() };
+    for i in 0..5 {
+        // A run of repeats and a violation; a ban, and with it an offence; traits, and
+        // with them a factor.
+        let who = format!("user {i}");
+        let visit = Request { traits: Some(paying.clone()), ..message(&who, "") };
+        let bad = violation(ViolationType::NON_BROWSER, None, &who, "");
+        let mut all = vec![visit; 5];
+        all.push(bad);
+        judge(&mut engine, &all, 6, later(i));
+    }
+    let people = 5 * 3;
+    assert_eq!(engine.size().forgotten, Forgotten { people, ..Forgotten::default() });
+}
+
+#[test]
 fn when_addresses_run_out_it_is_counted_who_was_not_noted_there() {
     for batch in [1, 4] {
         let mut rules = Rules::hardened();

@@ -195,6 +195,24 @@ fn a_factor_goes_on_where_it_stood_after_a_restart() {
 }
 
 #[test]
+fn of_several_scores_the_latest_tells_when_a_rule_was_last_broken() {
+    let rules = Rules { adaptive: Some(adaptive()), ..tiered() };
+    let anna = Bearer::User(user("anna"));
+    let at = |kind, ago_ms: u64| {
+        let updated_at_unix_ms = NOW.unix_ms - ago_ms;
+        let score = Score { points: 1.0, updated_at_unix_ms, ..Score::default() };
+        (ScoreKey { bearer: anna.clone(), kind }, score)
+    };
+    let both = [at(ViolationType::LOGINS, 5), at(ViolationType::CONCURRENT, 2 * DAY)];
+    let reversed = [both[1].clone(), both[0].clone()];
+    for scores in [both, reversed] {
+        let restored = Restored { scores: scores.to_vec(), ..Restored::default() };
+        let engine = Engine::new(rules.clone(), PrefixSet::default(), restored, SEED, NOW);
+        assert_eq!(engine.overlay().factor(&user("anna"), NOW), Some(500), "5 ms ago");
+    }
+}
+
+#[test]
 fn a_reduction_shrinks_the_limits_of_its_bearer_until_it_ends() {
     let mut rules = tiered();
     let reduce = |factor_permille| Step::Reduce { factor_permille, for_ms: 7 * DAY };

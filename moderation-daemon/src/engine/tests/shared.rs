@@ -144,6 +144,39 @@ fn who_is_lifted_is_let_in_where_a_neighbour_has_the_address_banned_and_the_neig
     }
 }
 
+#[test]
+fn who_is_lifted_stays_one_of_the_address_s_users_also_when_time_goes_on() {
+    let mut engine = office(&["anna", "bert"]);
+    judge_one(&mut engine, script("anna"), NOW);
+    pardon(&mut engine, &LiftTarget::User(user("anna")), NOW);
+    engine.expire(later(24 * 60 * MINUTE - 1));
+    assert_eq!(engine.memory.crowds.len(), 1);
+    // Carl comes in; were the two forgotten, he would be banned with the address.
+    judge_one(&mut engine, message("carl", OFFICE), later(MINUTE));
+    judge_one(&mut engine, script("carl"), later(MINUTE));
+    assert_eq!(rows(&engine), [(Some("carl".to_owned()), false, 120)]);
+}
+
+#[test]
+fn nobody_who_was_lifted_is_blamed_anywhere_however_many_are_lifted_at_once() {
+    let mut engine = office(&["anna", "bert", "carl"]);
+    for user in ["anna", "bert"] {
+        judge_one(&mut engine, message(user, "198.51.100.7"), NOW);
+        for place in [OFFICE, "198.51.100.7"] {
+            judge_one(&mut engine, violation(ViolationType::LOGINS, None, user, place), NOW);
+        }
+    }
+    let blamed_at = |engine: &Engine, who| engine.memory.view(None).blamed_at(&user(who)).len();
+    assert_eq!((blamed_at(&engine, "anna"), blamed_at(&engine, "bert")), (2, 2));
+    let mut overlay = engine.overlay();
+    for who in ["anna", "bert"] {
+        overlay.lift(&LiftTarget::User(user(who)), "root", NOW);
+    }
+    let changes = overlay.into_changes();
+    engine.apply(changes);
+    assert_eq!((blamed_at(&engine, "anna"), blamed_at(&engine, "bert")), (0, 0));
+}
+
 /// The engine as the next daemon has it: bans, and who was banned where.
 fn restarted(engine: &Engine, blamed: &[(&str, u64)], bounds: Bounds) -> Engine {
     let office = OFFICE.parse().expect("an address");

@@ -215,6 +215,20 @@ fn leases_of_an_earlier_life_hold_their_place_and_their_request_is_known() {
 }
 
 #[test]
+fn a_limiter_has_points_of_its_own_or_those_of_its_violation() {
+    for (own, want) in [(None, 2.0), (Some(3.0), 3.0)] {
+        let mut rules = rules();
+        rules.scoring.points.set(ViolationType::FILE_UPLOAD_LIMIT, 2.0);
+        rules.limiter_mut(Limiter::FORK_USER).expect("it is on").points = own;
+        let mut engine = engine_with(rules);
+        let forks = vec![event(EventType::FORK, "anna", ""); 8];
+        let last = judge(&mut engine, &forks, 3, NOW).pop().expect("eight");
+        let record = last.violation.expect("one more than seven");
+        assert_eq!((record.points, record.kind), (want, ViolationType::FILE_UPLOAD_LIMIT));
+    }
+}
+
+#[test]
 fn no_lease_has_the_number_of_one_of_an_earlier_life_also_if_the_clock_went_back() {
     let anna = Bearer::User(user("anna"));
     let far = (NOW.unix_ms + 1_000_000) * 1_000;
