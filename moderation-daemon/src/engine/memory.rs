@@ -494,3 +494,36 @@ impl<'a> View<'a> {
         all.filter_map(|(address, crowd)| Some((*address, crowd.without(user)?))).collect()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::PenaltyKind;
+
+    #[test]
+    fn numbers_of_penalties_are_forgotten_with_their_holders() {
+        let rules = Rules::hardened();
+        let bounds = Bounds { people: 2, ..Bounds::default() };
+        let mut memory = Memory::alone(0);
+        for id in 1..=5 {
+            let penalty = Penalty {
+                id,
+                kind: PenaltyKind::RemoveContent,
+                user: format!("user {}", id / 2).parse().ok(),
+                prefix: None,
+                violation: None,
+                severity: None,
+                reason: "test".to_owned(),
+                starts_at_unix_ms: id,
+                ends_at_unix_ms: Some(id),
+                by: Author::Rule,
+                ended: None,
+            };
+            memory.note(None, &Change::Penalty(Arc::new(penalty)), &rules);
+            memory.trim(&bounds);
+        }
+        assert_eq!((memory.penalties.len(), memory.forgotten.penalties), (2, 1));
+        let known = (1..=5).filter(|id| memory.holders.own(id).is_some()).collect::<Vec<_>>();
+        assert_eq!(known, [2, 3, 4, 5], "of the two who are left");
+    }
+}
