@@ -64,7 +64,10 @@ fn the_commands_of_an_operators_day_work() -> Result<()> {
     ])?;
     assert_eq!(table(&banned)[0], ["BAN", "USER", "ADDRESS", "STATE", "REASON"]);
     assert_eq!(table(&banned)[1][..3], ["1", "anna", "192.0.2.7"]);
-    assert!(banned.contains("spam") && banned.contains("(not enforced in the kernel)"), "{banned}");
+    assert!(
+        banned.contains("spam") && banned.contains("(at the API only: network.mode is off)"),
+        "{banned}"
+    );
     ctl(&["ban", "--ip", "2001:db8::1", "--duration", "permanent", "--reason", "worse"])?;
     ctl(&["ban", "--user", "b c", "--reason", "a user with a space"])?;
 
@@ -117,7 +120,7 @@ fn the_status_is_readable() -> Result<()> {
     let status = daemon.ctl(&["status"])?.success()?;
     let names: Vec<_> = table(&status).iter().map(|row| row[0].to_owned()).collect();
     assert_eq!(names, ["daemon", "kernel", "bans", "packets", "queue", "store", "pins"]);
-    assert!(status.contains("1 active, 1 enforced"), "{status}");
+    assert!(status.contains("1 active, at the API only: network.mode is off"), "{status}");
     assert!(!status.contains("null"), "nothing unsaid is shown as null: {status}");
     Ok(())
 }

@@ -36,6 +36,7 @@ fn a_ban_is_explained_with_each_violation_that_led_there_and_so_is_its_end() -> 
             assert!(told.contains(line), "{line} is missing from {told}");
         }
         assert!(told.contains("; ban 1 fell"), "{told}");
+        assert!(told.contains("Ban 1 holds at the API only: network.mode is off"), "{told}");
         assert!(told.contains("In all: 3 logins (21 points)."), "{told}");
     }
     let at_address = explain(&daemon, "192.0.2.7")?;
@@ -59,6 +60,31 @@ fn assert_told(told: &str, sentences: &[&str]) {
     for sentence in sentences {
         assert!(told.contains(sentence), "{sentence:?} is missing from\n{told}");
     }
+}
+
+#[test]
+fn the_violation_that_ended_sessions_is_told_also_by_the_next_daemon() -> Result<()> {
+    if !need::root() {
+        return Ok(());
+    }
+    let mut daemon = daemon_without_kernel(json!({ "bans": { "duration": "soft" } }))?;
+    let mut app = Caller::app(&daemon);
+    for (points, logout) in [(13, None), (7, Some(true)), (1, None)] {
+        let body = json!({ "type": "logins", "user": "anna", "ip": "192.0.2.7", "score": points });
+        let answer = app.post("/v1/violations", &body)?;
+        assert_eq!(answer["logout"].as_bool(), logout, "{answer}");
+    }
+    daemon.kill()?;
+    daemon.start()?;
+    assert_told(
+        &explain(&daemon, "anna")?,
+        &[
+            "the score of user anna for logins went from 13 to 20: the app was told to end the \
+             sessions, and no ban fell",
+            "7 points, 13 → 20, by anna, from 192.0.2.7; sessions were to end",
+        ],
+    );
+    Ok(())
 }
 
 #[test]

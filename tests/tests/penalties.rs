@@ -294,6 +294,31 @@ fn every_address_that_came_with_a_ban_goes_with_it_and_a_stranger_s_stays() -> R
 }
 
 #[test]
+fn who_was_banned_without_a_shared_address_is_let_in_there_by_a_lift_of_the_next_daemon()
+-> Result<()> {
+    if !need::root() {
+        return Ok(());
+    }
+    let mut daemon = daemon_without_kernel(Value::Null)?;
+    let mut app = Caller::app(&daemon);
+    for user in ["anna", "bert"] {
+        message(&mut app, user, BROWSER)?;
+    }
+    app.violation("non_browser", &json!({ "user": "bert", "ip": "192.0.2.7" }))?;
+    assert!(!app.is_banned("ip=192.0.2.7")?, "anna did nothing");
+    daemon.kill()?;
+    daemon.start()?;
+    // Now the address goes, for a short while, with anna's ban.
+    let mut app = Caller::app(&daemon);
+    app.violation("non_browser", &json!({ "user": "anna", "ip": "192.0.2.7" }))?;
+    assert_eq!(Caller::operator(&daemon).bans("all=false")?.len(), 3);
+    ctl(&daemon, &["lift", "user:bert"])?;
+    assert!(!app.is_banned("user=bert&ip=192.0.2.7")?);
+    assert!(app.is_banned("user=anna&ip=192.0.2.7")?);
+    Ok(())
+}
+
+#[test]
 fn no_rule_bans_a_protected_user_or_role_nor_keeps_them_out_of_an_address() -> Result<()> {
     if !need::root() {
         return Ok(());

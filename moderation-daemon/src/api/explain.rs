@@ -146,6 +146,7 @@ fn violation(one: &ViolationRecord) -> Value {
         "window_ms": one.window_ms,
         "ban": one.ban,
         "penalty": one.penalty,
+        "logout": one.logout,
         "at": clock::rfc3339(one.at_unix_ms),
     })
 }

@@ -93,7 +93,7 @@ fn network_status(context: &Context) -> Value {
         "missing": missing(&network.interfaces, &attached),
         "pin_root": network.pin_root,
         "problem": kernel.problem,
-        "desired": fill.exact + fill.networks,
+        "desired": if state == "off" { 0 } else { fill.exact + fill.networks },
         "enforced": fill.enforced,
         "last_drift": kernel.last_drift,
         "drift_seen": kernel.drift_seen.map(drift_seen),

@@ -16,7 +16,7 @@ use crate::{
     engine::{Bearer, Decay, Limiter, Rules, ScoreKey, ViolationType},
     librechat::{Record, Score},
     moderator::TakenScore,
-    store::{Page, RecordRow},
+    store::{Page, RecordRow, TakenRecords},
 };
 
 pub(super) fn routes() -> Router<Context> {
@@ -136,9 +136,10 @@ async fn take_records(
         record.user.parse::<crate::engine::UserId>()?;
     }
     let count = records.len();
-    let taken = context.moderator.take_records(records).await?;
-    tracing::info!(records = count, taken, by = peer.name(), "an operator brought records along");
-    Ok(axum::Json(json!({ "taken": taken })))
+    let TakenRecords { taken, too_old } = context.moderator.take_records(records).await?;
+    let by = peer.name();
+    tracing::info!(records = count, taken, too_old, by, "an operator brought records along");
+    Ok(axum::Json(json!({ "taken": taken, "too_old": too_old })))
 }
 
 /// One value a line; one that makes no sense, and none is taken.

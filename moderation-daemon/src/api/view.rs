@@ -226,19 +226,26 @@ const fn network(enforcement: Enforcement) -> &'static str {
     match enforcement {
         Enforcement::Blocked => "blocked",
         Enforcement::Pending => "pending",
+        Enforcement::Off => "off",
         Enforcement::Never | Enforcement::Proxy(_) => "never",
     }
 }
 
 /// What people should know who expect the kernel to drop packets.
 fn note(view: &BanView, enforcement: Enforcement) -> Option<String> {
-    let (Enforcement::Proxy(proxy), Some(prefix)) = (enforcement, view.ban.prefix) else {
-        return None;
-    };
-    Some(format!(
-        "{prefix} is within {proxy}, a proxy or CDN: it is never dropped at the network layer; \
-         nginx and the API enforce the ban instead"
-    ))
+    let prefix = view.ban.prefix?;
+    match enforcement {
+        Enforcement::Proxy(proxy) => Some(format!(
+            "{prefix} is within {proxy}, a proxy or CDN: it is never dropped at the network \
+             layer; nginx and the API enforce the ban instead"
+        )),
+        Enforcement::Off => Some(
+            "network.mode is off: nothing is dropped at the network layer; nginx and the API \
+             enforce the ban"
+                .to_owned(),
+        ),
+        Enforcement::Blocked | Enforcement::Pending | Enforcement::Never => None,
+    }
 }
 
 /// Points are mostly whole, and look better so.

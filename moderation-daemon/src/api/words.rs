@@ -63,6 +63,7 @@ impl Facts<'_> {
             self.tell_ban(view, &mut told);
         }
         told.extend(self.dossier.penalties.iter().map(|penalty| penalty_that_holds(penalty)));
+        told.extend(self.ended_sessions());
         told.extend(self.nothing_held());
         let past = self.history.bans.iter().filter(|record| self.is_over(record));
         told.extend(past.map(past_ban));
@@ -85,6 +86,18 @@ impl Facts<'_> {
             told.push(format!("Nothing is recorded about {}.", self.name));
         }
         told
+    }
+
+    /// What ended sessions last without a ban.
+    fn ended_sessions(&self) -> Option<String> {
+        let last = self.history.violations.iter().find(|one| one.logout)?;
+        let ViolationRecord { kind, previous, total, .. } = last;
+        let whose = last.user.as_ref().map_or_else(String::new, |user| format!(" of user {user}"));
+        Some(format!(
+            "At {} the score{whose} for {kind} went from {previous} to {total}: the app was told \
+             to end the sessions, and no ban fell (bans.duration: soft).",
+            clock::rfc3339(last.at_unix_ms)
+        ))
     }
 
     /// That what happened is past, if anything did.
@@ -149,6 +162,10 @@ impl Facts<'_> {
             Enforcement::Pending => {
                 format!("The kernel is to drop the packets of {prefix}, and does not yet.")
             }
+            Enforcement::Off => format!(
+                "Ban {id} holds at the API only: network.mode is off, so that the kernel drops \
+                 nothing."
+            ),
             Enforcement::Never => format!("Ban {id} holds at the API only."),
             Enforcement::Proxy(proxy) => {
                 format!("Ban {id} holds at the API only: {prefix} is within the proxy {proxy}.")
@@ -303,6 +320,9 @@ pub(super) fn violation(one: &ViolationRecord) -> String {
     }
     text += &one.ban.map(|id| format!("; ban {id} fell")).unwrap_or_default();
     text += &one.penalty.map(|id| format!("; penalty p{id} fell")).unwrap_or_default();
+    if one.logout {
+        text += "; sessions were to end";
+    }
     text
 }
 

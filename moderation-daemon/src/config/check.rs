@@ -14,6 +14,7 @@ use super::{
     Config, Librechat, Profile, Socket, Store, caution,
     effective::Effective,
     file::{File, SnapshotFile},
+    friendly,
     layer::{Layered, covers},
     librechat::{Family, to_number, variable},
     network,
@@ -71,7 +72,12 @@ pub(super) fn check(mut layered: Layered) -> Result<Config, ConfigError> {
     let Layered { file, origins, warnings, .. } = &mut layered;
     let rules = rules(file, &Context { profile: file.profile, origins })?;
     warnings.extend(caution::warnings(&rules));
-    let effective = Arc::new(Effective::of(&layered));
+    let mut effective = Effective::of(&layered);
+    if let Some(growth) = rules.ban.growth {
+        let cap = friendly::text(Duration::from_millis(growth.cap_ms));
+        effective.follow("bans.growth.cap", &cap, "as long as bans.duration, the shortest ban");
+    }
+    let effective = Arc::new(effective);
     let Layered { file, origins, warnings, uses_redis, .. } = layered;
     let network = network::check(file.network)?;
     check_prefixes(&[&network.guards, &network.proxies, &file.allowlist])?;

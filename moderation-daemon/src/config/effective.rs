@@ -33,11 +33,28 @@ impl Effective {
         }
     }
 
-    /// Puts a value of the command line in.
-    pub(super) fn overrule(&mut self, key: &str, value: serde_json::Value, by: &str) {
-        if let Some(place) = self.values.pointer_mut(&format!("/{}", key.replace('.', "/"))) {
-            *place = value;
-            self.origins.insert(key.to_owned(), format!("{by} on the command line"));
+    /// Puts in what a value comes to because of another one, if that is not it.
+    pub(super) fn follow(&mut self, key: &str, value: &str, why: &str) {
+        let shown = self.values.pointer(&place(key)).and_then(|shown| shown.as_str());
+        if shown != Some(value) {
+            self.put(key, value.into(), why.to_owned());
         }
     }
+
+    /// Puts a value of the command line in.
+    pub(super) fn overrule(&mut self, key: &str, value: serde_json::Value, by: &str) {
+        self.put(key, value, format!("{by} on the command line"));
+    }
+
+    fn put(&mut self, key: &str, value: serde_json::Value, origin: String) {
+        if let Some(place) = self.values.pointer_mut(&place(key)) {
+            *place = value;
+            self.origins.insert(key.to_owned(), origin);
+        }
+    }
+}
+
+/// Where a key's value is in JSON.
+fn place(key: &str) -> String {
+    format!("/{}", key.replace('.', "/"))
 }

@@ -188,7 +188,8 @@ pub(super) struct Import {
     #[arg(value_name = "FILE", required_unless_present = "librechat")]
     file: Option<PathBuf>,
     /// Instead of a list, the scores and records in violations.json and
-    /// logs.json of a folder of LibreChat's
+    /// logs.json of a folder of LibreChat's, but for records that are older than
+    /// store.retention
     #[arg(
         long,
         value_name = "DIR",

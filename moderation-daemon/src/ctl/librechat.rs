@@ -101,17 +101,19 @@ pub(super) fn import(remote: &mut Remote, folder: &Path) -> anyhow::Result<()> {
     check_users(SCORES_FILE, scores.as_ref(), |score| &score.user)?;
     check_users(RECORDS_FILE, records.as_ref(), |record| &record.user)?;
     let skipped = skipped(scores.as_ref()) + skipped(records.as_ref());
-    let scores = send(remote, "scores", scores, |_, _| false)?;
+    let (scores, _) = send(remote, "scores", scores, |_, _| false)?;
     // Those that may be alike must not be told apart by coming in two parts.
     let together =
         |one: &Record, other: &Record| (&one.user, one.at_ms) == (&other.user, other.at_ms);
-    let logs = send(remote, "logs", records, together)?;
+    let (logs, too_old) = send(remote, "logs", records, together)?;
+    let skipped = skipped + too_old;
     let result = json!({ "scores": scores, "logs": logs, "skipped": skipped });
     let text = |result: &Value| {
         let [scores, logs, skipped] = ["scores", "logs", "skipped"].map(|it| &result[it]);
         format!(
             "took over {scores} scores and {logs} records that were not here or lower; skipped \
-             {skipped} entries that have lapsed or are about something else"
+             {skipped} entries that have lapsed, are older than what is kept or are about \
+             something else"
         )
     };
     Ok(remote.output.show(&result, text)?)
@@ -161,14 +163,14 @@ fn skipped<T>(found: Option<&Found<T>>) -> u64 {
     found.map_or(0, |found| found.lapsed + found.others)
 }
 
-/// Hands all over, part by part; how many of it was new.
+/// Hands all over, part by part; how many of it was new, and how many too old.
 fn send<T: Serialize>(
     remote: &mut Remote,
     what: &str,
     found: Option<Found<T>>,
     together: impl Fn(&T, &T) -> bool,
-) -> anyhow::Result<u64> {
-    let (mut taken, all) = (0, found.map(|found| found.taken).unwrap_or_default());
+) -> anyhow::Result<(u64, u64)> {
+    let (mut taken, mut too_old, all) = (0, 0, found.map(|found| found.taken).unwrap_or_default());
     let mut rest = &all[..];
     while !rest.is_empty() {
         let (part, others) = rest.split_at(cut(rest, &together));
@@ -180,8 +182,9 @@ fn send<T: Serialize>(
             format!("the import of {what} broke off after {taken}; it can be repeated")
         })?;
         taken += answer["taken"].as_u64().unwrap_or(0);
+        too_old += answer["too_old"].as_u64().unwrap_or(0);
     }
-    Ok(taken)
+    Ok((taken, too_old))
 }
 
 #[cfg(test)]

@@ -87,6 +87,9 @@ fn state(ban: &Value) -> String {
     if ban["network"] == "never" {
         return format!("{until} (at the API only)");
     }
+    if ban["network"] == "off" {
+        return format!("{until} (at the API only: network.mode is off)");
+    }
     let enforced = ban["enforced"].as_bool().unwrap_or(false);
     if enforced { until } else { format!("{until} (not enforced in the kernel)") }
 }

@@ -263,11 +263,16 @@ fn status_text(status: &Value) -> String {
         }
         None => field(&network["state"]),
     };
+    let bans_text = if network["state"] == "off" {
+        format!("{} active, at the API only: network.mode is off", bans["active"])
+    } else {
+        format!("{} active, {} enforced", bans["active"], bans["enforced"])
+    };
     let queue = &status["queue"];
     let mut rows = vec![
         ("daemon", format!("{}, up {up} s", field(&status["version"]))),
         ("kernel", attached),
-        ("bans", format!("{} active, {} enforced", bans["active"], bans["enforced"])),
+        ("bans", bans_text),
         ("packets", packets),
         ("queue", format!("{} of {}", queue["length"], queue["capacity"])),
         ("store", field(&status["store"]["path"])),

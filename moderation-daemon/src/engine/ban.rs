@@ -275,6 +275,27 @@ mod tests {
     }
 
     #[test]
+    fn a_block_counts_its_different_64s_as_long_as_each_is_banned() {
+        let (first, other) = ("2001:db8:0:1::/64", "2001:db8:0:2::/64");
+        let mut index = index([
+            ban(1, "", first, None),
+            ban(2, "", first, Some(9)),
+            ban(3, "", other, None),
+            ban(4, "", "2001:db8:0:100::/64", None),
+        ]);
+        let counts = |index: &BanIndex| {
+            ["2001:db8::/56", "2001:db8::/48", "2001:db8:1::/48"]
+                .map(|block| index.banned_64s(block.parse().expect("a block")))
+        };
+        assert_eq!(counts(&index), [2, 3, 0]);
+        for (id, want) in [(2, [2, 3, 0]), (1, [1, 2, 0]), (3, [0, 1, 0]), (4, [0, 0, 0])] {
+            index.remove(id);
+            assert_eq!(counts(&index), want, "without {id}");
+        }
+        assert!(index.in_blocks.is_empty(), "nothing is left of blocks without bans");
+    }
+
+    #[test]
     fn a_permanent_ban_outlasts_every_other() {
         let mut index = index([
             ban(1, "anna", "192.0.2.7", None),

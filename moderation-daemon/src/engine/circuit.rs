@@ -53,6 +53,19 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    #[test]
+    fn as_many_as_the_limit_are_not_too_many_within_a_minute_and_one_more_is() {
+        let mut circuit = Circuit::new(2);
+        let mut states = Vec::new();
+        for at in [0, 1, 2, 3] {
+            states.push((circuit.is_one_too_many(&[], at), circuit.is_open(at)));
+            circuit.call(at);
+        }
+        let open_after_three = [(false, false), (false, false), (true, false), (true, true)];
+        assert_eq!(states, open_after_three);
+        assert!(circuit.is_open(MINUTE_MS) && !circuit.is_open(MINUTE_MS + 1), "of the last three");
+    }
+
     proptest! {
         /// Against counting the calls of the last minute one by one, wherever
         /// the batch begins.

@@ -155,6 +155,8 @@ pub struct Violation {
     pub ban: Option<BanId>,
     /// The penalty that it led to.
     pub penalty: Option<PenaltyId>,
+    /// Whether the user's sessions ended for it, though no ban fell.
+    pub logout: bool,
     /// When, in milliseconds since 1970.
     pub at_unix_ms: u64,
     /// The caller's name for the request.

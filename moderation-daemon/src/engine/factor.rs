@@ -163,9 +163,8 @@ impl Adaptive {
         let mut value = factor.permille;
         let mut from = factor.at_unix_ms;
         for until in self.turns(known, from, unix_ms) {
-            let target = self.target(known, from);
             let risen = value.saturating_add(self.rise(until - from));
-            value = if target < value { target } else { risen.min(target) };
+            value = risen.min(self.target(known, from));
             from = until;
         }
         value.min(self.target(known, unix_ms))
@@ -183,8 +182,9 @@ impl Adaptive {
             (flagged, self.flagged_within_ms),
         ];
         let turns = turns.into_iter().filter_map(|(begin, ms)| Some(begin?.saturating_add(ms)));
-        let mut turns: Vec<_> = turns.filter(|turn| from < *turn && *turn < until).collect();
-        turns.extend((from < until).then_some(until));
+        let mut turns: Vec<_> = turns.filter(|turn| (from..until).contains(turn)).collect();
+        // A clock that went back makes nothing rise.
+        turns.push(until.max(from));
         turns.sort_unstable();
         turns
     }
@@ -242,9 +242,10 @@ mod tests {
         let paying = Traits { paying: Some(true), ..Traits::default() };
         let best = Traits { paying: Some(true), email_verified: Some(true), ..old.clone() };
         let nobody = Traits::default();
-        let flagged = |flagged| {
-            Some(Factor { flagged, flagged_since_unix_ms: NOW - DAY, ..Factor::default() })
+        let since = |flagged, flagged_since_unix_ms| {
+            Some(Factor { flagged, flagged_since_unix_ms, ..Factor::default() })
         };
+        let flagged = |flagged| since(flagged, NOW - DAY);
         let cases = [
             (&nobody, None, None, 1_000),
             (&old, None, None, 1_440),
@@ -259,6 +260,8 @@ mod tests {
             (&nobody, Some(NOW), flagged(6), 350),
             (&nobody, None, flagged(5), 1_000),
             (&nobody, None, flagged(6), 700),
+            (&nobody, None, since(6, NOW - 30 * DAY + 1), 700),
+            (&nobody, None, since(6, NOW - 30 * DAY), 1_000),
         ];
         for (traits, violated_at_unix_ms, factor, want) in cases {
             let known = Known { traits, violated_at_unix_ms, factor };
@@ -283,8 +286,23 @@ mod tests {
         for (ms, want) in cases {
             assert_eq!(at(ms), want, "after {ms} ms");
         }
+        assert_eq!(adaptive().current(&known, NOW - DAY), 500, "though the clock went back");
         let high = Some(Factor { permille: 1_900, at_unix_ms: NOW, ..Factor::default() });
         assert_eq!(adaptive().current(&Known { factor: high, ..known }, NOW), 500);
+    }
+
+    #[test]
+    fn how_it_stands_is_told_with_where_it_goes_and_why() {
+        let traits = Traits { paying: Some(true), ..Traits::default() };
+        let factor = Some(Factor { permille: 500, at_unix_ms: NOW, ..Factor::default() });
+        let known = Known { traits: &traits, violated_at_unix_ms: Some(NOW), factor };
+        let standing = |at| adaptive().standing(&known, at);
+        let both = vec![("paying", 1_500), ("recent_violations", 500)];
+        let want = Standing { permille: 500, target_permille: 750, factors: both };
+        assert_eq!(standing(NOW), want);
+        let want =
+            Standing { permille: 800, target_permille: 1_500, factors: vec![("paying", 1_500)] };
+        assert_eq!(standing(NOW + DAY + HOUR_MS), want, "750 after five hours, then one more");
     }
 
     #[test]

@@ -253,7 +253,7 @@ impl Memory {
 
     /// Remembers from now on what an address saw; not of more addresses than
     /// there may be.
-    fn change_crowd(
+    pub(super) fn change_crowd(
         &mut self,
         base: Option<&Self>,
         address: Address,
@@ -366,9 +366,7 @@ impl Memory {
                 }
                 let digest = neighbour::digest(user);
                 for (address, crowd) in self.view(base).blaming(digest) {
-                    let at = crowd.last_seen_unix_ms();
-                    let crowd = (!crowd.is_nothing()).then_some(crowd);
-                    self.crowds.put(address, at, crowd);
+                    self.crowds.put(address, crowd.last_seen_unix_ms(), Some(crowd));
                 }
             }
             Bearer::Address(address) => {
@@ -503,5 +501,38 @@ impl<'a> View<'a> {
         });
         let all = fresh.chain(standing);
         all.filter_map(|(address, crowd)| Some((*address, crowd.without(user)?))).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::PenaltyKind;
+
+    #[test]
+    fn numbers_of_penalties_are_forgotten_with_their_holders() {
+        let rules = Rules::hardened();
+        let bounds = Bounds { people: 2, ..Bounds::default() };
+        let mut memory = Memory::alone(0);
+        for id in 1..=5 {
+            let penalty = Penalty {
+                id,
+                kind: PenaltyKind::RemoveContent,
+                user: format!("user {}", id / 2).parse().ok(),
+                prefix: None,
+                violation: None,
+                severity: None,
+                reason: "test".to_owned(),
+                starts_at_unix_ms: id,
+                ends_at_unix_ms: Some(id),
+                by: Author::Rule,
+                ended: None,
+            };
+            memory.note(None, &Change::Penalty(Arc::new(penalty)), &rules);
+            memory.trim(&bounds);
+            let kept: usize = memory.penalties.iter().map(|(_, of_one)| of_one.len()).sum();
+            assert_eq!(memory.holders.len(), kept, "after {id}");
+        }
+        assert_eq!((memory.penalties.len(), memory.forgotten.penalties), (2, 1));
     }
 }

@@ -44,6 +44,7 @@ mod tests;
 
 use std::{
     collections::{HashMap, VecDeque},
+    net::IpAddr,
     sync::Arc,
 };
 
@@ -70,6 +71,7 @@ pub use kind::{EventType, Limiter, MAX_CUSTOM, TooManyKinds, ViolationType};
 pub use ladder::{Author, Ladder, Penalty, PenaltyId, PenaltyKind, Severity, Step};
 pub use lease::{Lease, LeaseId};
 pub use memory::Forgotten;
+pub(crate) use neighbour::SEEN_FOR_MS;
 pub use offence::Offence;
 pub use overlay::{LiftTarget, NewBan, Overlay};
 pub use pardon::Lifted;
@@ -137,6 +139,9 @@ pub struct Restored {
     pub last_penalty: PenaltyId,
     /// How often somebody has been banned.
     pub offences: Vec<(Bearer, Offence)>,
+    /// Users who are banned for what they did at an address, and when, in
+    /// milliseconds since 1970; the oldest first.
+    pub blamed: Vec<(UserId, IpAddr, u64)>,
     /// What is known about users, and when it last changed, in milliseconds since
     /// 1970.
     pub traits: Vec<(UserId, Traits, u64)>,
@@ -221,6 +226,7 @@ impl Engine {
             .chain(traits.map(|(user, traits, at)| Change::Traits(user, traits, at)))
             .chain(restored.factors.into_iter().map(|(user, factor)| Change::Factor(user, factor)));
         known.for_each(|change| engine.memory.note(None, &change, &engine.rules));
+        engine.memory.recall_blames(restored.blamed, &engine.rules);
         for (id, outcome) in restored.answers {
             engine.remember(id, outcome, now);
         }

@@ -4,12 +4,15 @@
 
 use foldhash::fast::FixedState;
 use smallvec::SmallVec;
-use std::{hash::BuildHasher as _, hint::black_box};
+use std::{hash::BuildHasher as _, hint::black_box, net::IpAddr};
 
-use super::{Address, Moment, Overlay, Rules, Subject, UserId, memory::View};
+use super::{
+    Address, Moment, Overlay, Rules, Subject, UserId,
+    memory::{Memory, View},
+};
 
-/// How long a user counts as one of an address's.
-pub(super) const SEEN_FOR_MS: u64 = 24 * 3_600_000;
+/// How long a user counts as one of an address's, in milliseconds.
+pub(crate) const SEEN_FOR_MS: u64 = 24 * 3_600_000;
 /// How old a sighting may be before it is written again.
 const FRESH_FOR_MS: u64 = 3_600_000;
 /// Of so many users an address is shared by far.
@@ -29,7 +32,7 @@ type Sighting = (u64, u64);
 /// Those at one address.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Crowd {
-    /// The last few; mostly one, who is found where the crowd is.
+    /// The last few, at least one; mostly one, who is found where the crowd is.
     users: SmallVec<[Sighting; 1]>,
     /// Those who broke rules; `None`: strangers.
     breakers: Vec<(Option<u64>, u64)>,
@@ -62,10 +65,6 @@ impl Crowd {
         (rest != *self).then_some(rest)
     }
 
-    pub(super) fn is_nothing(&self) -> bool {
-        self.users.is_empty() && self.breakers.is_empty()
-    }
-
     pub(super) fn last_seen_unix_ms(&self) -> u64 {
         self.users.iter().map(|(_, at)| *at).max().unwrap_or(0)
     }
@@ -93,6 +92,23 @@ pub(super) enum Place {
     Innocent,
     /// Several users', of whom enough did.
     Guilty,
+}
+
+impl Memory {
+    /// Takes over from an earlier life who was banned for what he did where: without
+    /// that a lift would not let him in there. The latest, if there are too many.
+    pub(super) fn recall_blames(&mut self, blamed: Vec<(UserId, IpAddr, u64)>, rules: &Rules) {
+        if rules.ban.shared.is_none() {
+            return;
+        }
+        let surplus = blamed.len().saturating_sub(rules.bounds.addresses);
+        self.forgotten.addresses += surplus as u64;
+        for (user, ip, at) in blamed.into_iter().skip(surplus) {
+            let address = Address::new(ip, rules.counting.v6_bits);
+            let user = Some(digest(&user));
+            self.change_crowd(None, address, at, rules, |crowd| crowd.blame(user, at));
+        }
+    }
 }
 
 impl Rules {
@@ -123,7 +139,7 @@ impl Rules {
             && subject.user().is_some()
             && let Some(address) = self.place_at(subject)
         {
-            black_box(memory.crowd(&address).map(Crowd::is_nothing));
+            black_box(memory.crowd(&address).map(Crowd::last_seen_unix_ms));
         }
     }
 }

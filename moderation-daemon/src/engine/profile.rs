@@ -245,7 +245,7 @@ fn points() -> ByViolation<f64> {
 mod tests {
     use std::collections::BTreeSet;
 
-    use super::*;
+    use super::{ViolationType as V, *};
 
     /// A limiter that no event asks, or asks twice, limits nothing or too much.
     #[test]
@@ -271,6 +271,55 @@ mod tests {
         assert_eq!((rule.by, rule.limit.max), (By::Account, 10));
         let login = hardened.event(EventType::LOGIN).expect("it is known");
         assert_eq!(login.peeks, [Limiter::LOGIN_ACCOUNT]);
+        assert_eq!((rule.violation, rule.limit.window_ms), (Some(V::LOGIN_FAILURES), 900_000));
+        let success = hardened.event(EventType::LOGIN_SUCCESS).expect("it is known");
+        assert_eq!((&success.limiters[..], &success.refunds[..]), (&[][..], &[rule.limiter][..]));
         assert!(hardened.limiters.iter().all(|rule| !rule.count_rejected));
+    }
+
+    /// What LibreChat counts is in the configuration's tests, row by row.
+    #[test]
+    fn what_librechat_says_of_a_limit_in_its_records_comes_with_it() {
+        let rules = Rules::librechat();
+        let rule = |limiter| rules.limiter(limiter).expect("it is on");
+        let of = |limiter| {
+            let LimiterRule { limit, violation, points, label, .. } = rule(limiter);
+            (limit.max, limit.window_ms, *violation, *points, *label)
+        };
+        let cases = [
+            (Limiter::LOGIN, (7, 300_000, Some(V::LOGINS), None, None)),
+            (Limiter::REGISTRATION, (5, 3_600_000, Some(V::REGISTRATIONS), None, None)),
+            (
+                Limiter::PASSWORD_RESET_SUBMISSION,
+                (2, 120_000, Some(V::RESET_PASSWORD_LIMIT), Some(1.0), Some("submission")),
+            ),
+            (Limiter::FORK_USER, (7, 60_000, Some(V::FILE_UPLOAD_LIMIT), Some(0.0), Some("user"))),
+            (Limiter::TOOL_CALL, (1, 1_000, Some(V::TOOL_CALL_LIMIT), None, Some("user"))),
+            (Limiter::PROMPT_USAGE, (30, 60_000, None, None, None)),
+        ];
+        for (limiter, want) in cases {
+            assert_eq!(of(limiter), want, "{limiter}");
+        }
+        let shown = |limiter| rule(limiter).limit.shown.window_minutes;
+        assert_eq!(shown(Limiter::TOOL_CALL), Some(1.0), "for what is a second");
+        assert_eq!(shown(Limiter::LOGIN), None);
+    }
+
+    #[test]
+    fn bans_and_scores_last_as_long_as_the_profile_s_documents_say() {
+        const DAY_MS: u64 = 86_400_000;
+        let (librechat, hardened) = (Rules::librechat(), Rules::hardened());
+        for rules in [&librechat, &hardened] {
+            assert_eq!(rules.ban.length, BanLength::For(7_200_000));
+            assert_eq!(rules.suspension_ms, 3 * DAY_MS);
+        }
+        assert_eq!(librechat.scoring.decay, Decay::Ttl { ms: 3_600_000 });
+        assert_eq!((librechat.ban.growth, librechat.ban.shared), (None, None));
+        let halved = Decay::HalfLife { ms: DAY_MS, step_ms: 3_600_000 };
+        assert_eq!(hardened.scoring.decay, halved);
+        let growth = Growth { factor: 2.0, cap_ms: 30 * DAY_MS, half_life_ms: 30 * DAY_MS };
+        assert_eq!(hardened.ban.growth, Some(growth));
+        let shared = SharedRule { duration_ms: 900_000, subjects: 2, within_ms: 3_600_000 };
+        assert_eq!(hardened.ban.shared, Some(shared));
     }
 }

@@ -287,6 +287,43 @@ mod tests {
         assert_eq!(again.score.spend(&rule).points, 1.0);
     }
 
+    #[test]
+    fn nothing_is_spent_where_nothing_is_consumed_or_an_interval_is_none() {
+        let before = Score { spent: 5.0, ..score(25.0) };
+        for rule in [
+            rule(Crossing::Total, 20.0),
+            rule(Crossing::Consumed, 0.0),
+            rule(Crossing::Consumed, -20.0),
+            rule(Crossing::Consumed, f64::NAN),
+        ] {
+            assert_eq!(before.spend(&rule), before, "{rule:?}");
+        }
+        let after = before.spend(&rule(Crossing::Consumed, 20.0));
+        assert_eq!((after.points, after.spent), (5.0, 25.0));
+    }
+
+    #[test]
+    fn a_book_has_each_score_once_by_when_it_was_last_added_to() {
+        let key = |user: &str| ScoreKey {
+            bearer: Bearer::User(user.parse().expect("an id")),
+            kind: ViolationType::LOGINS,
+        };
+        let at = |updated_at_unix_ms| Score { updated_at_unix_ms, ..score(1.0) };
+        let ages = |book: &ScoreBook| book.oldest().cloned().collect::<Vec<_>>();
+        let mut book = ScoreBook::default();
+        for (user, updated) in [("anna", 5), ("bert", 6), ("anna", 7), ("bert", 6)] {
+            book.put(key(user), at(updated));
+        }
+        assert_eq!(ages(&book), [(6, key("bert")), (7, key("anna"))]);
+        book.expire(6);
+        assert_eq!(book.len(), 2, "that is not before it");
+        book.expire(7);
+        assert_eq!(ages(&book), [(7, key("anna"))]);
+        assert_eq!((book.get(&key("bert")), book.len()), (None, 1));
+        book.remove(&key("anna"));
+        assert_eq!((ages(&book), book.len()), (Vec::new(), 0));
+    }
+
     proptest! {
         /// Points as they are in practice: halves are exact.
         #[test]

@@ -143,8 +143,7 @@ impl PrefixSet {
     /// A guarded prefix within a block; the block itself is asked about
     /// elsewhere.
     fn guard_within(&self, block: IpNet) -> Option<Trusted> {
-        let is_single = block.prefix_len() == block.max_prefix_len();
-        if is_single || !self.touched.may_concern(block) {
+        if !self.touched.may_concern(block) {
             return None;
         }
         // In the order of `IpNet` whatever begins within the block stands
@@ -271,12 +270,49 @@ mod tests {
     }
 
     #[test]
+    fn of_prefixes_that_are_trusted_alike_the_widest_is_named_and_guards_in_order() {
+        let set = set(&[
+            ("192.0.2.0/24", Trust::Guard),
+            ("192.0.2.0/28", Trust::Guard),
+            ("192.0.0.0/16", Trust::Allowlist),
+            ("10.0.0.0/8", Trust::Proxy),
+        ]);
+        let named = |text| set.covering(net(text)).map(|it| (it.prefix, it.trust));
+        assert_eq!(named("192.0.2.1/32"), Some((net("192.0.2.0/24"), Trust::Guard)));
+        assert_eq!(named("192.0.3.1/32"), Some((net("192.0.0.0/16"), Trust::Allowlist)));
+        assert_eq!(named("10.0.0.0/8"), Some((net("10.0.0.0/8"), Trust::Proxy)));
+        let guards: Vec<_> = set.guards().copied().collect();
+        assert_eq!(guards, [net("192.0.2.0/24"), net("192.0.2.0/28")]);
+    }
+
+    #[test]
+    fn a_guard_is_found_in_every_16_bits_of_a_wide_block_and_of_neighbours() {
+        let set = set(&[
+            ("10.200.0.1/32", Trust::Guard),
+            ("10.201.0.1/32", Trust::Guard),
+            ("172.16.0.0/12", Trust::Allowlist),
+        ]);
+        let forbids = |text: &str| set.forbidding(prefix(text)).is_some();
+        assert!(forbids("10.0.0.0/8"), "it begins where nobody is trusted");
+        assert!(forbids("10.200.0.0/15"));
+        for inside in ["10.200.0.1", "10.201.0.1", "172.16.0.1", "172.24.0.0/16", "172.31.255.255"]
+        {
+            assert!(forbids(inside), "{inside}");
+        }
+        for outside in ["10.200.0.2", "10.202.0.1", "172.15.0.1", "172.32.0.1", "11.200.0.1"] {
+            assert!(!forbids(outside), "{outside}");
+        }
+    }
+
+    #[test]
     fn an_address_is_protected_however_narrow_the_prefix() {
         let set = set(&[("2001:db8:9::1/128", Trust::Allowlist), ("192.0.2.0/24", Trust::Guard)]);
         let protects = |ip: &str| set.protects(ip.parse().expect("a valid address"));
         assert!(protects("2001:db8:9::1"));
         assert!(!protects("2001:db8:9::2"));
         assert!(protects("::ffff:192.0.2.9"));
+        let proxy = self::set(&[("198.51.100.0/24", Trust::Proxy)]);
+        assert!(!proxy.protects("198.51.100.1".parse().expect("an address")), "it can be banned");
     }
 
     fn any_net(near: u32) -> impl Strategy<Value = IpNet> {

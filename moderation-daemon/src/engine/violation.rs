@@ -92,6 +92,7 @@ impl Overlay<'_> {
         changes.extend(self.factor_after(&record, now));
         let Sentence { ban, refusal, logout, penalty, changes: sentence, .. } = sentence;
         record.ban = ban.as_ref().map(|ban| ban.id);
+        record.logout = logout;
         record.penalty = penalty.as_ref().map(|penalty| penalty.id);
         let violation = Arc::new(record);
         changes.push(Change::Violation(Arc::clone(&violation)));
@@ -133,6 +134,7 @@ impl Overlay<'_> {
             repeats: 0,
             ban: None,
             penalty: None,
+            logout: false,
             at_unix_ms: now.unix_ms,
             request: request.id.clone(),
         }

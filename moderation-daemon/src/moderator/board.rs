@@ -71,6 +71,8 @@ struct State {
     size: Size,
     safe_until_boot_ms: u64,
     runaway: bool,
+    /// Nothing is dropped in the kernel, by configuration.
+    has_no_kernel: bool,
 }
 
 /// See the module. Its lock is never held over an await.
@@ -361,6 +363,13 @@ impl Board {
         self.write().kernel = kernel;
     }
 
+    /// To be called when the configuration has nothing dropped in the kernel.
+    pub(super) fn set_no_kernel(&self) {
+        let mut state = self.write();
+        state.has_no_kernel = true;
+        state.count_enforced();
+    }
+
     /// Says whether that is news.
     pub(super) fn set_runaway(&self, runaway: bool) -> bool {
         let mut state = self.write();
@@ -391,6 +400,7 @@ impl State {
         match self.trust.proxy(prefix) {
             Some(proxy) => Enforcement::Proxy(proxy),
             None if !blocks => Enforcement::Never,
+            None if self.has_no_kernel => Enforcement::Off,
             None if self.blocked.contains(prefix) => Enforcement::Blocked,
             None => Enforcement::Pending,
         }
@@ -521,6 +531,27 @@ mod tests {
         board.unimport(&source("one"), prefix("192.0.2.2"));
         board.remove(&ban(1, "192.0.2.1", None, true));
         assert_eq!(board.fill(), Fill::default());
+    }
+
+    #[test]
+    fn without_a_kernel_nothing_waits_for_one() {
+        let board = Board::default();
+        let (first, second) = (ban(1, "192.0.2.1", None, true), ban(2, "192.0.2.2", None, true));
+        board.insert(&first);
+        assert_eq!(board.ban_counts(), (1, 0));
+        board.set_no_kernel();
+        assert_eq!(board.ban_counts(), (1, 1), "what was read back before, too");
+        board.insert(&second);
+        assert_eq!(board.ban_counts(), (2, 2));
+        let view = board.view(&second);
+        assert_eq!((view.network, view.enforced), (Some(Enforcement::Off), true));
+        let soft = ban(3, "192.0.2.3", None, false);
+        board.insert(&soft);
+        assert_eq!(board.view(&soft).network, Some(Enforcement::Never), "with a kernel neither");
+        list(&board, "one", &[("198.51.100.1", None)]);
+        assert_eq!(board.imported(&[prefix("198.51.100.1")])[0].network, Some(Enforcement::Off));
+        board.remove(&first);
+        assert_eq!(board.ban_counts(), (2, 2));
     }
 
     #[test]

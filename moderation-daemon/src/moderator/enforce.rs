@@ -76,7 +76,10 @@ impl Backoff {
 impl Enforcer {
     pub(super) fn new(kernel: Kernel, board: Arc<Board>, metrics: Arc<Metrics>) -> Self {
         let (pins, mode, opened) = match kernel {
-            Kernel::Off => (None, DropMode::Drop, None),
+            Kernel::Off => {
+                board.set_no_kernel();
+                (None, DropMode::Drop, None)
+            }
             Kernel::Pinned(pins, mode, opened) => (Some(pins), mode, opened),
         };
         let tried = opened.as_ref().and_then(Opened::identity);

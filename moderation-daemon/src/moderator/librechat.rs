@@ -6,7 +6,12 @@ use super::{
     pending::respond,
     task::{StoreLost, Task},
 };
-use crate::{engine::ScoreKey, librechat::Record};
+use crate::{
+    clock,
+    engine::ScoreKey,
+    librechat::Record,
+    store::{Store, TakenRecords},
+};
 
 /// A score from elsewhere.
 #[derive(Clone, Debug, PartialEq)]
@@ -30,13 +35,13 @@ impl Moderator {
             .await
     }
 
-    /// Takes records over, but for those that are there; says how many were
-    /// not.
+    /// Takes records over, but for those that are there, or older than what is
+    /// kept.
     ///
     /// # Errors
     ///
     /// See [`Unavailable`].
-    pub async fn take_records(&self, records: Vec<Record>) -> Result<u64, Unavailable> {
+    pub async fn take_records(&self, records: Vec<Record>) -> Result<TakenRecords, Unavailable> {
         self.ask(&self.operators, |reply| Command::TakeRecords(records, reply), DECISION_TIMEOUT)
             .await
     }
@@ -71,11 +76,13 @@ impl Task {
     pub(super) async fn take_records(
         &mut self,
         records: Vec<Record>,
-        reply: Reply<u64>,
+        reply: Reply<TakenRecords>,
     ) -> Result<(), StoreLost> {
-        let answer = match self.with_store(move |store| store.take_records(&records)).await? {
+        let (now_ms, keep) = (clock::now().unix_ms, self.setup.keep);
+        let take = move |store: &mut Store| store.take_records(&records, now_ms, keep);
+        let answer = match self.with_store(take).await? {
             Ok(taken) => {
-                self.violations_since_prune += taken;
+                self.violations_since_prune += taken.taken;
                 Ok(taken)
             }
             Err(error) => {

@@ -34,7 +34,7 @@ use crate::{
     librechat::Record,
     metrics::{Metrics, What},
     network::Guards,
-    store::{Allowed, Keep},
+    store::{Allowed, Keep, TakenRecords},
 };
 
 pub use batch::Ask;
@@ -116,7 +116,7 @@ enum Command {
     Sample(u32, Reply<()>),
     Dossier(Subject, Reply<Dossier>),
     TakeScores(Vec<TakenScore>, Reply<usize>),
-    TakeRecords(Vec<Record>, Reply<u64>),
+    TakeRecords(Vec<Record>, Reply<TakenRecords>),
 }
 
 impl Command {

@@ -65,6 +65,8 @@ pub enum Enforcement {
     Blocked,
     /// It should, and does not yet.
     Pending,
+    /// Nothing: by `network.mode` there is no kernel that drops packets.
+    Off,
     /// By the rules it need not: the ban holds at the API only.
     Never,
     /// It may not: the prefix belongs to that proxy or CDN.

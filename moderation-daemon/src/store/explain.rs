@@ -38,8 +38,8 @@ pub struct History {
     pub bans: Vec<BanRecord>,
     /// Penalties, past ones too; the latest first.
     pub penalties: Vec<Penalty>,
-    /// Violations: those that led to the latest bans, and then others up to a
-    /// number; the latest first.
+    /// Violations: those that led to the latest bans, those that ended sessions,
+    /// and then others up to a number; the latest first.
     pub violations: Vec<ViolationRecord>,
     /// Sums over all violations.
     pub totals: Vec<Total>,
@@ -80,6 +80,8 @@ pub struct ViolationRecord {
     pub ban: Option<BanId>,
     /// The penalty that it led to.
     pub penalty: Option<u64>,
+    /// Whether the user's sessions ended for it, though no ban fell.
+    pub logout: bool,
     /// When, in milliseconds since 1970.
     pub at_unix_ms: u64,
     /// Whether it comes from another system.
@@ -134,7 +136,10 @@ impl Reader {
             let chain = led_to(&connection, record.ban.id, room)?;
             violations.extend(chain.into_iter().map(|it| (it.id, it)));
         }
-        for other in latest(&connection, user.as_deref(), about)? {
+        let others = ended_sessions(&connection, user.as_deref(), about)?
+            .into_iter()
+            .chain(latest(&connection, user.as_deref(), about)?);
+        for other in others {
             if violations.len() < MOST_VIOLATIONS {
                 violations.entry(other.id).or_insert(other);
             }
@@ -187,7 +192,7 @@ fn penalties(connection: &Connection, about: &About) -> Result<Vec<Penalty>, Sto
 }
 
 const COLUMNS: &str = "id, type, user, ip, points, previous, total, limiter, max_shown,
-     window_ms, pending, repeats, severity, details, ban, penalty, at_ms, imported";
+     window_ms, pending, repeats, severity, details, ban, penalty, at_ms, imported, logout";
 
 /// From the violation that the ban fell for back to where its score began, or
 /// to the one that an earlier ban fell for.
@@ -217,6 +222,22 @@ fn led_to(
         }
     }
     Ok(chain)
+}
+
+/// The latest that ended sessions without a ban.
+fn ended_sessions(
+    connection: &Connection,
+    user: Option<&str>,
+    about: &About,
+) -> Result<Vec<ViolationRecord>, StoreError> {
+    let sql = format!(
+        "SELECT {COLUMNS} FROM violations
+         WHERE logout = 1 AND ((bearer = ?1 AND bearer_kind = 'user')
+                               OR (bearer = ?2 AND bearer_kind = 'address'))
+         ORDER BY id DESC LIMIT ?3"
+    );
+    let address = about.address.map(|address| address.to_string());
+    rows("violations", connection, &sql, params![user, address, MOST_BANS], violation)
 }
 
 fn latest(
@@ -256,6 +277,7 @@ fn violation(row: &Row<'_>) -> Result<ViolationRecord, StoreError> {
         penalty: number(15)?,
         at_unix_ms: unix_ms(column(row, 16)?),
         is_imported: column(row, 17)?,
+        logout: column(row, 18)?,
     })
 }
 

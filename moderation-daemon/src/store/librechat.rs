@@ -6,8 +6,9 @@ use std::collections::HashMap;
 use rusqlite::{Error, Transaction, params};
 
 use super::{
-    Reader, Store, StoreError,
+    Keep, Reader, Store, StoreError,
     explain::rows,
+    prune,
     read::{column, unix_ms},
     sql_ms, totals, transaction,
 };
@@ -37,6 +38,15 @@ pub struct RecordRow {
     pub record: Record,
     /// The limiter by our name.
     pub limiter: Option<String>,
+}
+
+/// What became of records from elsewhere; the others were there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TakenRecords {
+    /// How many were new.
+    pub taken: u64,
+    /// How many are older than what is kept.
+    pub too_old: u64,
 }
 
 /// Rows of a page.
@@ -120,22 +130,31 @@ fn paged<T, P>(found: Vec<T>, last: Option<P>, is_known: impl Fn(&T) -> bool) ->
 }
 
 impl Store {
-    /// Writes records from elsewhere down, but for those that are there
-    /// already; says how many were not. Of several that are alike, as many as
-    /// there are in one call.
+    /// Writes records from elsewhere down, but for those that are there already,
+    /// or would be forgotten at once: else they would count in the totals again
+    /// each time. Of several that are alike, as many as there are in one call.
     ///
     /// # Errors
     ///
     /// [`StoreError::Commit`]; then nothing has been written.
-    pub fn take_records(&mut self, records: &[Record]) -> Result<u64, StoreError> {
+    pub fn take_records(
+        &mut self,
+        records: &[Record],
+        now_ms: u64,
+        keep: Keep,
+    ) -> Result<TakenRecords, StoreError> {
         transaction(&mut self.connection, |transaction| {
+            let oldest_kept = prune::oldest_kept(transaction, now_ms, keep)?;
+            let (recent, too_old): (Vec<_>, Vec<_>) =
+                records.iter().partition(|record| sql_ms(record.at_ms) >= oldest_kept);
             let (mut taken, mut alike) = (0, HashMap::new());
-            for record in records {
+            for record in recent {
                 let same = (&record.user, &record.kind, record.at_ms, record.total.to_bits());
                 let nth = alike.entry(same).and_modify(|nth| *nth += 1).or_insert(1);
                 taken += u64::from(take(transaction, record, *nth, &self.names)?);
             }
-            Ok(taken)
+            let too_old = u64::try_from(too_old.len()).unwrap_or(u64::MAX);
+            Ok(TakenRecords { taken, too_old })
         })
     }
 }

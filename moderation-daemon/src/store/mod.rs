@@ -29,7 +29,7 @@ use rusqlite_migration::Migrations;
 use checkpoint::Checkpointer;
 pub use explain::{About, History, Total, ViolationRecord};
 pub use imports::{ImportStore, Place, Removal, Removed, RunMismatch, Slice};
-pub use librechat::{Page, RecordRow, ScorePlace};
+pub use librechat::{Page, RecordRow, ScorePlace, TakenRecords};
 pub use penalties::PenaltyPage;
 pub use prune::Keep;
 pub use read::{BanPage, BanRecord, Reader, Skipped};

@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use rusqlite::{Error, Transaction, params};
+use rusqlite::{Error, OptionalExtension as _, Transaction, params};
 
 use super::{Store, StoreError, sql_ms, transaction};
 
@@ -46,6 +46,27 @@ impl Store {
             forget_surplus(transaction, most, sql_ms(now_ms))
         })
     }
+}
+
+/// Records of violations from before this moment, in milliseconds since 1970, would
+/// be forgotten at once; those that have been forgotten are from before it.
+pub(super) fn oldest_kept(of: &Transaction<'_>, now_ms: u64, keep: Keep) -> Result<i64, Error> {
+    let by_age = before(now_ms, keep.records);
+    let most = i64::try_from(keep.most).unwrap_or(i64::MAX);
+    if most_violations(of)? < most {
+        return Ok(by_age);
+    }
+    let last: Option<i64> = of
+        .prepare_cached("SELECT at_ms FROM violations ORDER BY at_ms DESC LIMIT 1 OFFSET ?1 - 1")?
+        .query_row([most], |row| row.get(0))
+        .optional()?;
+    Ok(last.map_or(by_age, |last| by_age.max(last.saturating_add(1))))
+}
+
+/// So many violations are recorded at most.
+fn most_violations(of: &Transaction<'_>) -> Result<i64, Error> {
+    let sql = "SELECT coalesce(max(id) - min(id) + 1, 0) FROM violations";
+    of.query_row(sql, [], |row| row.get(0))
 }
 
 /// So long before a moment, in milliseconds since 1970.
@@ -102,13 +123,9 @@ fn forget_offences(from: &Transaction<'_>, now_ms: u64, keep: Keep) -> Result<()
 }
 
 fn forget_surplus(from: &Transaction<'_>, keep: i64, now: i64) -> Result<(), Error> {
-    let at_most: i64 =
-        from.query_row("SELECT coalesce(max(id) - min(id) + 1, 0) FROM violations", [], |row| {
-            row.get(0)
-        })?;
     // Looking for the oldest takes a while, and those that were brought along have
     // high numbers.
-    if at_most > keep {
+    if most_violations(from)? > keep {
         from.execute(
             "DELETE FROM violations WHERE id IN
                  (SELECT id FROM violations ORDER BY at_ms DESC, id DESC LIMIT -1 OFFSET ?1)",

@@ -2,16 +2,17 @@
 
 use std::{
     collections::BTreeSet,
+    net::IpAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use rusqlite::{Connection, Row, params};
 
-use super::{Allowed, Store, StoreError, leases, penalties, sql_ms};
+use super::{Allowed, Store, StoreError, explain::rows, leases, penalties, sql_ms};
 use crate::{
     engine::{
-        Author, Ban, BanId, Bearer, Cause, Outcome, Restored, Score, ScoreKey, Severity,
-        ViolationType,
+        Author, Ban, BanId, Bearer, Cause, Outcome, Restored, SEEN_FOR_MS, Score, ScoreKey,
+        Severity, UserId, ViolationType,
     },
     pseudonym::Names,
 };
@@ -39,8 +40,8 @@ impl Skipped {
 }
 
 impl Store {
-    /// What an engine goes on with: active bans, penalties, scores, leases, what
-    /// is known about users, and the ids of requests that broke a rule within
+    /// What an engine goes on with: active bans and where their users broke rules,
+    /// penalties, scores, leases, what is known about users, and the ids of requests that broke a rule within
     /// `request_id_ms`; and what could not be read because its violation type is
     /// not known. Bans and penalties hold all the same.
     ///
@@ -62,6 +63,7 @@ impl Store {
             penalties: penalties::all(connection)?,
             last_penalty: last_number(connection, "penalties")?,
             offences: penalties::offences(connection)?,
+            blamed: blamed(connection, now_ms)?,
             leases: leases::all(connection)?,
             ..penalties::users(connection)?
         };
@@ -187,6 +189,25 @@ fn active_bans(connection: &Connection, now_ms: u64) -> Result<Vec<Ban>, StoreEr
         bans.push(ban(row)?);
     }
     Ok(bans)
+}
+
+/// By the ban, whose user is not a pseudonym, as that of a record may be.
+fn blamed(connection: &Connection, now_ms: u64) -> Result<Vec<(UserId, IpAddr, u64)>, StoreError> {
+    let sql = "SELECT bans.id, bans.user, violations.ip, violations.at_ms
+         FROM bans JOIN violations ON violations.ban = bans.id
+         WHERE bans.lifted_at_ms IS NULL
+             AND (bans.expires_at_ms IS NULL OR bans.expires_at_ms > ?1)
+             AND bans.user IS NOT NULL AND violations.ip IS NOT NULL AND violations.at_ms > ?2
+         ORDER BY violations.at_ms";
+    let since = sql_ms(now_ms.saturating_sub(SEEN_FOR_MS));
+    rows("bans", connection, sql, [sql_ms(now_ms), since], |row| {
+        let id: i64 = column(row, 0)?;
+        let bad = |problem: &str| corrupt("bans", &id.to_string(), problem);
+        let (user, ip): (String, String) = (column(row, 1)?, column(row, 2)?);
+        let user = user.parse().map_err(|_| bad("no user id"))?;
+        let ip = ip.parse().map_err(|_| bad("no address in its violation"))?;
+        Ok((user, ip, unix_ms(column(row, 3)?)))
+    })
 }
 
 pub(super) fn column<T: rusqlite::types::FromSql>(

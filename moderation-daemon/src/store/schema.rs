@@ -9,6 +9,7 @@ pub(super) fn migrations() -> Migrations<'static> {
         M::up(BANS_OF_ANY_SHAPE),
         M::up(PENALTIES_AND_WHY),
         M::up(RECORDS_TO_EXPLAIN_AND_EXPORT),
+        M::up(SESSIONS_THAT_ENDED),
     ])
 }
 
@@ -177,6 +178,12 @@ CREATE INDEX bans_user ON bans (user) WHERE user IS NOT NULL;
 CREATE INDEX bans_address ON bans (address) WHERE address IS NOT NULL;
 ";
 
+/// Soft bans leave no ban behind that could tell of them.
+const SESSIONS_THAT_ENDED: &str = "
+ALTER TABLE violations ADD COLUMN logout INTEGER NOT NULL DEFAULT 0 CHECK (logout IN (0, 1));
+CREATE INDEX violations_logout ON violations (bearer, id) WHERE logout = 1;
+";
+
 pub(super) fn import_migrations() -> Migrations<'static> {
     Migrations::new(vec![M::up(IMPORTS)])
 }
@@ -227,7 +234,10 @@ mod tests {
             one("SELECT format('%.0f %.0f %d', points, spent, decayed_at_ms) FROM scores"),
             Ok("20 0 7".to_owned())
         );
-        assert_eq!(one("SELECT type || repeats FROM violations"), Ok("logins0".to_owned()));
+        assert_eq!(
+            one("SELECT type || repeats || logout FROM violations"),
+            Ok("logins00".to_owned())
+        );
     }
 
     #[test]

@@ -192,9 +192,9 @@ fn write_violation(
         "INSERT INTO violations
              (type, user, ip, points, previous, total, limiter, request_id, at_ms, bearer_kind,
               bearer, max_shown, window_ms, pending, repeats, severity, details, ban, penalty,
-              window_shown)
+              window_shown, logout)
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10,
-                 ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20)",
+                 ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21)",
     )?
     .execute(params![
         violation.kind.name(),
@@ -217,6 +217,7 @@ fn write_violation(
         violation.ban.map(sql_ms),
         violation.penalty.map(sql_ms),
         limit.and_then(|limit| limit.shown.window_minutes),
+        violation.logout,
     ])?;
     let (at_ms, points) = (sql_ms(violation.at_unix_ms), violation.points);
     totals::add(to, (bearer_kind, &bearer), violation.kind.name(), points, at_ms)

@@ -22,7 +22,7 @@ fn whoever_is_on_a_list_is_banned_and_the_list_is_named() -> Result<()> {
     for ip in ["192.0.2.7", "198.51.100.99", "2001:db8::5"] {
         let check = desk.app.get(&format!("/v1/check?ip={ip}"))?;
         assert_eq!((&check["banned"], &check["ban"]["import"]), (&json!(true), &json!("list")));
-        assert_eq!((check["ban"].get("id"), &check["ban"]["network"]), (None, &json!("pending")));
+        assert_eq!((check["ban"].get("id"), &check["ban"]["network"]), (None, &json!("off")));
         let denied = desk.app.event("message", &json!({ "user": "anna", "ip": ip }))?;
         assert_eq!(
             (&denied["reason"], &denied["ban"]["import"]),

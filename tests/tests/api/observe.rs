@@ -98,14 +98,16 @@ fn the_status_says_how_things_are() -> Result<()> {
     desk.operator.ban(&json!({ "ip": "192.0.2.7" }))?;
     let status = desk.operator.get("/v1/status")?;
     assert!(status["version"].is_string() && status["uptime_ms"].is_u64(), "{status}");
-    assert_eq!(status["bans"], json!({ "active": 2, "enforced": 1 }));
+    assert_eq!(status["bans"], json!({ "active": 2, "enforced": 2 }));
     assert_eq!(status["automatic_bans"], "on");
     assert_eq!(status["imports"], json!({ "lists": 0, "entries": 0 }));
     let exact = json!({ "wanted": 1, "capacity": 1_000_000 });
     assert_eq!(status["prefixes"]["exact"], exact, "{status}");
     assert_eq!(status["queue"], json!({ "length": 0, "capacity": 1024 }));
     assert_eq!(status["store"]["path"], json!(desk.daemon.store_path()));
-    assert_eq!(status["network"]["state"], "off");
+    let network = &status["network"];
+    assert_eq!(network["state"], "off");
+    assert_eq!((&network["desired"], &network["enforced"]), (&json!(0), &json!(0)), "no drift");
     assert_eq!(status["network"]["pin_root"], json!(desk.daemon.pin_root()));
     Ok(())
 }

@@ -24,8 +24,10 @@ fn a_ban_lasts_as_long_as_it_says_and_holds_for_whom_it_says() -> Result<()> {
         assert_just_begun(&ban["remaining_ms"], duration_ms);
         assert!(reason.is_empty() || ban["reason"] == reason, "{ban}");
         assert_eq!(ban.get("violation"), None, "{ban}");
-        // Where there is no address, the kernel has nothing to do.
-        assert_eq!(ban["enforced"], body["ip"].is_null(), "{ban}");
+        // Where there is no address, the kernel has nothing to do; nor while it is
+        // to drop nothing.
+        let network = if body["ip"].is_null() { Value::Null } else { json!("off") };
+        assert_eq!((&ban["network"], &ban["enforced"]), (&network, &json!(true)), "{ban}");
     }
     let ban = desk.operator.ban(&json!({ "user": "carl", "duration": "permanent" }))?;
     assert_eq!((&ban["expires_at"], &ban["remaining_ms"]), (&Value::Null, &Value::Null));

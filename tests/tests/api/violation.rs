@@ -63,8 +63,9 @@ fn twenty_points_of_one_type_are_a_ban_of_user_and_address() -> Result<()> {
     assert_eq!(ban["address"], "192.0.2.7");
     assert_eq!(ban["violation"], "logins");
     assert_eq!(ban["reason"], "logins score reached 20");
-    // Nothing is dropped in the kernel here, and it says so.
-    assert_eq!(ban["enforced"], false);
+    // Nothing is dropped in the kernel here, and it says so: nothing is missing.
+    assert_eq!((&ban["network"], &ban["enforced"]), (&json!("off"), &json!(true)));
+    assert!(ban["note"].as_str().is_some_and(|note| note.starts_with("network.mode is off")));
     for time in [&ban["created_at"], &ban["expires_at"]] {
         assert!(time.as_str().is_some_and(|time| time.ends_with('Z')), "{ban}");
     }

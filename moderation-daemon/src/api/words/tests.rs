@@ -72,6 +72,7 @@ fn record(id: u64, total: f64, of_ban: Option<u64>) -> ViolationRecord {
         details: None,
         ban: of_ban,
         penalty: None,
+        logout: false,
         at_unix_ms: NOW_MS - 31 * MINUTE_MS + id,
         is_imported: false,
     }
@@ -115,6 +116,39 @@ fn a_score_that_grew_into_a_ban_is_told_with_what_led_to_it() {
         "In all: 22 message_limit (22 points).",
     ];
     assert_eq!(because, want);
+}
+
+#[test]
+fn what_the_kernel_does_about_a_ban_is_told() {
+    let proxy = "192.0.2.0/24".parse().expect("a prefix");
+    let cases = [
+        (Enforcement::Blocked, "The kernel drops the packets of 192.0.2.7."),
+        (Enforcement::Pending, "The kernel is to drop the packets of 192.0.2.7, and does not yet."),
+        (
+            Enforcement::Off,
+            "Ban 12 holds at the API only: network.mode is off, so that the kernel drops nothing.",
+        ),
+        (Enforcement::Never, "Ban 12 holds at the API only."),
+        (
+            Enforcement::Proxy(proxy),
+            "Ban 12 holds at the API only: 192.0.2.7 is within the proxy 192.0.2.0/24.",
+        ),
+    ];
+    let one = Arc::new(ban(12));
+    let dossier = Dossier { bans: vec![Arc::clone(&one)], ..Dossier::default() };
+    for (network, want) in cases {
+        let view = BanView { network: Some(network), ..blocked(&one) };
+        let facts = Facts {
+            name: "192.0.2.7",
+            now: NOW,
+            standing: Some(&view),
+            active: std::slice::from_ref(&view),
+            dossier: &dossier,
+            history: &History::default(),
+            rules: &Rules::hardened(),
+        };
+        assert!(facts.because().iter().any(|line| line == want), "{:?}", facts.because());
+    }
 }
 
 #[test]
@@ -238,6 +272,18 @@ fn a_warning_before_the_line_is_told_with_what_is_left() {
 }
 
 #[test]
+fn the_violation_that_ended_sessions_last_without_a_ban_is_told() {
+    let soft = |id, total| ViolationRecord { logout: true, ..record(id, total, None) };
+    let violations = vec![record(41, 41.0, None), soft(40, 40.0), soft(20, 20.0)];
+    let history = History { violations, ..History::default() };
+    let (_, because) = told("user anna", None, &Dossier::default(), &history);
+    let want = "At 2025-12-31T23:29:00.04Z the score of user anna for message_limit went from 39 \
+                to 40: the app was told to end the sessions, and no ban fell (bans.duration: \
+                soft).";
+    assert_eq!(because[0], want);
+}
+
+#[test]
 fn a_violation_is_a_line_with_all_that_is_known_of_it() {
     let plain = record(20, 20.0, Some(12));
     let want = "2025-12-31T23:29:00.02Z message_limit: 1 point, 19 → 20, more than 40 in 1 min \
@@ -260,8 +306,9 @@ fn a_violation_is_a_line_with_all_that_is_known_of_it() {
                 were running, after 3 repeats that counted for nothing, from 192.0.2.7, severity \
                 high (by hand), imported; penalty p4 fell";
     assert_eq!(violation(&full), want);
-    let once = violation(&ViolationRecord { repeats: 1, ..full });
+    let once = violation(&ViolationRecord { repeats: 1, logout: true, ..full });
     assert!(once.contains(", after 1 repeat that counted for nothing,"), "{once}");
+    assert!(once.ends_with("; penalty p4 fell; sessions were to end"), "{once}");
 }
 
 #[test]

@@ -116,8 +116,25 @@ fn how_long_sessions_live_is_told_as_that_is_how_long_a_soft_ban_takes() {
 #[test]
 fn a_cap_that_nobody_asked_for_makes_room_for_a_long_ban() {
     let year = [("BAN_VIOLATIONS", "true"), ("BAN_DURATION", "365 * 24 * 60 * 60 * 1000")];
-    let growth = good(super::HARDENED, &year).rules.ban.growth.expect("it is on");
+    let config = good(super::HARDENED, &year);
+    let growth = config.rules.ban.growth.expect("it is on");
     assert_eq!(growth.cap_ms, 365 * 86_400_000);
+    let shown = &config.effective;
+    assert_eq!(shown.values["bans"]["growth"]["cap"], "365d", "what counts is shown");
+    assert_eq!(shown.origins["bans.growth.cap"], "as long as bans.duration, the shortest ban");
+    assert!(render(shown).contains("cap: 365d  # as long as bans.duration"), "{}", render(shown));
+}
+
+#[test]
+fn a_cap_that_is_longer_than_the_first_ban_is_shown_as_it_was_written() {
+    for (yaml, want, origin) in [
+        ("bans: {duration: 3h}", "30d", None),
+        ("bans: {duration: 3h, growth: {cap: 7d}}", "7d", Some("in the configuration")),
+    ] {
+        let shown = good(yaml, &[]).effective;
+        assert_eq!(shown.values["bans"]["growth"]["cap"], want, "{yaml}");
+        assert_eq!(shown.origins.get("bans.growth.cap").map(String::as_str), origin, "{yaml}");
+    }
 }
 
 #[test]

@@ -56,6 +56,9 @@ fn who_logs_in_is_never_shut_out_of_the_addresses_that_the_account_uses() {
         failures(&mut engine, 20, NOW);
         assert_eq!(login(&mut engine, home, NOW).verdict, Verdict::Allow, "{batch}");
         assert_eq!(login(&mut engine, "203.0.113.8", NOW).verdict, Verdict::Deny, "{batch}");
+        let almost = later(30 * DAY - 1);
+        failures(&mut engine, 20, almost);
+        assert_eq!(login(&mut engine, home, almost).verdict, Verdict::Allow, "{batch}");
         let month = later(30 * DAY);
         failures(&mut engine, 20, month);
         assert_eq!(login(&mut engine, home, month).verdict, Verdict::Deny, "it is forgotten");
@@ -78,6 +81,15 @@ fn a_right_password_takes_the_wrong_ones_back() {
         let last = outcomes[3].counts.last().expect("it was asked");
         assert_eq!((last.limiter, last.usage.used), (Limiter::LOGIN_ACCOUNT, 1), "{batch}");
     }
+}
+
+#[test]
+fn a_right_password_takes_nothing_back_where_there_is_nothing() {
+    let engine = engine_with(Rules::hardened());
+    let success = of(EventType::LOGIN_SUCCESS, "anna@example.org", "203.0.113.1");
+    let overlay = engine.overlay();
+    let decision = overlay.decide(&success, &overlay.counts(&success, NOW), NOW);
+    assert!(matches!(decision.changes[..], [Change::Known(..)]), "{:?}", decision.changes);
 }
 
 #[test]

@@ -77,6 +77,27 @@ fn request_ids_are_bounded() {
     }
     assert_eq!(engine.answers.len(), 10);
     assert_eq!(engine.answers.by_id.len(), 10);
+    assert_eq!(engine.size().forgotten_ids, 90, "and counted");
+}
+
+#[test]
+fn when_people_run_out_all_that_was_forgotten_of_them_is_counted_together() {
+    let mut rules = property::strict_hardened();
+    rules.bounds.people = 2;
+    let mut engine = engine_with(rules);
+    let paying = Traits { paying: Some(true), ..Traits::default() };
+    for i in 0..5 {
+        // A run of repeats and a violation; a ban, and with it an offence; traits, and
+        // with them a factor.
+        let who = format!("user {i}");
+        let visit = Request { traits: Some(paying.clone()), ..message(&who, "") };
+        let bad = violation(ViolationType::NON_BROWSER, None, &who, "");
+        let mut all = vec![visit; 5];
+        all.push(bad);
+        judge(&mut engine, &all, 6, later(i));
+    }
+    let people = 5 * 3;
+    assert_eq!(engine.size().forgotten, Forgotten { people, ..Forgotten::default() });
 }
 
 #[test]

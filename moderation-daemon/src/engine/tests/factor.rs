@@ -137,11 +137,50 @@ fn flagged_content_lowers_limits_and_a_lift_forgives_it() {
 }
 
 #[test]
+fn whoever_is_forgiven_stands_at_once_where_an_innocent_does() {
+    let mut engine = engine_with(Rules { adaptive: Some(adaptive()), ..tiered() });
+    // Of age in an hour: from there it would take a while to rise.
+    let born = NOW.unix_ms - 30 * DAY + 3_600_000;
+    let of_age = Traits { created_at_unix_ms: Some(born), ..Traits::default() };
+    judge_one(&mut engine, said(of_age), NOW);
+    let now = later(2 * 3_600_000);
+    let standing = |engine: &Engine| engine.overlay().standing(&user("anna"), now);
+    assert_eq!(standing(&engine).map(|it| it.permille), Some(1_050));
+    judge_one(&mut engine, violation(ViolationType::LOGINS, None, "anna", ""), now);
+    assert_eq!(standing(&engine).map(|it| it.permille), Some(600));
+    pardon(&mut engine, &LiftTarget::User(user("anna")), now);
+    let told = standing(&engine).expect("limits follow what is known");
+    assert_eq!((told.permille, told.target_permille), (1_440, 1_440));
+    assert_eq!(told.factors, [("account_age", 1_200), ("clean_history", 1_200)]);
+    assert_eq!(engine_with(tiered()).overlay().standing(&user("anna"), now), None);
+}
+
+#[test]
+fn when_a_rule_was_last_broken_is_remembered_for_as_long_as_it_makes_a_difference() {
+    let mut engine = engine_with(Rules { adaptive: Some(adaptive()), ..tiered() });
+    judge_one(&mut engine, violation(ViolationType::LOGINS, None, "anna", ""), NOW);
+    let violated = |engine: &Engine| engine.memory.violated.len();
+    engine.expire(later(30 * DAY));
+    assert_eq!(violated(&engine), 1);
+    engine.expire(later(30 * DAY + 1));
+    assert_eq!(violated(&engine), 0);
+}
+
+#[test]
+fn what_allows_nothing_allows_nothing_whatever_is_known() {
+    let mut engine = engine_with(Rules { adaptive: Some(adaptive()), ..tiered() });
+    let paying = Traits { paying: Some(true), ..tier("banned") };
+    judge_one(&mut engine, said(paying), NOW);
+    assert_eq!(max(&engine, &message("anna", ""), later(DAY)), 0);
+}
+
+#[test]
 fn a_factor_goes_on_where_it_stood_after_a_restart() {
     let rules = Rules { adaptive: Some(adaptive()), ..tiered() };
     let mut engine = engine_with(rules.clone());
     judge_one(&mut engine, violation(ViolationType::LOGINS, None, "anna", ""), NOW);
     let anna = user("anna");
+    assert_eq!(engine.factor(&user("bert")), None, "nothing has changed bert's");
     let key = ScoreKey { bearer: Bearer::User(anna.clone()), kind: ViolationType::LOGINS };
     let restored = Restored {
         factors: vec![(anna.clone(), engine.factor(&anna).expect("it changed"))],
@@ -156,6 +195,24 @@ fn a_factor_goes_on_where_it_stood_after_a_restart() {
 }
 
 #[test]
+fn of_several_scores_the_latest_tells_when_a_rule_was_last_broken() {
+    let rules = Rules { adaptive: Some(adaptive()), ..tiered() };
+    let anna = Bearer::User(user("anna"));
+    let at = |kind, ago_ms: u64| {
+        let updated_at_unix_ms = NOW.unix_ms - ago_ms;
+        let score = Score { points: 1.0, updated_at_unix_ms, ..Score::default() };
+        (ScoreKey { bearer: anna.clone(), kind }, score)
+    };
+    let both = [at(ViolationType::LOGINS, 5), at(ViolationType::CONCURRENT, 2 * DAY)];
+    let reversed = [both[1].clone(), both[0].clone()];
+    for scores in [both, reversed] {
+        let restored = Restored { scores: scores.to_vec(), ..Restored::default() };
+        let engine = Engine::new(rules.clone(), PrefixSet::default(), restored, SEED, NOW);
+        assert_eq!(engine.overlay().factor(&user("anna"), NOW), Some(500), "5 ms ago");
+    }
+}
+
+#[test]
 fn a_reduction_shrinks_the_limits_of_its_bearer_until_it_ends() {
     let mut rules = tiered();
     let reduce = |factor_permille| Step::Reduce { factor_permille, for_ms: 7 * DAY };
@@ -165,6 +222,8 @@ fn a_reduction_shrinks_the_limits_of_its_bearer_until_it_ends() {
     let mut engine = engine_with(rules);
     judge_one(&mut engine, violation(ViolationType::LOGINS, Some(20.0), "anna", ""), NOW);
     assert_eq!(max(&engine, &message("anna", ""), NOW), 5);
+    let prompt = event(EventType::PROMPT_USAGE, "anna", "");
+    assert_eq!(max(&engine, &prompt, NOW), 15, "without tiers, too");
     assert_eq!(max(&engine, &message("bert", ""), NOW), 10);
     assert_eq!(max(&engine, &message("anna", ""), later(7 * DAY)), 10);
     let bad = violation(ViolationType::LOGINS, Some(20.0), "anna", "");

@@ -59,6 +59,18 @@ fn the_next_single_violation_does_not_ban_again_whatever_its_points() {
 }
 
 #[test]
+fn without_an_interval_there_is_no_half_of_it_to_which_points_are_cut_after_a_lift() {
+    let mut rules = rules();
+    rules.ban.interval = 0.0;
+    let mut engine = engine_with(rules);
+    let bad = || violation(ViolationType::LOGINS, Some(3.0), "anna", "");
+    assert!(judge_one(&mut engine, bad(), NOW).ban.is_some(), "as LibreChat has it");
+    pardon(&mut engine, &target("anna"), NOW);
+    let spared = judge_one(&mut engine, bad(), NOW);
+    assert_eq!(spared.violation.map(|it| (it.points, it.ban)), Some((3.0, None)));
+}
+
+#[test]
 fn what_is_critical_is_not_spared_whoever_says_so() {
     let kind = ViolationType::FLAGGED_CONTENT;
     let says = |severity| {
@@ -247,7 +259,7 @@ fn a_mapped_address_that_is_counted_apart_is_pardoned_with_its_ipv4_address() {
 
 #[test]
 fn what_limits_counted_before_a_lift_is_not_brought_back_by_a_file_that_is_older() {
-    for (written_after_ms, want) in [(0, 0), (9_999, 0), (10_001, 5)] {
+    for (written_after_ms, want) in [(0, 0), (9_999, 0), (10_000, 5)] {
         let mut engine = engine_with(Rules::hardened());
         judge(&mut engine, &vec![message("anna", "192.0.2.7"); 5], 1, NOW);
         let mut file = engine.windows_head("boot");

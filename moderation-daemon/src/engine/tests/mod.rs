@@ -2,9 +2,12 @@
 
 mod account;
 mod bounds;
+mod browser;
+mod dossier;
 mod factor;
 mod ladder;
 mod lift;
+mod overlay;
 mod passes;
 mod penalty;
 mod property;
@@ -13,6 +16,7 @@ mod repeat;
 mod score;
 mod shape;
 mod shared;
+mod short;
 mod switch;
 
 use super::*;

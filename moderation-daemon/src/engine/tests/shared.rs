@@ -145,6 +145,89 @@ fn who_is_lifted_is_let_in_where_a_neighbour_has_the_address_banned_and_the_neig
 }
 
 #[test]
+fn who_is_lifted_stays_one_of_the_address_s_users_also_when_time_goes_on() {
+    let mut engine = office(&["anna", "bert"]);
+    judge_one(&mut engine, script("anna"), NOW);
+    pardon(&mut engine, &LiftTarget::User(user("anna")), NOW);
+    engine.expire(later(24 * 60 * MINUTE - 1));
+    assert_eq!(engine.memory.crowds.len(), 1);
+    // Carl comes in; were the two forgotten, he would be banned with the address.
+    judge_one(&mut engine, message("carl", OFFICE), later(MINUTE));
+    judge_one(&mut engine, script("carl"), later(MINUTE));
+    assert_eq!(rows(&engine), [(Some("carl".to_owned()), false, 120)]);
+}
+
+#[test]
+fn nobody_who_was_lifted_is_blamed_anywhere_however_many_are_lifted_at_once() {
+    let mut engine = office(&["anna", "bert", "carl"]);
+    for user in ["anna", "bert"] {
+        judge_one(&mut engine, message(user, "198.51.100.7"), NOW);
+        for place in [OFFICE, "198.51.100.7"] {
+            judge_one(&mut engine, violation(ViolationType::LOGINS, None, user, place), NOW);
+        }
+    }
+    let blamed_at = |engine: &Engine, who| engine.memory.view(None).blamed_at(&user(who)).len();
+    assert_eq!((blamed_at(&engine, "anna"), blamed_at(&engine, "bert")), (2, 2));
+    let mut overlay = engine.overlay();
+    for who in ["anna", "bert"] {
+        overlay.lift(&LiftTarget::User(user(who)), "root", NOW);
+    }
+    // Nor within the batch: carl is the only one who breaks rules.
+    let last = script("carl");
+    let decision = overlay.decide(&last, &overlay.counts(&last, NOW), NOW);
+    let bans = decision.changes.iter().filter(|change| matches!(change, Change::Ban(_)));
+    assert_eq!(bans.count(), 1, "without the address");
+    let changes = overlay.into_changes();
+    engine.apply(changes);
+    assert_eq!((blamed_at(&engine, "anna"), blamed_at(&engine, "bert")), (0, 0));
+}
+
+/// The engine as the next daemon has it: bans, and who was banned where.
+fn restarted(engine: &Engine, blamed: &[(&str, u64)], bounds: Bounds) -> Engine {
+    let office = OFFICE.parse().expect("an address");
+    let blamed = blamed.iter().map(|(who, ago)| (user(who), office, NOW.unix_ms - ago));
+    let bans: Vec<Ban> = engine.bans().iter().map(|ban| ban.as_ref().clone()).collect();
+    let last_ban = bans.iter().map(|ban| ban.id).max().unwrap_or(0);
+    let restored = Restored { bans, last_ban, blamed: blamed.collect(), ..Restored::default() };
+    let rules = Rules { bounds, ..Rules::hardened() };
+    Engine::new(rules, PrefixSet::default(), restored, [1, 2], NOW)
+}
+
+#[test]
+fn after_a_restart_whoever_was_banned_without_the_address_is_let_in_there_by_a_lift() {
+    let mut engine = office(&["anna", "bert"]);
+    judge_one(&mut engine, script("bert"), NOW);
+    judge_one(&mut engine, script("anna"), NOW);
+    let blamed = [("bert", 0), ("anna", 0)];
+    let mut engine = restarted(&engine, &blamed, Bounds::default());
+    pardon(&mut engine, &LiftTarget::User(user("bert")), NOW);
+    assert_eq!(judge_one(&mut engine, message("bert", OFFICE), NOW).verdict, Verdict::Allow);
+    assert_eq!(rows(&engine), [(Some("anna".to_owned()), false, 120)]);
+}
+
+#[test]
+fn after_a_restart_an_address_is_still_shared_with_whoever_was_banned_there() {
+    let hour = 60 * MINUTE;
+    for (ago, want) in [(hour - 1, 3), (hour, 2)] {
+        let mut engine = office(&["anna", "bert"]);
+        judge_one(&mut engine, script("bert"), NOW);
+        let mut engine = restarted(&engine, &[("bert", ago)], Bounds::default());
+        judge_one(&mut engine, script("anna"), NOW);
+        assert_eq!(rows(&engine).len(), want, "{ago} ms later");
+        assert_eq!(rows(&engine)[1], (Some("anna".to_owned()), false, 120), "without the address");
+    }
+}
+
+#[test]
+fn of_too_many_who_were_banned_somewhere_the_latest_are_remembered() {
+    let bounds = Bounds { addresses: 1, ..Bounds::default() };
+    let engine = restarted(&office(&[]), &[("anna", 9), ("bert", 8), ("carl", 7)], bounds);
+    assert_eq!(engine.size().forgotten.addresses, 2);
+    let blamed_at = |who| engine.memory.view(None).blamed_at(&user(who)).len();
+    assert_eq!(["anna", "bert", "carl"].map(blamed_at), [0, 0, 1]);
+}
+
+#[test]
 fn both_short_bans_of_an_address_go_when_one_of_its_users_is_let_in() {
     let mut engine = office(&["anna", "bert", "carl"]);
     let reported = |kind, user| violation(kind, None, user, OFFICE);

@@ -172,7 +172,8 @@ fn a_ban_is_soft_or_ends_or_does_not() {
         let outcome = judge_one(&mut engine, bad, NOW);
         assert_eq!(outcome.ban.map(|ban| ban.expires_at_unix_ms), want, "{length:?}");
         assert_eq!(outcome.logout, logout, "{length:?}");
-        assert!(outcome.violation.is_some(), "{length:?}: it is recorded");
+        let violation = outcome.violation.expect("it is recorded");
+        assert_eq!(violation.logout, logout, "{length:?}: with what came of it");
     }
 }
 
@@ -211,6 +212,45 @@ fn leases_of_an_earlier_life_hold_their_place_and_their_request_is_known() {
     let lease = judge_one(&mut engine, retry, NOW).lease.expect("it has one");
     assert_eq!((lease.id, lease.ends_at_boot_ms), (7, later(60_000).boot_ms));
     assert_eq!(judge_one(&mut engine, acquire, later(60_000)).verdict, Verdict::Allow);
+}
+
+#[test]
+fn a_limiter_has_points_of_its_own_or_those_of_its_violation() {
+    for (own, want) in [(None, 2.0), (Some(3.0), 3.0)] {
+        let mut rules = rules();
+        rules.scoring.points.set(ViolationType::FILE_UPLOAD_LIMIT, 2.0);
+        rules.limiter_mut(Limiter::FORK_USER).expect("it is on").points = own;
+        let mut engine = engine_with(rules);
+        let forks = vec![event(EventType::FORK, "anna", ""); 8];
+        let last = judge(&mut engine, &forks, 3, NOW).pop().expect("eight");
+        let record = last.violation.expect("one more than seven");
+        assert_eq!((record.points, record.kind), (want, ViolationType::FILE_UPLOAD_LIMIT));
+    }
+}
+
+#[test]
+fn no_lease_has_the_number_of_one_of_an_earlier_life_also_if_the_clock_went_back() {
+    let anna = Bearer::User(user("anna"));
+    let far = (NOW.unix_ms + 1_000_000) * 1_000;
+    let leases = vec![(far, anna, None)];
+    let restored = Restored { leases, ..Restored::default() };
+    let mut engine = Engine::new(rules(), PrefixSet::default(), restored, SEED, NOW);
+    let acquire = request(Act::Acquire, subject("bert", ""));
+    let lease = judge_one(&mut engine, acquire, NOW).lease.expect("there is room");
+    assert_eq!(lease.id, far + 1);
+}
+
+#[test]
+fn leases_that_ended_are_told_of_again_if_they_could_not_be_written_down() {
+    let mut engine = engine();
+    let acquire = request(Act::Acquire, subject("anna", ""));
+    let lease = judge_one(&mut engine, acquire, NOW).lease.expect("there is room");
+    engine.expire(later(60_000));
+    let lapsed = engine.take_lapsed_leases();
+    assert_eq!(lapsed, [lease.id]);
+    engine.put_lapsed_leases(lapsed);
+    assert_eq!(engine.take_lapsed_leases(), [lease.id]);
+    assert_eq!(engine.take_lapsed_leases(), [0; 0]);
 }
 
 #[test]

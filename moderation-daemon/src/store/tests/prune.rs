@@ -1,6 +1,7 @@
 //! What is forgotten when, and what is not.
 
 use super::*;
+use crate::librechat::Record;
 
 #[test]
 fn pruning_forgets_the_old_and_keeps_what_holds() {
@@ -145,4 +146,65 @@ fn past_bans_are_bounded_and_active_ones_stay() {
     let page = BanPage { all: true, limit: 1_000, after: 0, now_ms: 60_000 };
     let want: Vec<_> = [1].into_iter().chain(90..100).collect();
     assert_eq!(listed(&store, &folder, page), want);
+}
+
+fn record(at_ms: u64, total: f64) -> Record {
+    Record {
+        kind: "logins".to_owned(),
+        user: "anna".to_owned(),
+        points: 1.0,
+        previous: total - 1.0,
+        total,
+        limiter: None,
+        max: None,
+        window_minutes: None,
+        pending: None,
+        at_ms,
+        is_ban: false,
+        ban_ms: None,
+    }
+}
+
+fn totals(store: &Store) -> Option<(i64, i64)> {
+    let sql = "SELECT count, (SELECT count(*) FROM violations) FROM totals WHERE bearer = 'anna'";
+    store.connection.query_row(sql, [], |row| Ok((row.get(0)?, row.get(1)?))).ok()
+}
+
+#[test]
+fn records_that_are_brought_along_again_count_once_also_when_they_have_been_forgotten() {
+    const DAY: u64 = 86_400_000;
+    let now = 100 * DAY;
+    // Two are alike.
+    let records = [(30 * DAY + 1, 1.0), (30 * DAY, 2.0), (20 * DAY, 3.0), (10 * DAY, 4.0)]
+        .into_iter()
+        .chain([(10 * DAY, 4.0), (0, 5.0)])
+        .map(|(age, total)| record(now - age, total));
+    let records: Vec<_> = records.collect();
+    // What is kept of them; when all is looked at again; what is kept then.
+    let cases = [(100, now, 5, 5), (100, now + 15 * DAY, 5, 3), (3, now, 5, 3), (2, now, 5, 2)];
+    for (most, later, counted, left) in cases {
+        let folder = folder();
+        let mut store = open(&folder);
+        let keep = Keep::all(Duration::from_millis(30 * DAY), most);
+        let first = store.take_records(&records, now, keep).expect("a healthy disk");
+        assert_eq!(first, TakenRecords { taken: 5, too_old: 1 }, "{most}");
+        for now in [now, later, later] {
+            store.prune(now, keep).expect("a healthy disk");
+            let again = store.take_records(&records, now, keep).expect("a healthy disk");
+            assert_eq!(again.taken, 0, "{most}");
+        }
+        assert_eq!(totals(&store), Some((counted, left)), "{most}");
+    }
+}
+
+#[test]
+fn records_that_are_newer_than_those_that_are_kept_are_taken_however_many_there_are() {
+    let folder = folder();
+    let mut store = open(&folder);
+    let keep = Keep::all(Duration::from_secs(1_000), 2);
+    store.commit(&[violation(None, 500), violation(None, 600)]).expect("a healthy disk");
+    for (at_ms, want) in [(499, 0), (500, 0), (501, 1), (700, 1)] {
+        let taken = store.take_records(&[record(at_ms, 1.0)], 1_000, keep).expect("a healthy disk");
+        assert_eq!(taken.taken, want, "{at_ms}");
+    }
 }
