@@ -74,6 +74,8 @@ fn what_is_said_adds_to_what_is_known_and_is_written_once() {
     }
     let want = Traits { tier: Some("pro".into()), ..verified.clone() };
     assert_eq!(engine.traits(&anna), Some(&want));
+    assert_eq!(engine.overlay().described(&anna), Some(&want));
+    assert_eq!(engine.overlay().described(&user("bert")), None);
     let mut overlay = engine.overlay();
     assert_eq!(overlay.know(&anna, &verified, NOW), want);
     assert!(overlay.into_changes().is_empty(), "it was known");

@@ -74,6 +74,19 @@ fn what_an_operator_banned_stays_when_somebody_else_is_let_in_there() {
 }
 
 #[test]
+fn a_neighbour_who_was_banned_with_the_address_in_one_stays_so() {
+    // LibreChat shares no address.
+    let mut engine = engine_with(Rules::librechat());
+    for who in ["anna", "bert"] {
+        let bad = violation(ViolationType::NON_BROWSER, None, who, "192.0.2.7");
+        judge_one(&mut engine, bad, NOW);
+    }
+    pardon(&mut engine, &anna(), NOW);
+    let left: Vec<_> = engine.bans().iter().map(|ban| ban.user.clone()).collect();
+    assert_eq!(left, [Some(user("bert"))]);
+}
+
+#[test]
 fn a_ban_with_the_next_number_is_no_relative_by_that() {
     let mut engine = engine_with(Rules::hardened());
     for who in ["anna", "bert", "carl"] {
