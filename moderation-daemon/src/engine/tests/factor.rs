@@ -197,6 +197,22 @@ fn a_factor_goes_on_where_it_stood_after_a_restart() {
 }
 
 #[test]
+fn a_factor_is_as_low_after_a_restart_where_nothing_else_tells_of_the_violation() {
+    let rules = Rules { adaptive: Some(adaptive()), ..tiered() };
+    let kinds = [(ViolationType::LOGINS, 500), (ViolationType::FLAGGED_CONTENT, 350)];
+    for (kind, want) in kinds {
+        let mut engine = engine_with(rules.clone());
+        let bad = violation(kind, Some(1.0), "anna", "");
+        judge(&mut engine, &vec![bad; 6], 4, NOW);
+        let factor = engine.factor(&user("anna")).expect("it changed");
+        let restored = Restored { factors: vec![(user("anna"), factor)], ..Restored::default() };
+        let engine = Engine::new(rules.clone(), PrefixSet::default(), restored, SEED, NOW);
+        let at = |ms| engine.overlay().factor(&user("anna"), later(ms));
+        assert_eq!((at(0), at(3_600_000)), (Some(want), Some(want + 50)), "{kind}");
+    }
+}
+
+#[test]
 fn of_several_scores_the_latest_tells_when_a_rule_was_last_broken() {
     let rules = Rules { adaptive: Some(adaptive()), ..tiered() };
     let anna = Bearer::User(user("anna"));
