@@ -199,11 +199,11 @@ fn a_factor_goes_on_where_it_stood_after_a_restart() {
 #[test]
 fn a_factor_is_as_low_after_a_restart_where_nothing_else_tells_of_the_violation() {
     let rules = Rules { adaptive: Some(adaptive()), ..tiered() };
-    let kinds = [(ViolationType::LOGINS, 500), (ViolationType::FLAGGED_CONTENT, 350)];
-    for (kind, want) in kinds {
+    let cases = [(ViolationType::LOGINS, 1, 500), (ViolationType::FLAGGED_CONTENT, 6, 350)];
+    for (kind, count, want) in cases {
         let mut engine = engine_with(rules.clone());
         let bad = violation(kind, Some(1.0), "anna", "");
-        judge(&mut engine, &vec![bad; 6], 4, NOW);
+        judge(&mut engine, &vec![bad; count], 4, NOW);
         let factor = engine.factor(&user("anna")).expect("it changed");
         let restored = Restored { factors: vec![(user("anna"), factor)], ..Restored::default() };
         let engine = Engine::new(rules.clone(), PrefixSet::default(), restored, SEED, NOW);
