@@ -177,11 +177,6 @@ impl Keys {
         }
     }
 
-    /// The keys of one bearer with all limiters.
-    pub fn all_of(&self, bearer: &Bearer) -> impl Iterator<Item = Key> {
-        Limiter::all().map(|limiter| self.of(limiter, bearer))
-    }
-
     /// The key of all those who came when the table was full.
     pub fn overflow(&self, limiter: Limiter) -> Key {
         self.digest(limiter, Kind::Everybody, &[])
@@ -212,6 +207,35 @@ fn seeds_of(seed: [u64; 2], limiter: Limiter) -> [[u64; 2]; Kind::COUNT] {
 mod tests {
     use super::super::Account;
     use super::*;
+
+    #[test]
+    fn where_a_key_was_last_found_is_with_it_and_no_part_of_it() {
+        for (limiter, place) in [(0, 0), (7, 1), (255, NOWHERE - 1)] {
+            let key = Key::new(0x0123_4567_89ab_cdef, limiter);
+            let placed = key.at(place);
+            assert_eq!(
+                (placed.limiter(), placed.place(), placed.digest()),
+                (limiter, place, key.digest)
+            );
+            assert!(placed.is_placed() && !key.is_placed() && !placed.bare().is_placed());
+            assert_eq!(placed, key);
+            let shown = format!("Key({limiter} 0123456789abcdef)");
+            assert_eq!([format!("{key:?}"), format!("{placed:?}")], [shown.clone(), shown]);
+            assert_ne!(key, Key::new(key.digest, limiter ^ 1));
+            assert_ne!(key, Key::new(!key.digest, limiter));
+        }
+    }
+
+    #[test]
+    fn ipv6_addresses_are_one_as_far_as_they_are_counted_alike() {
+        let keys = Keys::new([1, 2]);
+        let of = |ip: &str, bits| keys.of_ip(Limiter::LOGIN, ip.parse().expect("an address"), bits);
+        let anna = of("2001:db8:0:1::7", 64);
+        assert_eq!(anna, of("2001:db8:0:1:ffff::", 64));
+        assert_ne!(anna, of("2001:db8:0:2::7", 64));
+        assert_ne!(anna, of("2001:db8:0:1::7", 128));
+        assert_ne!(of("2001:db8::7", 128), of("2001:db8::8", 128));
+    }
 
     #[test]
     fn every_limiter_bearer_and_seed_has_a_key_of_its_own() {

@@ -264,6 +264,7 @@ mod tests {
         assert!("64b0c0ffee64b0c0ffee64b0".parse::<UserId>().is_ok());
         assert_eq!("".parse::<UserId>(), Err(InvalidUserId::Empty));
         assert_eq!("a\nb".parse::<UserId>(), Err(InvalidUserId::ControlCharacter));
+        assert_eq!("x".repeat(128).parse::<UserId>().map(|id| id.to_string()), Ok("x".repeat(128)));
         let long = "x".repeat(129);
         assert_eq!(long.parse::<UserId>(), Err(InvalidUserId::TooLong { bytes: 129 }));
     }
@@ -288,6 +289,8 @@ mod tests {
         assert_eq!(Account::of("Anna@Example.org"), Account::of("anna@example.org"));
         assert_ne!(Account::of("anna"), Account::of("anna "));
         assert_eq!(Account::of("abc").to_string(), "ba7816bf8f01cfea414140de5dae2223");
+        let shown = format!("{:?}", Account::of("abc"));
+        assert_eq!(shown, "Account(ba7816bf8f01cfea414140de5dae2223)", "nothing of the name");
     }
 
     #[test]

@@ -74,6 +74,8 @@ fn what_is_said_adds_to_what_is_known_and_is_written_once() {
     }
     let want = Traits { tier: Some("pro".into()), ..verified.clone() };
     assert_eq!(engine.traits(&anna), Some(&want));
+    assert_eq!(engine.overlay().described(&anna), Some(&want));
+    assert_eq!(engine.overlay().described(&user("bert")), None);
     let mut overlay = engine.overlay();
     assert_eq!(overlay.know(&anna, &verified, NOW), want);
     assert!(overlay.into_changes().is_empty(), "it was known");
@@ -191,6 +193,22 @@ fn a_factor_goes_on_where_it_stood_after_a_restart() {
     for ms in [0, DAY - 1, DAY + 3_600_000, 40 * DAY] {
         let at = later(ms);
         assert_eq!(restarted.overlay().factor(&anna, at), engine.overlay().factor(&anna, at));
+    }
+}
+
+#[test]
+fn a_factor_is_as_low_after_a_restart_where_nothing_else_tells_of_the_violation() {
+    let rules = Rules { adaptive: Some(adaptive()), ..tiered() };
+    let cases = [(ViolationType::LOGINS, 1, 500), (ViolationType::FLAGGED_CONTENT, 6, 350)];
+    for (kind, count, want) in cases {
+        let mut engine = engine_with(rules.clone());
+        let bad = violation(kind, Some(1.0), "anna", "");
+        judge(&mut engine, &vec![bad; count], 4, NOW);
+        let factor = engine.factor(&user("anna")).expect("it changed");
+        let restored = Restored { factors: vec![(user("anna"), factor)], ..Restored::default() };
+        let engine = Engine::new(rules.clone(), PrefixSet::default(), restored, SEED, NOW);
+        let at = |ms| engine.overlay().factor(&user("anna"), later(ms));
+        assert_eq!((at(0), at(3_600_000)), (Some(want), Some(want + 50)), "{kind}");
     }
 }
 

@@ -93,7 +93,9 @@ fn history_is_by_bearer_and_type_and_is_forgotten() {
         (flagged(None, "", "192.0.2.7"), NOW, "remove_content"),
         (flagged(None, "", "192.0.2.8"), NOW, "warning"),
         (flagged(None, "anna", ""), later(30 * DAY - 1), "remove_content"),
-        (flagged(None, "anna", ""), later(60 * DAY), "warning"),
+        (flagged(None, "anna", ""), later(60 * DAY - 1), "warning"),
+        (flagged(None, "dora", ""), NOW, "warning"),
+        (flagged(None, "dora", ""), later(30 * DAY), "warning"),
     ];
     assert_eq!(step(&first), "warning");
     for (request, now, want) in cases {
@@ -206,6 +208,51 @@ fn a_reduction_takes_the_place_of_the_last_one_and_the_ladder_goes_on() {
         let spared = judge_one(&mut engine, flagged(None, "anna", ""), later(2));
         assert_eq!(step(&spared), "none");
     }
+}
+
+#[test]
+fn a_reduction_leaves_alone_what_is_for_something_else_or_is_no_reduction() {
+    let mut rules = reducing();
+    let all = rules.ladders.of(ViolationType::FLAGGED_CONTENT).clone();
+    rules.ladders.set(ViolationType::MESSAGE_LIMIT, all);
+    let banning = vec![
+        Step::Ban { for_ms: 2 * HOUR },
+        Step::Reduce { factor_permille: 500, for_ms: 7 * DAY },
+    ];
+    let ladder = Ladder { steps: banning, forget_after_ms: DAY, severity: Severity::Medium };
+    rules.ladders.set(ViolationType::LOGINS, Some(ladder));
+    let mut engine = engine_with(rules);
+    let bad = |kind| violation(kind, Some(20.0), "anna", "");
+    for kind in [ViolationType::FLAGGED_CONTENT, ViolationType::LOGINS, ViolationType::LOGINS] {
+        judge_one(&mut engine, bad(kind), NOW);
+    }
+    judge_one(&mut engine, bad(ViolationType::MESSAGE_LIMIT), NOW);
+    let all = engine.penalties_of(&Bearer::User(user("anna"))).iter();
+    let all: Vec<_> = all.map(|it| (it.kind.name(), it.ended.is_some())).collect();
+    let want = [("reduce", false), ("ban", false), ("reduce", false), ("reduce", false)];
+    assert_eq!(all, want);
+    let (once, gone) = (&engine.overlay(), later(7 * DAY));
+    let again = bad(ViolationType::FLAGGED_CONTENT);
+    let changes = once.decide(&again, &once.counts(&again, gone), gone).changes;
+    let ends = |change: &Change| matches!(change, Change::EndPenalty(_));
+    assert!(!changes.iter().any(ends), "the last one is over: {changes:?}");
+}
+
+#[test]
+fn bans_and_penalties_say_in_a_word_why_and_how_bad_it_was_and_who_did_it() {
+    let mut engine = engine_with(Rules::hardened());
+    let bad = violation(ViolationType::LOGINS, Some(20.0), "anna", "");
+    let ban = judge_one(&mut engine, bad, NOW).ban.expect("twenty points");
+    assert_eq!((ban.reason.as_str(), ban.by.name()), ("logins score reached 20", "rule"));
+    let worst = judge_one(&mut engine, flagged(Some(Severity::Critical), "bert", ""), NOW);
+    let why = "critical violation of flagged_content";
+    assert_eq!(worst.ban.map(|ban| ban.reason.clone()), Some(why.to_owned()));
+    assert_eq!(worst.penalty.map(|penalty| penalty.reason.clone()), Some(why.to_owned()));
+    assert_eq!(Author::Operator("root".into()).name(), "root");
+    let names = [Severity::Low, Severity::Medium, Severity::High, Severity::Critical];
+    assert_eq!(names.map(Severity::name), ["low", "medium", "high", "critical"]);
+    assert_eq!(names.map(|it| Severity::from_name(it.name())), names.map(Some));
+    assert_eq!(Severity::from_name("worst"), None);
 }
 
 #[test]

@@ -259,8 +259,12 @@ fn a_mapped_address_that_is_counted_apart_is_pardoned_with_its_ipv4_address() {
 
 #[test]
 fn what_limits_counted_before_a_lift_is_not_brought_back_by_a_file_that_is_older() {
-    for (written_after_ms, want) in [(0, 0), (9_999, 0), (10_000, 5)] {
-        let mut engine = engine_with(Rules::hardened());
+    let cases = [(0, 0), (9_999, 0), (10_000, 5)];
+    let profiles = [Rules::hardened(), Rules::librechat()];
+    for (rules, (written_after_ms, want)) in
+        profiles.iter().flat_map(|it| cases.map(|case| (it, case)))
+    {
+        let mut engine = engine_with(rules.clone());
         judge(&mut engine, &vec![message("anna", "192.0.2.7"); 5], 1, NOW);
         let mut file = engine.windows_head("boot");
         let mut pass = Pass::whole();
@@ -275,7 +279,7 @@ fn what_limits_counted_before_a_lift_is_not_brought_back_by_a_file_that_is_older
         let offences = offences.map(|it| (it.clone(), engine.offence(it).expect("grace")));
         let restored = Restored { offences: offences.collect(), ..Restored::default() };
         let now = later(written_after_ms);
-        let mut next = Engine::new(Rules::hardened(), PrefixSet::default(), restored, SEED, now);
+        let mut next = Engine::new(rules.clone(), PrefixSet::default(), restored, SEED, now);
         next.restore_windows(&file, "boot", now).expect("whole");
         let counts = next.overlay().counts(&message("anna", "192.0.2.7"), now);
         assert_eq!(counts[0].usage.used, want, "written {written_after_ms} ms after the lift");

@@ -5,6 +5,7 @@ mod bounds;
 mod browser;
 mod dossier;
 mod factor;
+mod forgive;
 mod ladder;
 mod lift;
 mod overlay;
