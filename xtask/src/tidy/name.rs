@@ -20,7 +20,7 @@ const HOMES: &[Home] = &[
             "tests/",
         ],
     },
-    Home { crates: &["mongodb"], places: &["moderation-daemon/src/store/mongo.rs"] },
+    Home { crates: &["mongodb"], places: &["moderation-daemon/src/store/mongo/", "tests/"] },
     Home { crates: &["redis"], places: &["moderation-daemon/src/store/redis.rs"] },
 ];
 
@@ -248,7 +248,7 @@ mod tests {
             ("aya", "moderation-daemon/src/network/load.rs"),
             ("aya_ebpf", "moderation-ebpf/src/main.rs"),
             ("aya", "tests/src/lab.rs"),
-            ("mongodb", "moderation-daemon/src/store/mongo.rs"),
+            ("mongodb", "moderation-daemon/src/store/mongo/client.rs"),
             ("redis", "moderation-daemon/src/store/redis.rs"),
         ] {
             let code = format!("let a = 1;\nlet b = {library}::c();\n");
