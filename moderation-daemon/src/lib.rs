@@ -16,6 +16,7 @@ pub mod blocklist;
 pub mod engine;
 pub mod guard;
 pub mod keeper;
+pub mod ledger;
 pub mod librechat;
 pub mod network;
 pub mod store;

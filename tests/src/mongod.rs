@@ -17,7 +17,7 @@ use tempfile::TempDir;
 use tokio::runtime::Runtime;
 
 use crate::process::{self, Process, Spawner};
-use crate::{need, sweep, wait};
+use crate::{name, need, sweep, wait};
 
 /// Patience with a start, an election, an answer, on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -54,8 +54,9 @@ impl Server {
     }
 
     fn start(arguments: &[&str]) -> Result<Self> {
+        sweep::sweep()?;
         let folder = tempfile::Builder::new()
-            .prefix("mongod-")
+            .prefix(&format!("{}-", name::fresh()?))
             .tempdir_in(sweep::TEMPORARY)
             .context("cannot make a temporary folder")?;
         let arguments = arguments.iter().map(|&text| text.to_owned()).collect();
