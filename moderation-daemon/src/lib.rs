@@ -7,10 +7,13 @@
 
 pub mod ctl;
 pub mod daemon;
+mod sharers;
 
 pub mod api;
 pub mod feed;
 pub mod moderator;
+#[cfg(feature = "mongodb")]
+pub mod share;
 
 pub mod blocklist;
 pub mod engine;

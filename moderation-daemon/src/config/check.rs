@@ -72,7 +72,7 @@ pub(super) fn check(mut layered: Layered) -> Result<Config, ConfigError> {
     let rules = rules(file, &Context { profile: file.profile, origins })?;
     warnings.extend(caution::warnings(&rules));
     let effective = Arc::new(Effective::of(&layered));
-    let Layered { file, origins, warnings, uses_redis, .. } = layered;
+    let Layered { file, origins, warnings, uses_redis, mongo_uri, .. } = layered;
     let network = network::check(file.network)?;
     check_prefixes(&[&network.guards, &network.proxies, &file.allowlist])?;
     Ok(Config {
@@ -86,6 +86,7 @@ pub(super) fn check(mut layered: Layered) -> Result<Config, ConfigError> {
             max_records: max_records(file.store.max_records)?,
         },
         snapshot_every: snapshot_every(&file.snapshot)?,
+        mongodb: file.mongodb.check(mongo_uri)?,
         network,
         allowlist: file.allowlist,
         rules,

@@ -58,7 +58,7 @@ pub enum Step {
     },
     /// Lift whatever is under a key that somebody deleted, and the ban that it stood for.
     Pardon(Entry),
-    /// Share bans of this host again whose documents are gone.
+    /// Share again what is known of these bans.
     Reship(Vec<Uid>),
     /// Share all of them again.
     ReshipAll,
@@ -104,15 +104,6 @@ impl Alarm {
     }
 }
 
-/// Whether what was listed is what it was.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Listing {
-    /// It is, but for what was changed on purpose.
-    Continuous,
-    /// The database was set back, or is another one.
-    SetBack,
-}
-
 /// See the module.
 #[derive(Debug)]
 pub struct Follow {
@@ -154,6 +145,11 @@ impl Follow {
         self.entries.iter().map(|entry| entry.key.as_str())
     }
 
+    /// The keys under which a ban stands.
+    pub fn keys_of(&self, uid: &Uid) -> impl Iterator<Item = String> {
+        self.entries.keys_of(uid)
+    }
+
     /// How many foreign documents there are.
     pub const fn foreign(&self) -> usize {
         self.entries.foreign()
@@ -164,11 +160,14 @@ impl Follow {
         self.entries.put(entry);
     }
 
-    /// Documents under these keys were removed because their ban was lifted.
+    /// Documents under these keys were removed because their ban was lifted. What stands
+    /// there for another ban stays.
     pub fn removed(&mut self, uid: &Uid, keys: &[String]) {
         self.remember_lift(uid);
         for key in keys {
-            self.entries.remove(key);
+            if self.entries.stands(uid, key) {
+                self.entries.remove(key);
+            }
         }
     }
 
@@ -192,7 +191,7 @@ impl Follow {
         let uid = &document.uid;
         if self.lifted.contains(uid) {
             // A lift beats an older ban, whoever brought its document back.
-            return vec![Step::Lift { uid: uid.clone(), host: document.host.clone() }];
+            return vec![Step::Reship(vec![uid.clone()])];
         }
         let is_own = document.host == self.settings.host;
         let holder = if is_own { Holder::Here } else { Holder::Elsewhere };
@@ -335,19 +334,15 @@ impl Follow {
     }
 
     /// All keys that there are were listed, after their documents and all lifts were seen.
-    pub fn listed(&mut self, keys: &HashSet<String>, listing: Listing, now: Moment) -> Vec<Step> {
+    pub fn listed(&mut self, keys: &HashSet<String>, now: Moment) {
         let missing = self.entries.iter().filter(|entry| !keys.contains(&entry.key));
         let missing: Vec<_> = missing.map(|entry| entry.key.clone()).collect();
         missing.iter().for_each(|key| self.miss(key, now));
-        match listing {
-            Listing::Continuous => Vec::new(),
-            Listing::SetBack => {
-                let mut steps = vec![Step::Alarm(Alarm::DataLoss)];
-                steps.extend(self.take_gone().into_iter().map(|entry| Step::Forget(entry.key)));
-                steps.push(Step::ReshipAll);
-                steps
-            }
-        }
+    }
+
+    /// Whether something under a key is gone, and that is not judged yet.
+    pub fn is_missing(&self, key: &str) -> bool {
+        self.gone.iter().any(|entry| entry.key == key)
     }
 
     /// The whole collection is gone.
@@ -374,6 +369,14 @@ impl Follow {
         let settle = self.settings.settle_ms;
         let due = (last + settle).min(first + SETTLE_AT_MOST * settle);
         Some(due.saturating_sub(now.boot_ms))
+    }
+
+    /// The database was set back, or is another one: what is gone nobody meant to delete.
+    pub fn set_back(&mut self) -> Vec<Step> {
+        let mut steps = vec![Step::Alarm(Alarm::DataLoss)];
+        steps.extend(self.take_gone().into_iter().map(|entry| Step::Forget(entry.key)));
+        steps.push(Step::ReshipAll);
+        steps
     }
 
     /// Judges what is gone, if it is time.

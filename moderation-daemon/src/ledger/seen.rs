@@ -70,6 +70,10 @@ impl Entries {
         self.by_key.get(key).is_some_and(|entry| entry.uid == *uid)
     }
 
+    pub(super) fn keys_of(&self, uid: &Uid) -> impl Iterator<Item = String> {
+        self.keys_by_uid.get(uid).into_iter().flatten().cloned()
+    }
+
     pub(super) fn iter(&self) -> impl Iterator<Item = &Entry> {
         self.by_key.values()
     }

@@ -64,7 +64,8 @@ pub(super) fn decide(overlay: &mut Overlay<'_>, command: Command, now: Moment) -
         | Command::Sample(..)
         | Command::Dossier(..)
         | Command::TakeScores(..)
-        | Command::TakeRecords(..) => {
+        | Command::TakeRecords(..)
+        | Command::Hear(..) => {
             unreachable!("serve takes these out of the batch")
         }
     }
