@@ -176,7 +176,7 @@ impl Set {
             let running = |member: &&Server| member.process.is_some();
             for (index, member) in self.members.iter().enumerate().filter(|(_, it)| running(it)) {
                 let hello = member.base()?.command("admin", doc! { "hello": 1 });
-                if hello.is_ok_and(|hello| hello.get_bool("isWritablePrimary") == Ok(true)) {
+                if hello.is_ok_and(|hello| hello.get_bool("isWritablePrimary").is_ok_and(|it| it)) {
                     return Ok(Some(index));
                 }
             }

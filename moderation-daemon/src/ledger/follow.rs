@@ -117,6 +117,8 @@ pub struct Follow {
     gone_since: Option<(u64, u64)>,
     /// When foreign documents were blocked, on the boot clock.
     blocked: VecDeque<u64>,
+    /// Whether what is known is told again, to see whether it holds.
+    is_thorough: bool,
 }
 
 impl Follow {
@@ -132,7 +134,14 @@ impl Follow {
             gone: Vec::new(),
             gone_since: None,
             blocked: VecDeque::new(),
+            is_thorough: false,
         }
+    }
+
+    /// From now on, or no longer, bans are told though they are known: one may have been
+    /// refused, or lifted without a word.
+    pub const fn set_thorough(&mut self, is_thorough: bool) {
+        self.is_thorough = is_thorough;
     }
 
     /// What is under a key, as far as is known.
@@ -203,7 +212,7 @@ impl Follow {
             expires_at_unix_ms: document.expires_at_unix_ms,
         };
         let before = self.entries.get(&entry.key);
-        if before == Some(&entry) {
+        if before == Some(&entry) && !self.is_thorough {
             return Vec::new();
         }
         let mut steps = Vec::new();
@@ -214,7 +223,7 @@ impl Follow {
         if let Some(lost) = lost {
             steps.push(Step::Reship(vec![lost.uid.clone()]));
         }
-        let is_known = self.entries.knows(uid);
+        let is_known = self.entries.knows(uid) && !self.is_thorough;
         self.entries.put(entry.clone());
         steps.push(Step::Note(entry));
         if !is_known {
@@ -261,7 +270,7 @@ impl Follow {
         }
         let before = self.entries.get(&key);
         let is_same = |entry: &Entry| entry.uid == uid && entry.id == id;
-        if before.is_some_and(is_same) {
+        if before.is_some_and(is_same) && !self.is_thorough {
             return Vec::new();
         }
         let is_counted = before.is_some_and(|entry| entry.holder == Holder::Foreign);

@@ -17,8 +17,8 @@ use crate::{
 /// A document's key, and what tells it from another under the same key.
 pub(super) type Stamps = HashMap<String, u64>;
 
-/// Bans that are read from the store in one go.
-const PAGE: u32 = 512;
+/// Bans that are told in one go.
+const PAGE: u32 = 64;
 
 impl Task {
     /// Everything, with what is gone judged as usual, unless the database was set back.
@@ -26,20 +26,31 @@ impl Task {
         if self.was_set_back(mongo).await? {
             return self.compare_after_a_loss(mongo).await;
         }
-        self.status.change(|view| view.state = ShareState::Comparing);
-        self.stamps = Stamps::default();
-        self.poll(mongo).await?;
-        self.share_what_is_missing().await
+        self.poll_thoroughly(mongo).await?;
+        self.share_what_is_missing(mongo).await
     }
 
     /// Everything, and nothing that is gone was meant to be.
     pub(super) async fn compare_after_a_loss(&mut self, mongo: &Mongo) -> Result<(), Ended> {
-        self.status.change(|view| view.state = ShareState::Comparing);
-        self.stamps = Stamps::default();
-        self.poll(mongo).await?;
+        self.poll_thoroughly(mongo).await?;
         let steps = self.follow.set_back();
         self.perform(mongo, steps, None).await?;
-        self.share_what_is_missing().await
+        self.share_what_is_missing(mongo).await
+    }
+
+    async fn poll_thoroughly(&mut self, mongo: &Mongo) -> Result<(), Ended> {
+        let before = self.status.view().state;
+        self.status.change(|view| view.state = ShareState::Comparing);
+        // First: what finds no room in the outbox meanwhile is a new gap.
+        let mut news = News::default();
+        news.notes.is_compared = true;
+        self.hear(news).await?;
+        self.stamps = Stamps::default();
+        self.follow.set_thorough(true);
+        let polled = self.poll(mongo).await;
+        self.follow.set_thorough(false);
+        self.status.change(|view| view.state = before);
+        polled
     }
 
     /// Lists all, reads what is another, and notes what is gone.
@@ -69,26 +80,24 @@ impl Task {
     }
 
     /// Bans of this host that no document tells of.
-    async fn share_what_is_missing(&mut self) -> Result<(), Ended> {
+    async fn share_what_is_missing(&mut self, mongo: &Mongo) -> Result<(), Ended> {
         let mut after = 0;
         loop {
             let (reader, now) = (self.reader.clone(), clock::now().unix_ms);
             let bans = blocking(move || reader.own_bans(after, PAGE, now)).await?;
-            let Some(last) = bans.last() else { break };
+            let Some(last) = bans.last() else { return Ok(()) };
             after = last.ban.id;
             let is_missing = |key: &String| {
                 !self.stamps.contains_key(key) && !self.follow.is_missing(key)
             };
-            let missing = bans.iter().filter(|it| keys(&it.ban).iter().any(is_missing));
-            let mut news = News::default();
-            news.notes.again.extend(missing.map(|it| it.ban.id));
-            if !news.notes.again.is_empty() {
+            let missing: Vec<_> =
+                bans.iter().filter(|it| keys(&it.ban).iter().any(is_missing)).collect();
+            if !missing.is_empty() {
+                let mut news = News::default();
+                news.notes.seen = self.tell_bans(mongo, &missing).await?;
                 self.hear(news).await?;
             }
         }
-        let mut news = News::default();
-        news.notes.is_compared = true;
-        self.hear(news).await
     }
 }
 

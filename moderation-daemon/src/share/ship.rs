@@ -48,7 +48,7 @@ impl Task {
         self.hear(news).await
     }
 
-    async fn tell_bans(
+    pub(super) async fn tell_bans(
         &mut self,
         mongo: &Mongo,
         bans: &[&SharedBan],

@@ -1,5 +1,6 @@
 //! The store by its public face, on real files.
 
+mod outbox;
 mod prune;
 
 use std::{net::IpAddr, os::unix::fs::PermissionsExt as _, sync::Arc, time::Duration};

@@ -33,7 +33,11 @@ const INDEX_CONFLICTS: [i32; 3] = [85, 86, 68];
 const DUPLICATE_KEY: i32 = 11_000;
 /// What makes it vain to go on from where one was: an old or foreign token, an event that
 /// does not fit into a document, a stream that cannot be resumed.
-const HISTORY_LOST: [i32; 8] = [40_585, 40_576, 40_615, 260, 280, 286, 10_334, 40_573];
+const HISTORY_LOST: [i32; 4] = [260, 280, 286, 10_334];
+/// Codes from here on name a place in the server's source, where something did not make
+/// sense; of a token, that it is none. (11000 and its like, the errors of clusters, are
+/// below.)
+const LOCATIONS: i32 = 15_000;
 
 impl MongoError {
     pub(super) fn new(what: &'static str, error: &Error) -> Self {
@@ -45,7 +49,9 @@ impl MongoError {
                 Failure::Denied
             }
             (_, Some(code)) if INDEX_CONFLICTS.contains(&code) => Failure::IndexConflict,
-            (_, Some(code)) if HISTORY_LOST.contains(&code) => Failure::HistoryLost,
+            (_, Some(code)) if HISTORY_LOST.contains(&code) || code >= LOCATIONS => {
+                Failure::HistoryLost
+            }
             (ErrorKind::MissingResumeToken, _) => Failure::HistoryLost,
             (
                 ErrorKind::ServerSelection { .. }
