@@ -258,6 +258,10 @@ impl Task {
             next = if is_full { None } else { changes.ready()? };
         }
         let position = if is_dropped { None } else { changes.position() };
+        if steps.is_empty() && !is_dropped {
+            // Nothing happened: where we are is written down now and then.
+            return Ok(());
+        }
         self.perform(mongo, steps, position.clone()).await?;
         if is_dropped {
             // The stream has ended with it, or ends next.

@@ -14,7 +14,7 @@ use std::{fmt, time::Duration};
 use mongodb::{
     Client, Collection, Database,
     bson::{Document, RawDocumentBuf, doc},
-    options::{ClientOptions, ReadConcern, SelectionCriteria, WriteConcern},
+    options::{ClientOptions, ReadPreference, SelectionCriteria, WriteConcern},
 };
 
 pub use error::MongoError;
@@ -89,12 +89,11 @@ impl Mongo {
         options.server_selection_timeout = Some(SELECTION);
         options.connect_timeout = Some(SELECTION);
         options.max_pool_size = Some(CONNECTIONS);
-        // What is acknowledged outlives the loss of a primary; what is read was not undone.
+        // What is acknowledged outlives the loss of a primary. Changes are told only when
+        // they do, too.
         options.write_concern = Some(WriteConcern::majority());
-        options.read_concern = Some(ReadConcern::local());
-        options.selection_criteria = Some(SelectionCriteria::ReadPreference(
-            mongodb::options::ReadPreference::Primary,
-        ));
+        options.selection_criteria =
+            Some(SelectionCriteria::ReadPreference(ReadPreference::Primary));
         let named = settings.database.clone().or_else(|| options.default_database.clone());
         let client = Client::with_options(options)
             .map_err(|error| MongoError::new("use the connection string", &error))?;

@@ -1,7 +1,6 @@
 //! Following the changes of the collection, on servers that tell of them. What they mean
 //! is decided elsewhere.
 
-use futures_util::{FutureExt as _, StreamExt as _};
 use mongodb::{
     bson::{self, RawDocumentBuf},
     change_stream::{
@@ -9,6 +8,11 @@ use mongodb::{
         event::{ChangeStreamEvent, OperationType, ResumeToken},
     },
     options::FullDocumentType,
+};
+
+use tokio::{
+    sync::mpsc::{self, error::TryRecvError},
+    task::JoinHandle,
 };
 
 use super::{
@@ -30,9 +34,27 @@ pub enum Event {
     Other,
 }
 
-/// Changes as they come.
+/// Changes as they come. The driver's own stream can be asked for its position only while
+/// nobody waits for it, so a task of its own waits.
 #[derive(Debug)]
-pub struct Changes(ChangeStream<ChangeStreamEvent<RawDocumentBuf>>);
+pub struct Changes {
+    told: mpsc::Receiver<Result<Told, MongoError>>,
+    position: Option<Vec<u8>>,
+    task: JoinHandle<()>,
+}
+
+/// A change, and the position behind it.
+type Told = (Event, Option<Vec<u8>>);
+type Stream = ChangeStream<ChangeStreamEvent<RawDocumentBuf>>;
+
+/// Changes that can wait here; more wait at the server.
+const WAITING: usize = 256;
+
+impl Drop for Changes {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
 
 impl Mongo {
     /// Follows from now on, or from behind a position.
@@ -52,13 +74,38 @@ impl Mongo {
         if let Some(Kept { token }) = token {
             watch = watch.start_after(token);
         }
-        Ok(Changes(within("follow changes", watch).await?))
+        let stream = within("follow changes", watch).await?;
+        let (tell, told) = mpsc::channel(WAITING);
+        let task = tokio::spawn(follow(stream, tell));
+        Ok(Changes { told, position: position.map(<[u8]>::to_vec), task })
     }
 }
 
 #[derive(serde::Serialize, serde::Deserialize)]
 struct Kept {
     token: ResumeToken,
+}
+
+/// Tells all changes until there are no more, or nobody listens.
+async fn follow(mut stream: Stream, tell: mpsc::Sender<Result<Told, MongoError>>) {
+    while stream.is_alive() {
+        let next = stream.next_if_any().await;
+        let told = match next {
+            Ok(change) => Ok((change.map_or(Event::Other, event), position(&stream))),
+            Err(error) => Err(MongoError::new("follow changes", &error)),
+        };
+        let is_over = told.is_err();
+        if tell.send(told).await.is_err() || is_over {
+            return;
+        }
+    }
+    // After a drop the stream ends by itself. Whoever does not listen has ended, too.
+    drop(tell.send(Ok((Event::Dropped, None))).await);
+}
+
+/// Until where changes were told.
+fn position(stream: &Stream) -> Option<Vec<u8>> {
+    bson::serialize_to_vec(&Kept { token: stream.resume_token()? }).ok()
 }
 
 impl Changes {
@@ -68,12 +115,8 @@ impl Changes {
     ///
     /// See [`MongoError`].
     pub async fn next(&mut self) -> Result<Event, MongoError> {
-        match self.0.next().await {
-            Some(Ok(change)) => Ok(event(change)),
-            Some(Err(error)) => Err(MongoError::new("follow changes", &error)),
-            // After a drop the stream ends by itself.
-            None => Ok(Event::Dropped),
-        }
+        let told = self.told.recv().await;
+        self.take(told)
     }
 
     /// The next change, if it is there already.
@@ -82,17 +125,22 @@ impl Changes {
     ///
     /// See [`MongoError`].
     pub fn ready(&mut self) -> Result<Option<Event>, MongoError> {
-        self.next().now_or_never().transpose()
+        match self.told.try_recv() {
+            Ok(told) => self.take(Some(told)).map(Some),
+            Err(TryRecvError::Empty) => Ok(None),
+            Err(TryRecvError::Disconnected) => self.take(None).map(Some),
+        }
     }
 
-    /// Whether it has ended.
-    pub fn has_ended(&self) -> bool {
-        !self.0.is_alive()
+    fn take(&mut self, told: Option<Result<Told, MongoError>>) -> Result<Event, MongoError> {
+        let (event, position) = told.unwrap_or(Ok((Event::Dropped, None)))?;
+        self.position = position.or(self.position.take());
+        Ok(event)
     }
 
-    /// Until where changes were told.
+    /// Until where changes were taken.
     pub fn position(&self) -> Option<Vec<u8>> {
-        bson::serialize_to_vec(&Kept { token: self.0.resume_token()? }).ok()
+        self.position.clone()
     }
 }
 

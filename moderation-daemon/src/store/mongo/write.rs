@@ -42,6 +42,7 @@ impl Mongo {
                 outcomes[index] = Some(Put::Written(id_of(&documents[index])));
             }
         }
+        self.clear_strangers(documents).await?;
         let mut all = Vec::with_capacity(documents.len());
         for (document, outcome) in documents.iter().zip(outcomes) {
             all.push(match outcome {
@@ -50,6 +51,18 @@ impl Mongo {
             });
         }
         Ok(all)
+    }
+
+    /// Nobody can keep the place of a ban, nor hide it behind another document: those of
+    /// hosts have their key for an `_id`, all others go.
+    async fn clear_strangers(&self, documents: &[BanDocument]) -> Result<(), MongoError> {
+        if documents.is_empty() {
+            return Ok(());
+        }
+        let keys: Vec<_> = documents.iter().map(|document| document.key.clone()).collect();
+        let mut strangers = query::under(&keys);
+        strangers.insert("_id", doc! { "$nin": keys });
+        within("make room for bans", self.documents.delete_many(strangers)).await.map(drop)
     }
 
     /// Returns the places of those under whose key there is something.
@@ -96,17 +109,10 @@ impl Mongo {
             if ours.iter().any(|(_, other)| other.outlasts(document)) {
                 return Ok(Put::Outlasted);
             }
-            // Whatever else is there makes room, large documents that were not read
-            // included: whoever writes to this collection cannot keep a ban out of it.
-            let mut others = query::under(key);
-            if !ours.is_empty() {
-                let uids: Vec<_> = ours.iter().map(|(_, other)| other.uid.as_str()).collect();
-                others.insert("$or", vec![
-                    doc! { "uid": { "$in": uids } },
-                    doc! { "mac": { "$exists": false } },
-                ]);
-            }
-            within("make room for a ban", self.documents.delete_many(others)).await?;
+            // What is signed and ends sooner makes room, and what is not signed; large
+            // documents, which are not read, included.
+            let others = self.documents.delete_many(query::under(key));
+            within("make room for a ban", others).await?;
             match within("write a ban", self.documents.insert_one(raw(&ban(document))?)).await {
                 Ok(_) => return Ok(Put::Written(id_of(document))),
                 Err(error) if error.is_duplicate() => {}
