@@ -199,11 +199,8 @@ impl Task {
         &mut self,
         mongo: &Mongo,
     ) -> Result<std::convert::Infallible, Ended> {
-        let mut changes = match mongo.watch(self.position.as_deref()).await {
-            Err(error) if error.is_history_lost() && self.position.is_some() => {
-                self.position = None;
-                self.begin_anew(mongo).await?
-            }
+        let mut changes = match self.go_on(mongo).await {
+            Err(Ended::Mongo(error)) if error.is_history_lost() => self.begin_anew(mongo).await?,
             changes => changes?,
         };
         if !self.is_compared {
@@ -224,8 +221,20 @@ impl Task {
         }
     }
 
+    /// From where we were, if the server still knows that; it may find out with the first
+    /// answer only.
+    async fn go_on(&mut self, mongo: &Mongo) -> Result<Changes, Ended> {
+        let mut changes = mongo.watch(self.position.as_deref()).await?;
+        if self.position.is_some() {
+            let first = changes.next().await;
+            self.take(mongo, &mut changes, first).await?;
+        }
+        Ok(changes)
+    }
+
     /// Where one was is no longer known: what is gone meanwhile nobody can have meant.
     async fn begin_anew(&mut self, mongo: &Mongo) -> Result<Changes, Ended> {
+        self.position = None;
         let changes = mongo.watch(None).await?;
         self.compare_after_a_loss(mongo).await?;
         self.is_compared = true;

@@ -76,15 +76,18 @@ fn an_old_backup_lifts_nobody_and_brings_back_no_lifted_ban() -> Result<()> {
             let now = now.first().and_then(|it| it.get_datetime("beat").ok().copied());
             Ok((now > before).then_some(()))
         })?;
+        // Told by the same task, after that sign of life was written down.
+        ban(&alpha, &json!({ "user": "user2" }))?;
+        await_told(&alpha)?;
         alpha.stop()?;
         base.delete(LOGS, doc! {})?;
         base.insert(LOGS, backup)?;
         alpha.start()?;
         await_metric(&alpha, LOSS, 1.0)?;
-        let missing = doc! { "key": { "$in": ["BANS:user0", "BANS:user1"] } };
-        await_documents(&base, &missing, 2)?;
+        let missing = doc! { "key": { "$in": ["BANS:user0", "BANS:user1", "BANS:user2"] } };
+        await_documents(&base, &missing, 3)?;
         await_documents(&base, &doc! { "key": "BANS:lifted" }, 0)?;
-        all_banned(&alpha, 2)?;
+        all_banned(&alpha, 3)?;
         ensure!(!is_banned(&alpha, "user=lifted")?);
         Ok(())
     })
