@@ -19,6 +19,7 @@ use crate::{
     moderator::{self, Kernel, Saving, Setup, Started},
     network::{self, AttachOptions, Attached, DropMode, Pins},
     pseudonym::Names,
+    sharers::Sharers,
     store::{ImportStore, Keep, Store},
     telemetry,
 };
@@ -118,7 +119,9 @@ fn attach(config: &Config, files: &SourceFiles) -> anyhow::Result<Keeping> {
 async fn serve(config: Config, files: &SourceFiles) -> anyhow::Result<()> {
     let started_at_boot_ms = clock::now().boot_ms;
     let names = if config.log.pseudonyms { Names::from_credential()? } else { Names::default() };
+    let mut sharing = Sharers::prepare(&config)?;
     let store = Store::open(&config.store.path)?.with_names(names);
+    let store = sharing.told(store)?;
     let reader = store.reader(&config.store.path)?;
     let lists = ImportStore::open(&config.store.path)?;
     let api_socket = Listener::bind(&config.api)?;
@@ -143,6 +146,7 @@ async fn serve(config: Config, files: &SourceFiles) -> anyhow::Result<()> {
     let metrics = Arc::new(Metrics::new());
     let started = moderator::start(setup(&config), store, lists, kernel, Arc::clone(&metrics))?;
     let Started { moderator, mut stopper } = started;
+    let sharing = sharing.start(&moderator, &reader, &metrics)?;
     let watch = Arc::new(Watch::new(Arc::clone(&metrics)));
     if let Some(pins) = &pins {
         let (pins, moderator, watch) = (pins.clone(), moderator.clone(), Arc::clone(&watch));
@@ -159,6 +163,7 @@ async fn serve(config: Config, files: &SourceFiles) -> anyhow::Result<()> {
         config: Arc::new(config),
         pins,
         watch,
+        sharing: sharing.status(),
         started_at_boot_ms,
     };
     let app = api_socket.serve(api::app_routes(context.clone()), Arc::clone(&metrics));
@@ -172,6 +177,7 @@ async fn serve(config: Config, files: &SourceFiles) -> anyhow::Result<()> {
     }
     tracing::info!("stopping; bans stay in force");
     drop(keeping);
+    drop(sharing);
     stopper.stop().await
 }
 

@@ -43,7 +43,10 @@ fn report(program: &str, error: &anyhow::Error) -> ExitCode {
 }
 
 fn code(error: &anyhow::Error) -> u8 {
-    if is_caused_by::<ConfigError>(error) || is_caused_by::<PseudonymError>(error) {
+    if is_caused_by::<ConfigError>(error)
+        || is_caused_by::<PseudonymError>(error)
+        || lacks_secret(error)
+    {
         CONFIG
     } else if is_caused_by::<NeedsRoot>(error) || error.chain().any(is_denied) {
         NO_PERMISSION
@@ -54,6 +57,16 @@ fn code(error: &anyhow::Error) -> u8 {
     } else {
         1
     }
+}
+
+#[cfg(feature = "mongodb")]
+fn lacks_secret(error: &anyhow::Error) -> bool {
+    is_caused_by::<crate::share::SecretError>(error)
+}
+
+#[cfg(not(feature = "mongodb"))]
+const fn lacks_secret(_: &anyhow::Error) -> bool {
+    false
 }
 
 /// Prints what goes wrong without ending anything.

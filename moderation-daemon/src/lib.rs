@@ -7,15 +7,19 @@
 
 pub mod ctl;
 pub mod daemon;
+mod sharers;
 
 pub mod api;
 pub mod feed;
 pub mod moderator;
+#[cfg(feature = "mongodb")]
+pub mod share;
 
 pub mod blocklist;
 pub mod engine;
 pub mod guard;
 pub mod keeper;
+pub mod ledger;
 pub mod librechat;
 pub mod network;
 pub mod store;

@@ -19,9 +19,12 @@ use crate::{
     engine::{
         Act, BanRefusal, Forgotten, PenaltyKind, RestoredWindows, Size, Verdict, ViolationType,
     },
+    ledger,
     moderator::{Added, Fill},
     network::{Changes, XdpMode},
 };
+#[cfg(feature = "mongodb")]
+use crate::share::{ShareState, ShareStatus};
 
 /// Labels of `moderation_events_total`.
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
@@ -61,6 +64,12 @@ struct InterfaceLabels {
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct ReasonLabels {
     reason: &'static str,
+}
+
+/// Labels of `moderation_ledger_state`.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct StateLabels {
+    state: &'static str,
 }
 
 /// Labels of `moderation_snapshot_windows`.
@@ -166,6 +175,18 @@ pub struct Metrics {
     pub kernel_lines: Counter,
     /// Those of them that were too many to be written down.
     pub kernel_lines_suppressed: Counter,
+    /// Changes of bans that the shared database took.
+    pub ledger_shipped: Counter,
+    /// Changes of bans by other hosts, or by hand, that hold here.
+    pub ledger_followed: Counter,
+    ledger_failures: Family<ReasonLabels, Counter>,
+    ledger_alarms: Family<ReasonLabels, Counter>,
+    ledger_state: Family<StateLabels, Gauge>,
+    ledger_outbox: Gauge,
+    ledger_outbox_age: Gauge<f64, AtomicU64>,
+    ledger_outbox_gap: Gauge,
+    ledger_skew: Gauge<f64, AtomicU64>,
+    ledger_documents: Family<KindLabels, Gauge>,
     drift: Counter,
     problems: Family<ReasonLabels, Counter>,
     alarms: Family<ReasonLabels, Counter>,
@@ -277,6 +298,16 @@ impl Metrics {
         registry.register("snapshot_damaged", "1 if what limits had counted could not be read at the start, or not all of it", self.snapshot_damaged.clone());
         registry.register("snapshot_windows", "Windows that were found at the start, by what became of them: restored, over, changed (their limiter is another now), surplus (no room)", self.snapshot_windows.clone());
         registry.register("leases", "Leases in memory", self.leases.clone());
+        registry.register("ledger_shipped", "Changes of bans that the shared database took", self.ledger_shipped.clone());
+        registry.register("ledger_followed", "Changes of bans by other hosts, or by hand, that hold here", self.ledger_followed.clone());
+        registry.register("ledger_failures", "Sessions with the shared database that ended, by reason", self.ledger_failures.clone());
+        registry.register("ledger_alarms", "What is not as it was in the shared database, by name", self.ledger_alarms.clone());
+        registry.register("ledger_state", "1 for what sharing is about: connecting, comparing, following, polling, waiting", self.ledger_state.clone());
+        registry.register("ledger_outbox_rows", "Changes that wait for the shared database", self.ledger_outbox.clone());
+        registry.register("ledger_outbox_age_seconds", "Since when the oldest of them does", self.ledger_outbox_age.clone());
+        registry.register("ledger_outbox_gap", "1 if there was no room for some; all bans are compared then", self.ledger_outbox_gap.clone());
+        registry.register("ledger_clock_skew_seconds", "By how much this host's clock is ahead of the shared database's", self.ledger_skew.clone());
+        registry.register("ledger_documents", "Documents of bans that were seen, by kind", self.ledger_documents.clone());
         self.registry = registry;
     }
 
@@ -338,6 +369,38 @@ impl Metrics {
         ];
         for (outcome, count) in outcomes {
             self.snapshot_windows.get_or_create(&OutcomeLabels { outcome }).set(gauge(count));
+        }
+    }
+
+    /// Counts a session with the shared database that ended.
+    pub fn ledger_failed(&self, reason: &'static str) {
+        self.ledger_failures.get_or_create(&ReasonLabels { reason }).inc();
+    }
+
+    /// Counts something about the shared database that operators must know.
+    pub fn ledger_alarm(&self, alarm: ledger::Alarm) {
+        self.ledger_alarms.get_or_create(&ReasonLabels { reason: alarm.name() }).inc();
+    }
+
+    /// Shows how sharing stands.
+    #[cfg(feature = "mongodb")]
+    pub fn take_sharing(&self, status: &ShareStatus, now_unix_ms: u64) {
+        let (view, outbox) = (status.view(), status.outbox());
+        for state in ShareState::ALL {
+            let labels = StateLabels { state: state.name() };
+            self.ledger_state.get_or_create(&labels).set(i64::from(state == view.state));
+        }
+        self.ledger_outbox.set(i64::try_from(outbox.rows()).unwrap_or(i64::MAX));
+        let oldest = outbox.oldest_unix_ms();
+        let age_ms = if oldest == 0 { 0 } else { now_unix_ms.saturating_sub(oldest) };
+        self.ledger_outbox_age.set(Duration::from_millis(age_ms).as_secs_f64());
+        self.ledger_outbox_gap.set(i64::from(outbox.has_gap()));
+        if let Some(skew_ms) = view.skew_ms {
+            self.ledger_skew.set(skew_ms as f64 / 1_000.0);
+        }
+        let kinds = [("signed", view.documents - view.foreign), ("foreign", view.foreign)];
+        for (kind, count) in kinds {
+            self.ledger_documents.get_or_create(&KindLabels { kind }).set(gauge(count));
         }
     }
 

@@ -25,6 +25,7 @@ pub mod closer;
 pub mod flood;
 pub mod frame;
 pub mod kernel;
+pub mod mongod;
 pub mod outsider;
 pub mod session;
 

@@ -46,6 +46,15 @@ impl<'a> Range<'a> {
     /// Bans `source`, which was not banned before, and times that. The client is one of
     /// the application's socket.
     pub(crate) fn time(&self, client: &mut Client, source: IpAddr) -> Result<Duration> {
+        self.time_with(source, || ban(client, source))
+    }
+
+    /// The same, whoever bans, and wherever.
+    pub(crate) fn time_with(
+        &self,
+        source: IpAddr,
+        ban: impl FnOnce() -> Result<()>,
+    ) -> Result<Duration> {
         interrupt::check()?;
         let socket = self.abuser.run(|| connect(source))?;
         self.verify_passage(&socket, source)?;
@@ -56,7 +65,7 @@ impl<'a> Range<'a> {
             let shooting = scope.spawn(move || shooter.shoot(&warm, stop));
             let banned = warmed_up.recv().context("no packet passed").and_then(|()| {
                 let begin = Instant::now();
-                ban(client, source).map(|()| begin)
+                ban().map(|()| begin)
             });
             // Without a ban there is nothing to wait for.
             stop.store(banned.is_err(), Ordering::Relaxed);

@@ -29,6 +29,8 @@ enum Name {
     Bulk,
     /// Milliseconds from an event to the first dropped packet, beside fail2ban
     Latency,
+    /// Milliseconds from a ban on one host to the first dropped packet on another
+    Propagation,
     /// Decisions per second over the socket, beside redis-server
     Api,
     /// Nanoseconds of a decision without a socket, beside the governor crate; bytes of a key

@@ -6,6 +6,7 @@ mod bench;
 mod check;
 mod demo;
 mod fuzz;
+mod mongod;
 mod mutants;
 mod npm;
 mod project;

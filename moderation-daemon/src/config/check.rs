@@ -78,7 +78,7 @@ pub(super) fn check(mut layered: Layered) -> Result<Config, ConfigError> {
         effective.follow("bans.growth.cap", &cap, "as long as bans.duration, the shortest ban");
     }
     let effective = Arc::new(effective);
-    let Layered { file, origins, warnings, uses_redis, .. } = layered;
+    let Layered { file, origins, warnings, uses_redis, mongo_uri, .. } = layered;
     let network = network::check(file.network)?;
     check_prefixes(&[&network.guards, &network.proxies, &file.allowlist])?;
     Ok(Config {
@@ -92,6 +92,7 @@ pub(super) fn check(mut layered: Layered) -> Result<Config, ConfigError> {
             max_records: max_records(file.store.max_records)?,
         },
         snapshot_every: snapshot_every(&file.snapshot)?,
+        mongodb: file.mongodb.check(mongo_uri)?,
         network,
         allowlist: file.allowlist,
         rules,

@@ -14,6 +14,7 @@ use super::{
     custom::CustomFile,
     friendly,
     limits::{ConcurrencyFile, CountingFile, LimitsFile, TiersFile},
+    mongodb::MongodbFile,
     network,
     penalties::{AdaptiveFile, PenaltiesFile},
     scores::{ScoresFile, ScoringFile},
@@ -60,6 +61,8 @@ pub(super) struct File {
     /// What limits have counted is kept in a file beside the store, so that a
     /// restart forgets nothing, and a crash five seconds at most.
     pub(super) snapshot: SnapshotFile,
+    /// Bans shared by every host that uses the same MongoDB, LibreChat's own.
+    pub(super) mongodb: MongodbFile,
     /// The kernel: where packets of banned addresses are dropped.
     pub(super) network: network::File,
     /// Prefixes that are never banned and never dropped, for example an
@@ -110,6 +113,7 @@ impl File {
             admin: Admin::default(),
             store: Store::default(),
             snapshot: SnapshotFile::default(),
+            mongodb: MongodbFile::default(),
             network: network::File::default(),
             allowlist: Vec::new(),
             counting: CountingFile::of(profile),

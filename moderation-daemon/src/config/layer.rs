@@ -12,6 +12,7 @@ use super::{
     file::{self, File},
     librechat::{self, Assignment, Defaults, Env, Yaml},
     origin::{Origin, Origins, Warning},
+    secret::Secret,
 };
 
 /// The variables of a process, where they are asked for.
@@ -34,11 +35,15 @@ pub(super) struct Layered {
     pub(super) warnings: Vec<Warning>,
     pub(super) told: Vec<(&'static str, String)>,
     pub(super) uses_redis: bool,
+    /// `MONGO_URI` of LibreChat's environment, which is shown to nobody.
+    pub(super) mongo_uri: Option<Secret>,
 }
 
 /// Mappings whose keys are the operator's: they replace the defaults' instead of
 /// being mixed with them.
 const REPLACED: [&str; 1] = ["tiers.max"];
+/// Where LibreChat has its connection string.
+const MONGO_URI: &str = "MONGO_URI";
 /// A .env or librechat.yaml that is larger is none.
 const MAX_BYTES: u64 = 1 << 20;
 
@@ -54,7 +59,7 @@ pub(super) fn read(
     let mut tree = serde_yaml::to_value(File::of(own.profile)).expect("plain values");
     let written = written(text, &tree)?;
     let is_own = |key: &str| written.keys.iter().any(|own| covers(own, key));
-    let layer = librechat_layer(&own, files, &is_own, environment)?;
+    let (layer, mongo_uri) = librechat_layer(&own, files, &is_own, environment)?;
 
     let mut origins = layer.origins;
     let mut warnings = Vec::new();
@@ -75,7 +80,7 @@ pub(super) fn read(
     }
     let file = serde_yaml::from_value(tree).map_err(|source| ConfigError::Syntax { source })?;
     let (told, uses_redis) = (layer.told, layer.uses_redis);
-    Ok(Layered { file, origins, warnings, told, uses_redis })
+    Ok(Layered { file, origins, warnings, told, uses_redis, mongo_uri })
 }
 
 fn refusal(remark: librechat::Remark, is_own: &dyn Fn(&str) -> bool) -> ConfigError {
@@ -96,18 +101,27 @@ fn librechat_layer(
     files: Files,
     is_own: &dyn Fn(&str) -> bool,
     environment: Environment<'_>,
-) -> Result<librechat::Layer, ConfigError> {
+) -> Result<(librechat::Layer, Option<Secret>), ConfigError> {
     let settings = &own.librechat;
     let mut env = Env::default();
+    let mut mongo_uri = None;
     if settings.environment {
         for (name, text) in environment() {
             env.add_own(&name, &text);
+            if name == MONGO_URI {
+                mongo_uri = Some(Secret::new(text));
+            }
         }
     }
     if let Some(path) = &settings.env_file {
         let path = absolute("librechat.env_file", path.clone())?;
         let text = contents(&path, files)?.unwrap_or_default();
-        env.add_file(&path, &String::from_utf8_lossy(&text));
+        let text = String::from_utf8_lossy(&text);
+        env.add_file(&path, &text);
+        // Of several lines the last one counts.
+        let lines = librechat::dotenv::parse(&text).into_iter();
+        let last = lines.filter(|line| line.name == MONGO_URI && !line.value.is_empty()).last();
+        mongo_uri = mongo_uri.or(last.map(|line| Secret::new(line.value)));
     }
     let numbers = match &settings.yaml {
         None => None,
@@ -129,7 +143,7 @@ fn librechat_layer(
     });
     let is_given = settings.environment || settings.env_file.is_some();
     let defaults = if is_given { Defaults::OfCode } else { Defaults::OfExample };
-    Ok(librechat::layer(env, yaml.as_ref(), defaults, own.profile, is_own))
+    Ok((librechat::layer(env, yaml.as_ref(), defaults, own.profile, is_own), mongo_uri))
 }
 
 fn rate_limits(text: &[u8]) -> Result<Vec<Assignment>, ConfigError> {

@@ -12,11 +12,13 @@ mod friendly;
 mod layer;
 pub mod librechat;
 mod limits;
+mod mongodb;
 mod network;
 mod origin;
 mod penalties;
 mod profile;
 mod scores;
+mod secret;
 #[cfg(test)]
 mod tests;
 
@@ -38,9 +40,11 @@ pub use document::{default_file, render};
 pub use effective::Effective;
 pub use file::{AttachMode, Log, LogFormat, LogLevel};
 pub use friendly::parse as parse_duration;
+pub use mongodb::{Foreign, Mongodb};
 pub use network::{Connections, Network, Ports, Syn};
 pub use origin::{Origin, Origins, Source, Warning};
 pub use profile::Profile;
+pub use secret::Secret;
 
 /// Where the configuration is unless the command line says otherwise.
 pub const DEFAULT_PATH: &str = "/etc/moderation/moderation.yaml";
@@ -60,6 +64,8 @@ pub struct Config {
     pub store: Store,
     /// How often what limits counted is written down.
     pub snapshot_every: Duration,
+    /// Whether bans are shared with other hosts, and how.
+    pub mongodb: Option<Mongodb>,
     /// The kernel.
     pub network: Network,
     /// The operator's prefixes from the file.

@@ -125,6 +125,9 @@ pub(super) enum Command {
         #[arg(long, value_name = "N")]
         count: Option<u64>,
     },
+    /// Look at the services that the daemon shares bans by: connection, rights,
+    /// indexes, clocks; and say what to do
+    Doctor,
     /// Show the configuration that counts, and where each value came from
     Config,
     /// Keep the list of prefixes that are never banned

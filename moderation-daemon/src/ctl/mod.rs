@@ -2,6 +2,7 @@
 //! works on the kernel itself and needs no daemon.
 
 mod command;
+mod doctor;
 mod effective;
 mod explain;
 mod import;

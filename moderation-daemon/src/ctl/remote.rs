@@ -61,6 +61,7 @@ impl Remote {
             Command::List { all, .. } => self.list(all),
             Command::Penalties(which) => penalty::list(self, which),
             Command::Check { subject } => self.check(&subject),
+            Command::Doctor => super::doctor::run(self),
             Command::Explain { subject } => super::explain::run(self, &subject),
             Command::Allow(allow) => self.allow(allow),
             Command::Top { limit, once } => super::live::top(self, limit, once),
@@ -290,6 +291,7 @@ fn status_text(status: &Value) -> String {
         let text = format!("{added} added, {updated} updated, {removed} removed at {at}");
         rows.push(("mended", text));
     }
+    rows.extend(sharing(&status["sharing"]));
     if status["automatic_bans"] == "stopped" {
         let text = "automatic bans have stopped: too many in a minute, see the log";
         rows.push(("problem", text.to_owned()));
@@ -298,6 +300,20 @@ fn status_text(status: &Value) -> String {
         rows.push(("problem", field(&network["problem"])));
     }
     list(&rows)
+}
+
+/// How bans are shared, if they are.
+fn sharing(sharing: &Value) -> Vec<(&'static str, String)> {
+    if !sharing.is_object() {
+        return Vec::new();
+    }
+    let (state, outbox) = (field(&sharing["state"]), &sharing["outbox"]);
+    let text = format!("{state} as {}, {} wait", field(&sharing["host"]), outbox["rows"]);
+    let mut rows = vec![("sharing", text)];
+    if sharing["problem"].is_string() {
+        rows.push(("problem", field(&sharing["problem"])));
+    }
+    rows
 }
 
 fn imports_text(imports: &Value) -> String {

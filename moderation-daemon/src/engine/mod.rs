@@ -13,6 +13,7 @@ mod decide;
 mod decision;
 mod directory;
 mod dossier;
+mod elsewhere;
 mod event;
 mod factor;
 mod key;

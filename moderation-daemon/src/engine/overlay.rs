@@ -545,31 +545,23 @@ impl<'e> Overlay<'e> {
     ///
     /// If the address is protected, or there are as many bans as there may be.
     pub fn ban(&mut self, new: NewBan, now: Moment) -> Result<Arc<Ban>, BanRefusal> {
-        let trust = &self.engine.trust;
-        if let Some(trusted) = new.prefix.and_then(|prefix| trust.forbidding(prefix)) {
-            return Err(BanRefusal::Protected(trusted));
-        }
-        if !self.has_room(new.prefix) {
-            return Err(BanRefusal::Full);
-        }
-        let is_proxy = new.prefix.is_some_and(|prefix| trust.proxy(prefix).is_some());
-        let ban = Arc::new(Ban {
-            id: self.next_ban,
-            user: new.user,
-            prefix: new.prefix,
-            blocks: new.blocks && !is_proxy,
-            reason: new.reason,
+        let NewBan { user, prefix, blocks, reason, duration_ms, by } = new;
+        let ban = Ban {
+            id: 0,
+            user,
+            prefix,
+            blocks,
+            reason,
             violation: None,
             score: None,
             created_at_unix_ms: now.unix_ms,
-            expires_at_unix_ms: new.duration_ms.map(|ms| now.unix_ms.saturating_add(ms)),
-            by: Author::Operator(new.by),
+            expires_at_unix_ms: duration_ms.map(|ms| now.unix_ms.saturating_add(ms)),
+            by: Author::Operator(by),
             with: None,
             severity: None,
             review: false,
-        });
-        self.record(Change::Ban(Arc::clone(&ban)));
-        Ok(ban)
+        };
+        self.take_ban(ban)
     }
 
     pub(super) fn record(&mut self, change: Change) {

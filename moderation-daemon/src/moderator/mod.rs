@@ -12,6 +12,7 @@ mod enforce;
 mod import;
 mod kernel;
 mod librechat;
+mod news;
 mod pending;
 mod snapshot;
 mod stopper;
@@ -42,6 +43,7 @@ pub use board::{Board, DriftSeen, Fill, KernelStatus};
 pub use import::{Added, Batch, ImportRefusal, Refused, SLICE};
 pub use kernel::Kernel;
 pub use librechat::TakenScore;
+pub use news::{Change as NewsChange, Fate, News};
 pub use stopper::{Started, Stopper};
 pub use task::start;
 pub use view::{BanView, Enforcement, LiftedView};
@@ -117,6 +119,7 @@ enum Command {
     Dossier(Subject, Reply<Dossier>),
     TakeScores(Vec<TakenScore>, Reply<usize>),
     TakeRecords(Vec<Record>, Reply<TakenRecords>),
+    Hear(News, Reply<Vec<Fate>>),
 }
 
 impl Command {

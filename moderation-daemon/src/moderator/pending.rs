@@ -104,7 +104,8 @@ fn decide_one(
         | Command::Sample(..)
         | Command::Dossier(..)
         | Command::TakeScores(..)
-        | Command::TakeRecords(..) => {
+        | Command::TakeRecords(..)
+        | Command::Hear(..) => {
             unreachable!("serve takes these out of the batch")
         }
     }

@@ -260,6 +260,7 @@ impl Task {
                 }
                 Command::TakeScores(scores, reply) => self.take_scores(scores, reply).await?,
                 Command::TakeRecords(records, reply) => self.take_records(records, reply).await?,
+                Command::Hear(news, reply) => self.hear(news, reply).await?,
                 command => batch.push(command),
             }
         }
@@ -310,7 +311,7 @@ impl Task {
 
     /// Shows new bans and lifts on the board; returns the prefixes whose
     /// place in the kernel they change.
-    fn publish(&mut self, changes: &[Change]) -> BTreeSet<Prefix> {
+    pub(super) fn publish(&mut self, changes: &[Change]) -> BTreeSet<Prefix> {
         let mut touched = BTreeSet::new();
         for change in changes {
             match change {
@@ -465,7 +466,7 @@ impl Task {
     }
 
     /// Says so, once, when automatic bans stop and when they go on.
-    fn watch_circuit(&self, now: Moment) {
+    pub(super) fn watch_circuit(&self, now: Moment) {
         let is_open = self.engine.is_runaway(now);
         if !self.board.set_runaway(is_open) {
             return;

@@ -7,6 +7,9 @@ mod explain;
 mod imports;
 mod leases;
 mod librechat;
+#[cfg(feature = "mongodb")]
+pub mod mongo;
+mod outbox;
 mod penalties;
 mod prune;
 mod read;
@@ -30,6 +33,7 @@ use checkpoint::Checkpointer;
 pub use explain::{About, History, Total, ViolationRecord};
 pub use imports::{ImportStore, Place, Removal, Removed, RunMismatch, Slice};
 pub use librechat::{Page, RecordRow, ScorePlace, TakenRecords};
+pub use outbox::{Named, Notes, Outbox, Waiting};
 pub use penalties::PenaltyPage;
 pub use prune::Keep;
 pub use read::{BanPage, BanRecord, Reader, Skipped};
@@ -95,6 +99,8 @@ pub struct Store {
     checkpointer: Checkpointer,
     /// What users are called in records of violations.
     names: Names,
+    /// Whether other hosts learn of bans.
+    sharing: Option<outbox::Sharing>,
     /// Two daemons on one database would give the same numbers to their bans.
     _lock: File,
 }
@@ -123,7 +129,7 @@ impl Store {
         connection
             .pragma_update(None, "wal_autocheckpoint", checkpoint::MOST_PAGES)
             .map_err(|source| StoreError::Open { path: path.to_owned(), source })?;
-        Ok(Self { connection, checkpointer, names: Names::default(), _lock: lock })
+        Ok(Self { connection, checkpointer, names: Names::default(), sharing: None, _lock: lock })
     }
 
     /// The same, with other names for users in records of violations from now

@@ -81,6 +81,9 @@ const IS_FORGETTABLE: &str = "role IS NULL AND tier IS NULL";
 /// A word, or an instruction: over at once.
 const IS_MOMENTARY: &str = "kind IN ('warning', 'remove_content')";
 
+/// Other hosts know of it.
+const IS_TOLD: &str = "AND NOT EXISTS (SELECT 1 FROM outbox WHERE outbox.ban = bans.id)";
+
 /// Apart where there is an `OR`, so that each has its index.
 fn forget_old(from: &Transaction<'_>, now_ms: u64, keep: Keep) -> Result<(), Error> {
     let records = [
@@ -88,8 +91,8 @@ fn forget_old(from: &Transaction<'_>, now_ms: u64, keep: Keep) -> Result<(), Err
         "DELETE FROM scores WHERE updated_at_ms < ?1",
         "DELETE FROM totals WHERE last_at_ms < ?1",
         &format!("DELETE FROM subjects WHERE seen_at_ms < ?1 AND {IS_FORGETTABLE}"),
-        "DELETE FROM bans WHERE lifted_at_ms IS NULL AND expires_at_ms < ?1",
-        "DELETE FROM bans WHERE lifted_at_ms < ?1",
+        &format!("DELETE FROM bans WHERE lifted_at_ms IS NULL AND expires_at_ms < ?1 {IS_TOLD}"),
+        &format!("DELETE FROM bans WHERE lifted_at_ms < ?1 {IS_TOLD}"),
         "DELETE FROM penalties WHERE ended_at_ms < ?1 AND ended_by <> 'rule'",
     ];
     let penalties = [
@@ -132,11 +135,11 @@ fn forget_surplus(from: &Transaction<'_>, keep: i64, now: i64) -> Result<(), Err
             [keep],
         )?;
     }
-    from.execute(
+    let sql = format!(
         "DELETE FROM bans WHERE id <= (SELECT max(id) FROM bans) - ?1
-             AND (lifted_at_ms IS NOT NULL OR expires_at_ms <= ?2)",
-        [keep, now],
-    )?;
+             AND (lifted_at_ms IS NOT NULL OR expires_at_ms <= ?2) {IS_TOLD}",
+    );
+    from.execute(&sql, [keep, now])?;
     let sql = format!(
         "DELETE FROM penalties WHERE id <= (SELECT max(id) FROM penalties) - ?1
              AND (ended_at_ms IS NOT NULL OR ends_at_ms <= ?2 OR {IS_MOMENTARY})",

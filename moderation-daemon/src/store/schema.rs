@@ -10,6 +10,7 @@ pub(super) fn migrations() -> Migrations<'static> {
         M::up(PENALTIES_AND_WHY),
         M::up(RECORDS_TO_EXPLAIN_AND_EXPORT),
         M::up(SESSIONS_THAT_ENDED),
+        M::up(BANS_THAT_HOSTS_SHARE),
     ])
 }
 
@@ -182,6 +183,35 @@ CREATE INDEX bans_address ON bans (address) WHERE address IS NOT NULL;
 const SESSIONS_THAT_ENDED: &str = "
 ALTER TABLE violations ADD COLUMN logout INTEGER NOT NULL DEFAULT 0 CHECK (logout IN (0, 1));
 CREATE INDEX violations_logout ON violations (bearer, id) WHERE logout = 1;
+";
+
+/// What other hosts are to learn, and what was learned from them.
+const BANS_THAT_HOSTS_SHARE: &str = "
+ALTER TABLE bans ADD COLUMN uid TEXT;      -- the ban's name on every host
+ALTER TABLE bans ADD COLUMN origin TEXT;   -- null: this host; host:NAME; foreign: a document without a signature
+UPDATE bans SET uid = lower(hex(randomblob(16)));
+CREATE UNIQUE INDEX bans_uid ON bans (uid);
+
+CREATE TABLE outbox (
+    -- AUTOINCREMENT: a row that is acknowledged late must not be another one by then.
+    id    INTEGER PRIMARY KEY AUTOINCREMENT,
+    ban   INTEGER NOT NULL,
+    at_ms INTEGER NOT NULL
+) STRICT;
+CREATE INDEX outbox_ban ON outbox (ban);
+
+CREATE TABLE documents (
+    key           TEXT PRIMARY KEY,
+    id            TEXT NOT NULL,
+    uid           TEXT NOT NULL,
+    holder        TEXT NOT NULL CHECK (holder IN ('here', 'elsewhere', 'foreign')),
+    expires_at_ms INTEGER
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE ledger (
+    name  TEXT PRIMARY KEY,  -- position, beat, gap
+    value ANY NOT NULL
+) STRICT, WITHOUT ROWID;
 ";
 
 pub(super) fn import_migrations() -> Migrations<'static> {

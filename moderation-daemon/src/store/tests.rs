@@ -1,6 +1,7 @@
 //! The store by its public face, on real files.
 
 mod history;
+mod outbox;
 mod prune;
 
 use std::{net::IpAddr, os::unix::fs::PermissionsExt as _, sync::Arc, time::Duration};

@@ -3,7 +3,10 @@
 use ipnet::IpNet;
 use rusqlite::{Error, Transaction, params};
 
-use super::{Allowed, Store, StoreError, leases, penalties, sql_ms, totals, transaction};
+use super::{
+    Allowed, Notes, Store, StoreError, leases, outbox::origin_name, penalties, sql_ms, totals,
+    transaction,
+};
 use crate::{
     engine::{Ban, Bearer, Change, Lift, Score, ScoreKey, Severity, Violation, ViolationType},
     pseudonym::Names,
@@ -20,11 +23,7 @@ impl Store {
         if !changes.iter().any(is_durable) {
             return Ok(());
         }
-        transaction(&mut self.connection, |transaction| {
-            changes.iter().try_for_each(|change| write(transaction, change, &self.names))
-        })?;
-        self.checkpointer.committed();
-        Ok(())
+        self.commit_noted(changes, &Notes::default())
     }
 
     /// Adds a prefix to the operator's allowlist.
@@ -92,13 +91,18 @@ pub const fn is_durable(change: &Change) -> bool {
     }
 }
 
-fn write(to: &Transaction<'_>, change: &Change, names: &Names) -> Result<(), Error> {
+pub(super) fn write(
+    to: &Transaction<'_>,
+    change: &Change,
+    names: &Names,
+    notes: &Notes,
+) -> Result<(), Error> {
     match change {
         Change::Score(key, score) => write_score(to, key, *score),
         Change::ForgetScore(key) => forget_score(to, key),
         Change::Pardon(bearer) => forget_scores(to, bearer),
         Change::Violation(violation) => write_violation(to, violation, names),
-        Change::Ban(ban) => write_ban(to, ban),
+        Change::Ban(ban) => write_ban(to, ban, notes),
         Change::Lift(lift) => write_lift(to, lift),
         Change::Penalty(penalty) => penalties::write(to, penalty),
         Change::EndPenalty(end) => penalties::end(to, end),
@@ -223,12 +227,15 @@ fn write_violation(
     totals::add(to, (bearer_kind, &bearer), violation.kind.name(), points, at_ms)
 }
 
-fn write_ban(to: &Transaction<'_>, ban: &Ban) -> Result<(), Error> {
+/// Every ban has a name that hosts share, whether it is shared now or not.
+fn write_ban(to: &Transaction<'_>, ban: &Ban, notes: &Notes) -> Result<(), Error> {
+    let taken = notes.taken.get(&ban.id);
     to.prepare_cached(
         "INSERT INTO bans
              (id, user, address, reason, violation, score, created_at_ms, expires_at_ms, blocks,
-              by, with_ban, review, severity)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)",
+              by, with_ban, review, severity, uid, origin)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13,
+                 coalesce(?14, lower(hex(randomblob(16)))), ?15)",
     )?
     .execute(params![
         sql_ms(ban.id),
@@ -244,6 +251,8 @@ fn write_ban(to: &Transaction<'_>, ban: &Ban) -> Result<(), Error> {
         ban.with.map(sql_ms),
         ban.review,
         ban.severity.map(Severity::name),
+        taken.map(|(uid, _)| uid.as_str()),
+        taken.and_then(|(_, origin)| origin_name(origin)),
     ])
     .map(drop)
 }

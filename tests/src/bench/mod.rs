@@ -7,6 +7,7 @@ mod bulk;
 mod datapath;
 mod engine;
 mod latency;
+mod propagation;
 
 mod driver;
 mod list;
@@ -30,6 +31,8 @@ pub enum Name {
     Bulk,
     /// Milliseconds from an event to the first dropped packet, beside fail2ban
     Latency,
+    /// Milliseconds from a ban on one host to the first dropped packet on another
+    Propagation,
     /// Decisions per second over the socket, beside redis-server
     Api,
     /// Nanoseconds of a decision without a socket, beside the governor crate; bytes of a key
@@ -42,6 +45,7 @@ pub fn run(name: Name) -> Result<Report> {
         Name::Datapath => datapath::run(),
         Name::Bulk => bulk::run(),
         Name::Latency => latency::run(),
+        Name::Propagation => propagation::run(),
         Name::Api => api::run(),
         Name::Engine => engine::run(),
     }

@@ -88,7 +88,7 @@ pub(super) fn run() -> Result<Report> {
 }
 
 /// Has `end` own all addresses of the benchmarks' sources; `router` finds it there.
-fn own_all(end: &Namespace, router: &Namespace, end_address: Ipv4Addr) -> Result<()> {
+pub(super) fn own_all(end: &Namespace, router: &Namespace, end_address: Ipv4Addr) -> Result<()> {
     end.configure(&["route add local 32.0.0.0/3 dev lo"])?;
     router.configure(&[format!("route add 32.0.0.0/3 via {end_address}")])
 }
@@ -175,6 +175,6 @@ impl Bench<'_> {
     }
 }
 
-fn milliseconds(duration: Duration) -> f64 {
+pub(super) fn milliseconds(duration: Duration) -> f64 {
     duration.as_secs_f64() * 1000.0
 }

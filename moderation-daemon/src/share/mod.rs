@@ -1,0 +1,14 @@
+//! Sharing bans with other hosts: one task that empties the outbox into the shared
+//! database, follows what others write there, and takes it to the moderator. Nobody waits
+//! for it. If the database is slow, wrong or gone, it says so and tries again; what is to
+//! be told waits in the store.
+
+mod compare;
+mod settings;
+mod ship;
+mod status;
+mod task;
+
+pub use settings::{SecretError, ShareSettings, secrets};
+pub use status::{ShareState, ShareStatus, ShareView};
+pub use task::{Sharing, start};

@@ -1,0 +1,127 @@
+//! What sharing needs to be told, secrets included. They come from credentials or from
+//! the environment, never from the YAML, and are never shown.
+
+use std::{
+    env, fs, io,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use crate::{
+    config,
+    ledger::{FollowSettings, MacKey},
+    store::mongo::MongoSettings,
+};
+
+/// The credential that holds the connection string, and the variable that LibreChat has it
+/// in.
+const URI: (&str, &str) = ("mongo-uri", "MONGO_URI");
+/// The credential that holds the key by which hosts know each other's documents.
+const KEY: &str = "ledger-key";
+/// Shorter keys can be guessed.
+const MIN_KEY_BYTES: usize = 16;
+
+/// All of it.
+#[derive(Clone, Debug)]
+pub struct ShareSettings {
+    /// Where bans are shared.
+    pub mongo: MongoSettings,
+    /// How what others write is followed.
+    pub follow: FollowSettings,
+    /// By which hosts know each other.
+    pub mac: MacKey,
+    /// How often a server is asked that tells of no changes.
+    pub poll: Duration,
+    /// Documents that are listed at most.
+    pub most_documents: usize,
+}
+
+/// Why bans cannot be shared though they should be.
+#[derive(Debug, thiserror::Error)]
+pub enum SecretError {
+    /// There is no connection string.
+    #[error(
+        "mongodb.enabled needs a connection string: the credential {}, or {} in the environment \
+         or in LibreChat's .env (librechat.env_file)", URI.0, URI.1
+    )]
+    NoUri,
+    /// There is no key.
+    #[error(
+        "mongodb.enabled needs the credential {KEY}, the same on all hosts (for example from \
+         `openssl rand -hex 32`): set LoadCredential={KEY}:FILE in the unit"
+    )]
+    NoKey,
+    /// Too short.
+    #[error("the credential {KEY} holds {bytes} bytes; a key has at least {MIN_KEY_BYTES}")]
+    ShortKey {
+        /// How much there is, without white space around it.
+        bytes: usize,
+    },
+    /// A credential cannot be read.
+    #[error("cannot read the credential {}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+}
+
+/// What is needed with the secrets of this process.
+///
+/// # Errors
+///
+/// See [`SecretError`].
+pub fn secrets(
+    settings: &config::Mongodb,
+    bounds: (usize, usize),
+) -> Result<ShareSettings, SecretError> {
+    let folder = env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from);
+    let credential = |name: &str| folder.as_deref().map_or(Ok(None), |folder| read(folder, name));
+    let of_process = || env::var(URI.1).ok().filter(|text| !text.is_empty());
+    let of_librechat = || settings.uri.as_ref().map(|uri| uri.expose().to_owned());
+    let uri = credential(URI.0)?.or_else(of_process).or_else(of_librechat);
+    let key = credential(KEY)?.ok_or(SecretError::NoKey)?;
+    if key.len() < MIN_KEY_BYTES {
+        return Err(SecretError::ShortKey { bytes: key.len() });
+    }
+    let settle_ms = milliseconds(SETTLE);
+    Ok(ShareSettings {
+        mongo: MongoSettings {
+            uri: uri.ok_or(SecretError::NoUri)?,
+            database: settings.database.clone(),
+            collection: settings.collection.clone(),
+            end_sessions: settings.end_sessions,
+        },
+        follow: FollowSettings {
+            host: settings.host.clone(),
+            skew_ms: milliseconds(settings.clock_skew),
+            most_deleted: settings.max_deleted,
+            settle_ms,
+            most_foreign: settings.foreign.max,
+            foreign_blocks: settings.foreign.network_block,
+            foreign_per_minute: settings.foreign.max_per_minute,
+        },
+        mac: MacKey::new(key.as_bytes()),
+        poll: settings.poll,
+        // Two for each ban, as many lifts and copies.
+        most_documents: 4 * (bounds.0 + bounds.1) + settings.foreign.max,
+    })
+}
+
+/// Deletions are collected for so long, so that a loss is told from a pardon.
+const SETTLE: Duration = Duration::from_millis(250);
+
+fn milliseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// A credential without the white space around it; `None`: there is none of that name.
+fn read(folder: &Path, name: &str) -> Result<Option<String>, SecretError> {
+    let path = folder.join(name);
+    match fs::read_to_string(&path) {
+        Ok(text) => Ok(Some(text.trim().to_owned())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(source) => Err(SecretError::Read { path, source }),
+    }
+}

@@ -1,0 +1,490 @@
+//! The task: sessions with the shared database, one after the other, each until something
+//! fails. What is read goes through [`Follow`]; what that says is done here.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::{
+    task::JoinHandle,
+    time::{Instant, Interval, MissedTickBehavior},
+};
+
+use super::{ShareSettings, ShareState, ShareStatus, compare::Stamps};
+use crate::{
+    clock,
+    ledger::{Follow, Step, judge},
+    metrics::Metrics,
+    moderator::{Fate, Moderator, News, NewsChange, Unavailable},
+    store::{
+        Outbox, Reader, StoreError,
+        mongo::{Changes, Event, Found, Kind, Mongo, MongoError},
+    },
+    telemetry::Throttle,
+};
+
+/// Changes that are taken to the moderator in one go: it is busy with them for some
+/// milliseconds.
+pub(super) const BATCH: usize = 128;
+/// How often a sign of life is left; that the database is gone is noticed by it, too.
+const BEAT: Duration = Duration::from_secs(5);
+/// How often it is written down, and until where changes were followed if there were none.
+const WRITE_DOWN_EVERY_BEATS: u32 = 12;
+/// How often, and for how long in all, a busy moderator is asked again.
+const ASK_AGAIN: Duration = Duration::from_millis(50);
+const ASK_AT_MOST: u32 = 100;
+
+/// Why a session ended.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Ended {
+    /// The database.
+    #[error(transparent)]
+    Mongo(#[from] MongoError),
+    /// The store.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The moderator.
+    #[error(transparent)]
+    Moderator(#[from] Unavailable),
+    /// The collection is another one: everything begins anew.
+    #[error("the shared collection was dropped")]
+    Dropped,
+}
+
+/// A running task. Dropped, it ends; what waits, waits for the next life.
+#[derive(Debug)]
+pub struct Sharing {
+    task: JoinHandle<()>,
+    /// How it stands.
+    pub status: Arc<ShareStatus>,
+}
+
+impl Drop for Sharing {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// Starts the task.
+///
+/// # Errors
+///
+/// If the store cannot be read.
+pub fn start(
+    settings: ShareSettings,
+    moderator: Moderator,
+    reader: Reader,
+    outbox: Arc<Outbox>,
+    metrics: Arc<Metrics>,
+) -> Result<Sharing, StoreError> {
+    let status = Arc::new(ShareStatus::new(Arc::clone(&outbox)));
+    let (position, beat) = reader.followed()?;
+    let follow = Follow::new(settings.follow.clone(), reader.seen()?);
+    let task = Task {
+        settings,
+        moderator,
+        reader,
+        outbox,
+        status: Arc::clone(&status),
+        metrics,
+        follow,
+        stamps: Stamps::default(),
+        position,
+        beat,
+        beats: 0,
+        is_compared: false,
+        is_torn: false,
+        lines: Throttle::default(),
+    };
+    Ok(Sharing { task: tokio::spawn(task.run()), status })
+}
+
+pub(super) struct Task {
+    pub(super) settings: ShareSettings,
+    pub(super) moderator: Moderator,
+    pub(super) reader: Reader,
+    pub(super) outbox: Arc<Outbox>,
+    pub(super) status: Arc<ShareStatus>,
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) follow: Follow,
+    /// What was listed last, to see what is another.
+    pub(super) stamps: Stamps,
+    /// Until where changes were followed.
+    position: Option<Vec<u8>>,
+    /// The last sign of life that the database took.
+    beat: Option<u64>,
+    beats: u32,
+    /// Whether all was compared in this life.
+    is_compared: bool,
+    /// Whether something was followed and not taken over.
+    is_torn: bool,
+    lines: Throttle,
+}
+
+impl Task {
+    async fn run(mut self) {
+        let mut pause = Pause::default();
+        let mut mongo = None;
+        loop {
+            let begun = Instant::now();
+            let ended = self.session(&mut mongo).await;
+            if begun.elapsed() > 2 * BEAT {
+                pause = Pause::default();
+            }
+            self.report(&ended);
+            tokio::time::sleep(pause.next()).await;
+        }
+    }
+
+    fn report(&mut self, ended: &Ended) {
+        let name = match ended {
+            Ended::Mongo(error) => error.name(),
+            Ended::Store(_) => "store",
+            Ended::Moderator(_) => "moderator",
+            Ended::Dropped => "dropped",
+        };
+        self.metrics.ledger_failed(name);
+        let (problem, trouble) = match ended {
+            Ended::Mongo(error) => (Some(error.clone()), None),
+            ended => (None, Some(ended.to_string())),
+        };
+        let before = self.status.view();
+        let is_news = (&before.problem, &before.trouble) != (&problem, &trouble);
+        self.status.change(|view| {
+            view.state = ShareState::Waiting;
+            view.problem = problem;
+            view.trouble = trouble;
+        });
+        if is_news && let Some(suppressed) = self.lines.permit(clock::now().boot_ms) {
+            let error = ended as &dyn std::error::Error;
+            tracing::warn!(error, suppressed, "bans are not shared just now; they wait");
+        }
+    }
+
+    async fn session(&mut self, kept: &mut Option<Mongo>) -> Ended {
+        match self.try_session(kept).await {
+            Ok(never) => match never {},
+            Err(ended) => ended,
+        }
+    }
+
+    async fn try_session(
+        &mut self,
+        kept: &mut Option<Mongo>,
+    ) -> Result<std::convert::Infallible, Ended> {
+        if self.is_torn {
+            // What was followed is not what is written down: begin with that.
+            let reader = self.reader.clone();
+            let seen = blocking(move || reader.seen()).await?;
+            self.follow = Follow::new(self.settings.follow.clone(), seen);
+            (self.is_compared, self.is_torn) = (false, false);
+        }
+        let mongo = match kept {
+            Some(mongo) => mongo.clone(),
+            None => {
+                let mongo = Mongo::new(&self.settings.mongo).await?;
+                self.status.set_mongo(&mongo);
+                kept.insert(mongo).clone()
+            }
+        };
+        let kind = mongo.kind().await?;
+        mongo.ensure_indexes().await?;
+        match kind {
+            Kind::Telling => self.follow_changes(&mongo).await,
+            Kind::Alone => self.ask_for_changes(&mongo).await,
+        }
+    }
+
+    /// With a server that tells of changes. They are followed from before everything is
+    /// compared, so that none is missed.
+    async fn follow_changes(
+        &mut self,
+        mongo: &Mongo,
+    ) -> Result<std::convert::Infallible, Ended> {
+        let mut changes = match self.go_on(mongo).await {
+            Err(Ended::Mongo(error)) if error.is_history_lost() => self.begin_anew(mongo).await?,
+            changes => changes?,
+        };
+        if !self.is_compared {
+            self.compare(mongo).await?;
+            self.is_compared = true;
+        }
+        self.well(ShareState::Following);
+        self.outbox.ring();
+        let mut beat = ticker(BEAT);
+        loop {
+            let settles_in = self.follow.settles_in(clock::now());
+            tokio::select! {
+                event = changes.next() => self.take(mongo, &mut changes, event).await?,
+                () = self.outbox.filled() => self.ship(mongo).await?,
+                () = sleep_ms(settles_in), if settles_in.is_some() => self.settle(mongo).await?,
+                _ = beat.tick() => self.live(mongo, changes.position()).await?,
+            }
+        }
+    }
+
+    /// From where we were, if the server still knows that; it may find out with the first
+    /// answer only.
+    async fn go_on(&mut self, mongo: &Mongo) -> Result<Changes, Ended> {
+        let mut changes = mongo.watch(self.position.as_deref()).await?;
+        if self.position.is_some() {
+            let first = changes.next().await;
+            self.take(mongo, &mut changes, first).await?;
+        }
+        Ok(changes)
+    }
+
+    /// Where one was is no longer known: what is gone meanwhile nobody can have meant.
+    async fn begin_anew(&mut self, mongo: &Mongo) -> Result<Changes, Ended> {
+        self.position = None;
+        let changes = mongo.watch(None).await?;
+        self.compare_after_a_loss(mongo).await?;
+        self.is_compared = true;
+        Ok(changes)
+    }
+
+    async fn take(
+        &mut self,
+        mongo: &Mongo,
+        changes: &mut Changes,
+        first: Result<Event, MongoError>,
+    ) -> Result<(), Ended> {
+        let mut steps = Vec::new();
+        let mut next = Some(first?);
+        let mut is_dropped = false;
+        let mut taken = 0;
+        while let Some(event) = next {
+            taken += 1;
+            match event {
+                Event::Seen(found) => steps.extend(self.see(*found)),
+                Event::Gone(id) => self.follow.gone(&id, clock::now()),
+                Event::Dropped => {
+                    steps.extend(self.follow.dropped());
+                    self.stamps = Stamps::default();
+                    is_dropped = true;
+                }
+                Event::Other => {}
+            }
+            let is_full = taken >= BATCH || is_dropped;
+            next = if is_full { None } else { changes.ready()? };
+        }
+        let position = if is_dropped { None } else { changes.position() };
+        if steps.is_empty() && !is_dropped {
+            // Nothing happened: where we are is written down now and then.
+            return Ok(());
+        }
+        self.perform(mongo, steps, position.clone()).await?;
+        if is_dropped {
+            // The stream has ended with it, or ends next.
+            self.position = None;
+            self.is_compared = false;
+            return Err(Ended::Dropped);
+        }
+        if position.is_some() {
+            self.position = position;
+        }
+        Ok(())
+    }
+
+    pub(super) fn see(&mut self, found: Found) -> Vec<Step> {
+        let judged = judge(&found.key, found.fields, &self.settings.mac);
+        self.follow.see(&found.id, judged, clock::now())
+    }
+
+    /// With one that has to be asked.
+    async fn ask_for_changes(
+        &mut self,
+        mongo: &Mongo,
+    ) -> Result<std::convert::Infallible, Ended> {
+        if !self.is_compared {
+            self.compare(mongo).await?;
+            self.is_compared = true;
+        }
+        self.well(ShareState::Polling);
+        self.outbox.ring();
+        let mut beat = ticker(BEAT);
+        let mut due = Instant::now() + self.settings.poll;
+        loop {
+            let settles_in = self.follow.settles_in(clock::now());
+            tokio::select! {
+                () = tokio::time::sleep_until(due) => {
+                    let begun = Instant::now();
+                    self.poll(mongo).await?;
+                    // A long list is not asked for all the time.
+                    due = Instant::now() + self.settings.poll.max(3 * begun.elapsed());
+                }
+                () = self.outbox.filled() => self.ship(mongo).await?,
+                () = sleep_ms(settles_in), if settles_in.is_some() => self.settle(mongo).await?,
+                _ = beat.tick() => self.live(mongo, None).await?,
+            }
+        }
+    }
+
+    fn well(&self, state: ShareState) {
+        let before = self.status.view();
+        if before.problem.is_some() || before.trouble.is_some() {
+            tracing::info!("bans are shared again");
+        }
+        self.status.change(|view| {
+            view.state = state;
+            view.problem = None;
+            view.trouble = None;
+        });
+    }
+
+    /// Judges what is gone, unless the database itself was set back.
+    async fn settle(&mut self, mongo: &Mongo) -> Result<(), Ended> {
+        if self.follow.settles_in(clock::now()) != Some(0) {
+            return Ok(());
+        }
+        let steps = if self.was_set_back(mongo).await? {
+            self.follow.set_back()
+        } else {
+            self.follow.settle(clock::now())
+        };
+        self.perform(mongo, steps, None).await
+    }
+
+    /// Whether the database has an older sign of life of ours than it once took, or none.
+    pub(super) async fn was_set_back(&self, mongo: &Mongo) -> Result<bool, Ended> {
+        let Some(taken) = self.beat else { return Ok(false) };
+        let there = mongo.last_beat(&self.settings.follow.host).await?;
+        Ok(there.is_none_or(|there| there < taken))
+    }
+
+    /// Leaves a sign of life, and now and then writes down where we are.
+    async fn live(&mut self, mongo: &Mongo, position: Option<Vec<u8>>) -> Result<(), Ended> {
+        if self.beats > 0 && self.was_set_back(mongo).await? {
+            let steps = self.follow.set_back();
+            self.perform(mongo, steps, None).await?;
+        }
+        let now = clock::now().unix_ms;
+        let server = mongo.beat(&self.settings.follow.host, now).await?;
+        self.beat = Some(now);
+        let skew = server.map(|server| now.cast_signed().saturating_sub(server.cast_signed()));
+        let (foreign, documents) = (self.follow.foreign(), self.follow.keys().count());
+        self.status.change(|view| {
+            view.skew_ms = skew;
+            view.foreign = foreign;
+            view.documents = documents;
+        });
+        if self.beats.is_multiple_of(WRITE_DOWN_EVERY_BEATS) {
+            let mut news = News::default();
+            news.notes.beat_unix_ms = self.beat;
+            news.notes.position.clone_from(&position);
+            self.hear(news).await?;
+            if position.is_some() {
+                self.position = position;
+            }
+        }
+        self.beats = self.beats.wrapping_add(1);
+        Ok(())
+    }
+
+    /// Does what follows, in order.
+    pub(super) async fn perform(
+        &mut self,
+        mongo: &Mongo,
+        steps: Vec<Step>,
+        position: Option<Vec<u8>>,
+    ) -> Result<(), Ended> {
+        let mut copies = Vec::new();
+        let mut news = News::default();
+        for step in steps {
+            match step {
+                Step::Ban { uid, origin, ban } => {
+                    news.changes.push(NewsChange::Ban { uid, origin, ban });
+                }
+                Step::Lift { uid, host } => news.changes.push(NewsChange::Lift { uid, host }),
+                Step::Pardon(entry) => news.changes.push(NewsChange::Pardon(entry)),
+                Step::Reship(uids) => news.changes.push(NewsChange::Reship(uids)),
+                Step::ReshipAll => news.notes.all_again = true,
+                Step::Note(entry) => news.notes.seen.push(entry),
+                Step::Forget(key) => news.notes.gone.push(key),
+                Step::RemoveCopy(key) => copies.push(key),
+                Step::Alarm(alarm) => {
+                    self.metrics.ledger_alarm(alarm);
+                    if let Some(suppressed) = self.lines.permit(clock::now().boot_ms) {
+                        let alarm = alarm.name();
+                        tracing::error!(alarm, suppressed, "the shared database is not as it was");
+                    }
+                }
+            }
+            if news.changes.len() >= BATCH {
+                self.hear(std::mem::take(&mut news)).await?;
+            }
+        }
+        // With the last of them: a crash in between sees all of them again.
+        news.notes.position = position;
+        if !news.is_nothing() {
+            self.hear(news).await?;
+        }
+        for chunk in copies.chunks(BATCH) {
+            mongo.remove_just(chunk).await?;
+        }
+        Ok(())
+    }
+
+    /// Takes news to the moderator, who may be busy.
+    pub(super) async fn hear(&mut self, news: News) -> Result<(), Ended> {
+        // Until it was heard, what was followed is ahead of what is written down.
+        self.is_torn = true;
+        let mut tries = 0;
+        let fates = loop {
+            match self.moderator.hear(news.clone()).await {
+                Err(Unavailable::QueueFull) if tries < ASK_AT_MOST => {
+                    tries += 1;
+                    tokio::time::sleep(ASK_AGAIN).await;
+                }
+                fates => break fates?,
+            }
+        };
+        self.is_torn = false;
+        for fate in fates {
+            match fate {
+                Fate::Taken => self.metrics.ledger_followed.inc(),
+                Fate::Known => continue,
+                Fate::Refused(refusal) => {
+                    self.metrics.ban_refused(refusal);
+                    continue;
+                }
+            };
+        }
+        Ok(())
+    }
+}
+
+/// Reading the store blocks.
+pub(super) async fn blocking<T: Send + 'static>(
+    read: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
+) -> Result<T, Ended> {
+    let read = tokio::task::spawn_blocking(read).await;
+    Ok(read.map_err(|_| Ended::Moderator(Unavailable::Stopping))??)
+}
+
+async fn sleep_ms(ms: Option<u64>) {
+    tokio::time::sleep(Duration::from_millis(ms.unwrap_or(0))).await;
+}
+
+fn ticker(period: Duration) -> Interval {
+    let mut interval = tokio::time::interval(period);
+    interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    interval
+}
+
+/// Between sessions: longer each time, and not the same for all hosts.
+#[derive(Debug, Default)]
+struct Pause {
+    failures: u32,
+}
+
+impl Pause {
+    const FIRST_MS: u64 = 100;
+    const MOST_MS: u64 = 5_000;
+
+    fn next(&mut self) -> Duration {
+        let whole = (Self::FIRST_MS << self.failures.min(16)).min(Self::MOST_MS);
+        self.failures += 1;
+        // Without randomness all come back at once, which is no harm to bans.
+        let random = getrandom::u32().unwrap_or(0);
+        Duration::from_millis(whole / 2 + u64::from(random) % (whole / 2 + 1))
+    }
+}

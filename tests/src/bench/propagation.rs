@@ -1,0 +1,103 @@
+//! `bench propagation`: from an operator's ban on one host to the first dropped packet on
+//! another, which learns of it through MongoDB: told by a replica set, or by asking a
+//! server that stands alone. There is no peer.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use moderation_daemon::api::client::Client;
+use serde_json::{Value, json};
+
+use super::latency::{milliseconds, own_all};
+use super::list;
+use super::ours;
+use super::report::{Goal, Report, Row};
+use super::sample::Samples;
+use crate::counter::KernelCounters;
+use crate::daemon::{Daemon, Setup};
+use crate::demo::percentile;
+use crate::lab::{ABUSER_V4, INTERFACE, Lab};
+use crate::mongod::{Server, Set};
+use crate::range::Range;
+use crate::wait;
+
+/// Bans timed in each case: enough for a 99th percentile.
+const SAMPLES: usize = 300;
+/// Room for them.
+const CAPACITY: u32 = 10_000;
+/// Patience with a start.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// Where the sources begin.
+const FIRST: u32 = 1 << 25;
+
+/// Runs it.
+pub(super) fn run() -> Result<Report> {
+    let mut rows = Vec::new();
+    let mut goals = Vec::new();
+    let set = Set::start(1)?;
+    let told = samples("change_stream", &set.members[0].uri())?;
+    rows.extend(conclude("change_stream", &told));
+    goals.push(Goal::below("p99_ms_change_stream", 50.0, at(&told, 99)));
+    drop(set);
+    let alone = Server::alone()?;
+    let asked = samples("polling", &alone.uri())?;
+    rows.extend(conclude("polling", &asked));
+    Report::new("propagation", rows, goals)
+}
+
+/// Sorted.
+fn samples(case: &str, uri: &str) -> Result<Vec<Duration>> {
+    let lab = Lab::new()?;
+    own_all(&lab.abuser, &lab.router, ABUSER_V4)?;
+    let here = Setup::new().inside(&lab.bystander);
+    let banning = sharing(here, uri, "alpha", json!({ "network": { "mode": "off" } }))?;
+    let there = Setup::new().inside(&lab.host).interface(INTERFACE);
+    let dropping = sharing(there, uri, "beta", ours::configuration(CAPACITY))?;
+    let counters = KernelCounters::open(dropping.pin_root())?;
+    let range = Range::build(&lab, &counters)?;
+    let mut operator = banning.admin();
+    let mut all = Vec::with_capacity(SAMPLES);
+    for number in 0..SAMPLES {
+        if number % 50 == 0 {
+            eprintln!("propagation: {case}, {number} of {SAMPLES}");
+        }
+        let source = list::address(FIRST + u32::try_from(number)?);
+        all.push(range.time_with(source, || ban(&mut operator, source))?);
+    }
+    all.sort_unstable();
+    Ok(all)
+}
+
+/// A daemon that shares its bans, once it does.
+fn sharing(setup: Setup, uri: &str, host: &str, mut overrides: Value) -> Result<Daemon> {
+    overrides["mongodb"] = json!({ "enabled": true, "host": host });
+    let daemon = setup
+        .overrides(overrides)
+        .credential("mongo-uri", uri)
+        .credential("ledger-key", "a key that both hosts share")
+        .start()?;
+    wait::until("a host to share its bans", PATIENCE, || {
+        let state = &daemon.status()?["sharing"]["state"];
+        Ok((state == "following" || state == "polling").then_some(()))
+    })?;
+    Ok(daemon)
+}
+
+fn ban(operator: &mut Client, source: IpAddr) -> Result<()> {
+    let response = operator.post("/v1/bans", &json!({ "ip": source, "duration": "1h" }))?;
+    ensure!(response.status == 201, "{source} was not banned: {}", response.body);
+    Ok(())
+}
+
+fn at(sorted: &[Duration], percent: usize) -> f64 {
+    percentile(sorted, percent).map_or(f64::NAN, milliseconds)
+}
+
+fn conclude(case: &str, sorted: &[Duration]) -> Vec<Row> {
+    let all: Samples = sorted.iter().copied().map(milliseconds).collect();
+    let row = |percent| {
+        Row::alone(format!("p{percent}_{case}"), "ms", &all).valued(at(sorted, percent))
+    };
+    vec![row(50), row(99)]
+}
