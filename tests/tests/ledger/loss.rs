@@ -128,8 +128,8 @@ fn a_position_that_the_server_has_forgotten_pardons_nobody() -> Result<()> {
     let position = mongodb::bson::serialize_to_vec(&doc! { "token": { "_data":
         "8263B0A1B2000000012B0229296E04"
     } })?;
-    let changed = database
-        .execute("UPDATE ledger SET value = ?1 WHERE name = 'position'", [position])?;
+    let changed =
+        database.execute("UPDATE ledger SET value = ?1 WHERE name = 'position'", [position])?;
     ensure!(changed == 1, "a position was written down");
     drop(database);
     let base = set.members[0].base()?;
