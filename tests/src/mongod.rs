@@ -241,7 +241,12 @@ impl Base {
     }
 
     /// Puts documents in.
-    pub fn insert(&self, collection: &str, documents: Vec<Document>) -> Result<()> {
+    pub fn insert(
+        &self,
+        collection: &str,
+        documents: impl IntoIterator<Item = Document>,
+    ) -> Result<()> {
+        let documents: Vec<_> = documents.into_iter().collect();
         for chunk in documents.chunks(10_000) {
             self.run(doc! { "insert": collection, "documents": chunk })?;
         }

@@ -116,13 +116,10 @@ fn hostile_documents_ban_nobody_and_stop_nothing() -> Result<()> {
         let mut alpha = mongod.host("alpha", overrides)?;
         base.insert(
             LOGS,
-            hostile()
-                .into_iter()
-                .map(|mut it| {
-                    it.remove("_id");
-                    it
-                })
-                .collect(),
+            hostile().into_iter().map(|mut it| {
+                it.remove("_id");
+                it
+            }),
         )?;
         ban(&alpha, &json!({ "user": "last" }))?;
         await_told(&alpha)?;
@@ -151,7 +148,7 @@ fn a_flood_of_foreign_documents_is_bounded_and_keeps_no_ban_out() -> Result<()> 
         let overrides = json!({ "mongodb": { "foreign": { "max": 100 } } });
         let alpha = mongod.host("alpha", overrides)?;
         let flood = (0..5_000).map(|it| of_librechat(&format!("BANS:flood{it}"), HOUR));
-        base.insert(LOGS, flood.collect())?;
+        base.insert(LOGS, flood)?;
         super::await_metric(
             &alpha,
             "moderation_ledger_alarms_total{reason=\"foreign_full\"}",
@@ -178,7 +175,7 @@ fn rules_go_on_banning_whatever_foreign_documents_come() -> Result<()> {
         });
         let alpha = mongod.host("alpha", overrides)?;
         let many = (1..=50).map(|it| of_librechat(&format!("BANS:203.0.113.{it}"), HOUR));
-        mongod.base()?.insert(LOGS, many.collect())?;
+        mongod.base()?.insert(LOGS, many)?;
         let runaway = "moderation_ledger_alarms_total{reason=\"foreign_runaway\"}";
         super::await_metric(&alpha, runaway, 1.0)?;
         ensure!(alpha.status()?["automatic_bans"] == "on");
