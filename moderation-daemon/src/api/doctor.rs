@@ -13,6 +13,10 @@ pub(super) fn routes() -> Router<Context> {
 /// How bad something is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
+#[cfg_attr(
+    not(feature = "mongodb"),
+    expect(dead_code, reason = "without a service nothing can be wrong with one")
+)]
 enum Grade {
     /// As it should be.
     Ok,

@@ -64,6 +64,10 @@ pub struct Context {
     /// Dropped packets, for those who watch.
     pub watch: Arc<Watch>,
     /// How sharing bans stands.
+    #[cfg_attr(
+        not(feature = "mongodb"),
+        expect(dead_code, reason = "there is nothing to tell without the feature")
+    )]
     pub(crate) sharing: SharingStatus,
     /// When the daemon started, on the boot clock.
     pub started_at_boot_ms: u64,

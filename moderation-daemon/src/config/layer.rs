@@ -119,8 +119,8 @@ fn librechat_layer(
         let text = String::from_utf8_lossy(&text);
         env.add_file(&path, &text);
         // Of several lines the last one counts.
-        let lines = librechat::dotenv::parse(&text).into_iter();
-        let last = lines.filter(|line| line.name == MONGO_URI && !line.value.is_empty()).last();
+        let mut lines = librechat::dotenv::parse(&text).into_iter();
+        let last = lines.rfind(|line| line.name == MONGO_URI && !line.value.is_empty());
         mongo_uri = mongo_uri.or(last.map(|line| Secret::new(line.value)));
     }
     let numbers = match &settings.yaml {

@@ -35,12 +35,12 @@ use crate::engine::Rules;
 use check::Context;
 use layer::Files;
 
+pub use self::mongodb::{Foreign, Mongodb};
 pub use check::ConfigError;
 pub use document::{default_file, render};
 pub use effective::Effective;
 pub use file::{AttachMode, Log, LogFormat, LogLevel};
 pub use friendly::parse as parse_duration;
-pub use mongodb::{Foreign, Mongodb};
 pub use network::{Connections, Network, Ports, Syn};
 pub use origin::{Origin, Origins, Source, Warning};
 pub use profile::Profile;

@@ -128,9 +128,8 @@ const MOST_WAITING: u64 = 10_000_000;
 impl MongodbFile {
     /// `None`: bans are not shared.
     pub(super) fn check(self, uri: Option<Secret>) -> Result<Option<Mongodb>, ConfigError> {
-        let wrong = |key: &str, problem: String| {
-            Err(ConfigError::value(format!("mongodb.{key}"), problem))
-        };
+        let wrong =
+            |key: &str, problem: String| Err(ConfigError::value(format!("mongodb.{key}"), problem));
         if !(FASTEST_POLL..=SLOWEST_POLL).contains(&self.poll) {
             return wrong("poll", "not between 10ms and 500ms".to_owned());
         }

@@ -10,7 +10,7 @@ pub(super) fn run(remote: &mut Remote) -> anyhow::Result<()> {
     let response = remote.client.get("/v1/doctor");
     let report = remote.success(response)?;
     remote.output.show(&report, text)?;
-    let findings = sections(&report).flat_map(|section| findings(section));
+    let findings = sections(&report).flat_map(findings);
     match findings.filter(|finding| finding["grade"] == "problem").count() {
         0 => Ok(()),
         problems => bail!("{problems} of these do not work"),
@@ -52,8 +52,12 @@ mod tests {
             { "check": "connection", "grade": "ok", "text": "mongod 6.0.5" },
             { "check": "clock", "grade": "problem", "text": "an hour", "advice": "set it" },
         ] }] });
-        let want = "mongodb\n  ok       connection: mongod 6.0.5\n  problem  clock: an hour\n  \
-                    \x20        -> set it";
-        assert_eq!(text(&report), want.replace("\x20", " "));
+        let lines = [
+            "mongodb",
+            "  ok       connection: mongod 6.0.5",
+            "  problem  clock: an hour",
+            "           -> set it",
+        ];
+        assert_eq!(text(&report), lines.join("\n"));
     }
 }

@@ -229,11 +229,8 @@ impl Follow {
         if !is_known {
             match document.ban() {
                 Some(ban) => {
-                    let origin = if is_own {
-                        Origin::Here
-                    } else {
-                        Origin::Host(document.host.clone())
-                    };
+                    let origin =
+                        if is_own { Origin::Here } else { Origin::Host(document.host.clone()) };
                     steps.push(Step::Ban { uid: uid.clone(), origin, ban: Box::new(ban) });
                 }
                 None => steps.push(Step::Alarm(Alarm::Unusable)),
@@ -284,8 +281,13 @@ impl Follow {
             steps.push(Step::Alarm(Alarm::ForeignRunaway));
         }
         let holder = Holder::Foreign;
-        let entry =
-            Entry { key: key.clone(), id: id.to_owned(), uid: uid.clone(), holder, expires_at_unix_ms };
+        let entry = Entry {
+            key: key.clone(),
+            id: id.to_owned(),
+            uid: uid.clone(),
+            holder,
+            expires_at_unix_ms,
+        };
         self.entries.put(entry.clone());
         steps.push(Step::Note(entry));
         let ban = Ban {
@@ -293,7 +295,10 @@ impl Follow {
             user,
             prefix,
             blocks,
-            reason: format!("a document in the shared database bans {}", subject_kind(prefix.is_some())),
+            reason: format!(
+                "a document in the shared database bans {}",
+                subject_kind(prefix.is_some())
+            ),
             violation: None,
             score: None,
             created_at_unix_ms: now.unix_ms,

@@ -87,9 +87,8 @@ impl Task {
             let bans = blocking(move || reader.own_bans(after, PAGE, now)).await?;
             let Some(last) = bans.last() else { return Ok(()) };
             after = last.ban.id;
-            let is_missing = |key: &String| {
-                !self.stamps.contains_key(key) && !self.follow.is_missing(key)
-            };
+            let is_missing =
+                |key: &String| !self.stamps.contains_key(key) && !self.follow.is_missing(key);
             let missing: Vec<_> =
                 bans.iter().filter(|it| keys(&it.ban).iter().any(is_missing)).collect();
             if !missing.is_empty() {

@@ -8,7 +8,10 @@ use crate::{
     clock,
     ledger::{BanDocument, Entry, Holder, LiftDocument, Origin, SharedBan, keys},
     moderator::News,
-    store::{Waiting, mongo::{Mongo, Put}},
+    store::{
+        Waiting,
+        mongo::{Mongo, Put},
+    },
 };
 
 /// Rows that are told in one go.

@@ -2,7 +2,10 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::store::{Outbox, mongo::{Mongo, MongoError}};
+use crate::store::{
+    Outbox,
+    mongo::{Mongo, MongoError},
+};
 
 /// What the task is about.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -195,10 +195,7 @@ impl Task {
 
     /// With a server that tells of changes. They are followed from before everything is
     /// compared, so that none is missed.
-    async fn follow_changes(
-        &mut self,
-        mongo: &Mongo,
-    ) -> Result<std::convert::Infallible, Ended> {
+    async fn follow_changes(&mut self, mongo: &Mongo) -> Result<std::convert::Infallible, Ended> {
         let mut changes = match self.go_on(mongo).await {
             Err(Ended::Mongo(error)) if error.is_history_lost() => self.begin_anew(mongo).await?,
             changes => changes?,
@@ -290,10 +287,7 @@ impl Task {
     }
 
     /// With one that has to be asked.
-    async fn ask_for_changes(
-        &mut self,
-        mongo: &Mongo,
-    ) -> Result<std::convert::Infallible, Ended> {
+    async fn ask_for_changes(&mut self, mongo: &Mongo) -> Result<std::convert::Infallible, Ended> {
         if !self.is_compared {
             self.compare(mongo).await?;
             self.is_compared = true;

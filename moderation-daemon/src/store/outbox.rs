@@ -284,9 +284,8 @@ fn standing_under(
     let mut query = from.prepare_cached(sql)?;
     let user = user.map(|user| user.to_string());
     let prefix = prefix.map(|prefix| prefix.to_string());
-    let ids = query.query_map(params![user, prefix, sql_ms(now_unix_ms)], |row| {
-        row.get::<_, i64>(0)
-    })?;
+    let ids =
+        query.query_map(params![user, prefix, sql_ms(now_unix_ms)], |row| row.get::<_, i64>(0))?;
     ids.map(|id| id.map(unix_ms)).collect()
 }
 
@@ -310,7 +309,8 @@ fn write_notes(to: &Transaction<'_>, notes: &Notes) -> Result<(), Error> {
     for key in &notes.gone {
         to.prepare_cached("DELETE FROM documents WHERE key = ?1")?.execute([key])?;
     }
-    let mut put = to.prepare_cached("INSERT OR REPLACE INTO ledger (name, value) VALUES (?1, ?2)")?;
+    let mut put =
+        to.prepare_cached("INSERT OR REPLACE INTO ledger (name, value) VALUES (?1, ?2)")?;
     if let Some(position) = &notes.position {
         put.execute(params!["position", position])?;
     }

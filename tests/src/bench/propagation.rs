@@ -96,8 +96,7 @@ fn at(sorted: &[Duration], percent: usize) -> f64 {
 
 fn conclude(case: &str, sorted: &[Duration]) -> Vec<Row> {
     let all: Samples = sorted.iter().copied().map(milliseconds).collect();
-    let row = |percent| {
-        Row::alone(format!("p{percent}_{case}"), "ms", &all).valued(at(sorted, percent))
-    };
+    let row =
+        |percent| Row::alone(format!("p{percent}_{case}"), "ms", &all).valued(at(sorted, percent));
     vec![row(50), row(99)]
 }

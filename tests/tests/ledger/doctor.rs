@@ -87,7 +87,10 @@ fn the_connection_string_can_be_librechats_own() -> Result<()> {
     Mongod::each(|mongod| {
         let folder = tempfile::tempdir()?;
         let env = folder.path().join(".env");
-        std::fs::write(&env, format!("BAN_VIOLATIONS=true\nMONGO_URI={}\n", mongod.server().uri()))?;
+        std::fs::write(
+            &env,
+            format!("BAN_VIOLATIONS=true\nMONGO_URI={}\n", mongod.server().uri()),
+        )?;
         let overrides = json!({
             "mongodb": { "enabled": true, "host": "alpha" },
             "librechat": { "env_file": env },

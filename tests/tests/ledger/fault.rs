@@ -95,11 +95,7 @@ fn shared(base: &Base) -> Result<BTreeSet<String>> {
 }
 
 /// Waits until all hold the same, and everything that was acknowledged.
-fn await_equal(
-    acknowledged: &BTreeSet<String>,
-    daemons: &[&Daemon],
-    base: &Base,
-) -> Result<usize> {
+fn await_equal(acknowledged: &BTreeSet<String>, daemons: &[&Daemon], base: &Base) -> Result<usize> {
     let what = format!("{} bans everywhere", acknowledged.len());
     let equal = wait::until(&what, PATIENCE, || {
         let documents = shared(base)?;

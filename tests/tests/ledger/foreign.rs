@@ -18,11 +18,14 @@ fn a_ban_of_librechats_own_holds_at_the_api_until_it_ends_or_is_lifted() -> Resu
     Mongod::each(|mongod| {
         let alpha = mongod.host("alpha", json!({}))?;
         let base = mongod.base()?;
-        base.insert(LOGS, vec![
-            of_librechat("BANS:anna", HOUR),
-            of_librechat("BANS:203.0.113.7", HOUR),
-            of_librechat("BANS:bert", HOUR),
-        ])?;
+        base.insert(
+            LOGS,
+            vec![
+                of_librechat("BANS:anna", HOUR),
+                of_librechat("BANS:203.0.113.7", HOUR),
+                of_librechat("BANS:bert", HOUR),
+            ],
+        )?;
         for subject in ["user=anna", "ip=203.0.113.7", "user=bert"] {
             await_banned(&[&alpha], subject, true)?;
         }
@@ -50,7 +53,8 @@ fn what_librechat_makes_of_our_document_is_foreign_and_deleting_it_lifts_all() -
         await_told(&alpha)?;
         // LibreChat bans anew, by the key, and knows nothing of the other fields.
         let new = of_librechat("BANS:anna", 2 * HOUR);
-        let set = doc! { "value": new.get_str("value")?, "expiresAt": *new.get_datetime("expiresAt")? };
+        let set =
+            doc! { "value": new.get_str("value")?, "expiresAt": *new.get_datetime("expiresAt")? };
         let update = [doc! { "q": { "key": "BANS:anna" }, "u": { "$set": set } }];
         base.run(doc! { "update": LOGS, "updates": update.to_vec() })?;
         moderation_tests::wait::until("a foreign ban", super::PATIENCE, || {
@@ -110,7 +114,13 @@ fn hostile_documents_ban_nobody_and_stop_nothing() -> Result<()> {
         base.insert(LOGS, hostile())?;
         let overrides = json!({ "allowlist": ["198.51.100.0/24"] });
         let mut alpha = mongod.host("alpha", overrides)?;
-        base.insert(LOGS, hostile().into_iter().map(|mut it| { it.remove("_id"); it }).collect())?;
+        base.insert(
+            LOGS,
+            hostile().into_iter().map(|mut it| {
+                it.remove("_id");
+                it
+            }),
+        )?;
         ban(&alpha, &json!({ "user": "last" }))?;
         await_told(&alpha)?;
         await_documents(&base, &doc! { "key": "BANS:last" }, 1)?;
@@ -138,8 +148,12 @@ fn a_flood_of_foreign_documents_is_bounded_and_keeps_no_ban_out() -> Result<()> 
         let overrides = json!({ "mongodb": { "foreign": { "max": 100 } } });
         let alpha = mongod.host("alpha", overrides)?;
         let flood = (0..5_000).map(|it| of_librechat(&format!("BANS:flood{it}"), HOUR));
-        base.insert(LOGS, flood.collect())?;
-        super::await_metric(&alpha, "moderation_ledger_alarms_total{reason=\"foreign_full\"}", 1.0)?;
+        base.insert(LOGS, flood)?;
+        super::await_metric(
+            &alpha,
+            "moderation_ledger_alarms_total{reason=\"foreign_full\"}",
+            1.0,
+        )?;
         // Somebody keeps the place of a ban that is to come.
         base.insert(LOGS, vec![of_librechat("BANS:anna", 1_000 * HOUR)])?;
         ban(&alpha, &json!({ "user": "anna", "duration": "1h" }))?;
@@ -161,7 +175,7 @@ fn rules_go_on_banning_whatever_foreign_documents_come() -> Result<()> {
         });
         let alpha = mongod.host("alpha", overrides)?;
         let many = (1..=50).map(|it| of_librechat(&format!("BANS:203.0.113.{it}"), HOUR));
-        mongod.base()?.insert(LOGS, many.collect())?;
+        mongod.base()?.insert(LOGS, many)?;
         let runaway = "moderation_ledger_alarms_total{reason=\"foreign_runaway\"}";
         super::await_metric(&alpha, runaway, 1.0)?;
         ensure!(alpha.status()?["automatic_bans"] == "on");

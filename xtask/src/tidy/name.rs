@@ -93,7 +93,10 @@ fn impure(path: &str, name: &Named) -> Option<Finding> {
     let is_impure = IMPURE_CRATES.iter().any(|root| name.is_of_crate(root))
         || IMPURE_PATHS.iter().any(|part| name.contains(part));
     let message = || {
-        format!("names `{}`; engine and ledger do no I/O and read no clock", name.segments.join("::"))
+        format!(
+            "names `{}`; engine and ledger do no I/O and read no clock",
+            name.segments.join("::")
+        )
     };
     is_impure.then(|| Finding::new(path, name.line, message()))
 }

@@ -31,7 +31,12 @@ fn see(follow: &mut Follow, shared: &SharedBan, host: &str, now: Moment) -> Vec<
     steps.collect()
 }
 
-fn see_foreign(follow: &mut Follow, key_text: &str, expires: Option<u64>, now: Moment) -> Vec<Step> {
+fn see_foreign(
+    follow: &mut Follow,
+    key_text: &str,
+    expires: Option<u64>,
+    now: Moment,
+) -> Vec<Step> {
     follow.see(&id(key_text), judge(key_text, of_librechat(expires), &key()), now)
 }
 
@@ -48,11 +53,13 @@ fn bans(steps: &[Step]) -> Vec<(Uid, Origin)> {
 }
 
 fn pardons(steps: &[Step]) -> Vec<&str> {
-    let pardon = |step| match step {
-        &Step::Pardon(ref entry) => Some(entry.key.as_str()),
-        _ => None,
-    };
-    steps.iter().filter_map(pardon).collect()
+    let mut pardons = Vec::new();
+    for step in steps {
+        if let Step::Pardon(entry) = step {
+            pardons.push(entry.key.as_str());
+        }
+    }
+    pardons
 }
 
 fn alarms(steps: &[Step]) -> Vec<Alarm> {

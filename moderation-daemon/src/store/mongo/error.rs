@@ -89,7 +89,9 @@ impl MongoError {
                 "start mongod, or correct the host in MONGO_URI; a firewall may be in between"
             }
             Failure::Denied => "correct the user and the password in MONGO_URI",
-            Failure::NotPermitted => "give the user of MONGO_URI the role readWrite on the database",
+            Failure::NotPermitted => {
+                "give the user of MONGO_URI the role readWrite on the database"
+            }
             Failure::HistoryLost => "nothing: all documents are compared",
             Failure::Duplicate | Failure::IndexConflict | Failure::Other => {
                 "look at the log of mongod"

@@ -109,7 +109,8 @@ impl Mongo {
     /// See [`MongoError`].
     pub async fn kind(&self) -> Result<Kind, MongoError> {
         let hello = self.hello().await?;
-        let tells = hello.contains_key("setName") || hello.get_str("msg").is_ok_and(|msg| msg == "isdbgrid");
+        let tells = hello.contains_key("setName")
+            || hello.get_str("msg").is_ok_and(|msg| msg == "isdbgrid");
         Ok(if tells { Kind::Telling } else { Kind::Alone })
     }
 
@@ -137,7 +138,8 @@ impl Mongo {
             let sessions = self.database.collection::<Document>(query::SESSIONS);
             let made =
                 within("make an index", sessions.create_index(query::index_of_sessions())).await;
-            made.map(drop).or_else(|error| if error.is_index_conflict() { Ok(()) } else { Err(error) })?;
+            made.map(drop)
+                .or_else(|error| if error.is_index_conflict() { Ok(()) } else { Err(error) })?;
         }
         Ok(())
     }

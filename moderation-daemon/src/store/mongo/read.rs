@@ -75,7 +75,8 @@ impl Mongo {
         let what = "read documents";
         let mut all = Vec::new();
         for chunk in keys.chunks(CHUNK) {
-            let aggregate = self.documents.aggregate(query::whole(chunk)).with_type::<RawDocumentBuf>();
+            let aggregate =
+                self.documents.aggregate(query::whole(chunk)).with_type::<RawDocumentBuf>();
             let mut cursor = within(what, aggregate).await?;
             // Several documents can have one key; a sane number.
             let mut left = 2 * chunk.len() + CHUNK;
@@ -191,10 +192,10 @@ pub(super) fn id_text(id: &Bson) -> Option<String> {
     (text.len() <= MOST_ID_BYTES).then_some(text)
 }
 
-fn field<T>(
-    raw: &RawDocument,
+fn field<'r, T>(
+    raw: &'r RawDocument,
     name: &str,
-    read: impl FnOnce(RawBsonRef<'_>) -> Option<T>,
+    read: impl FnOnce(RawBsonRef<'r>) -> Option<T>,
 ) -> Field<T> {
     match raw.get(name) {
         Ok(None | Some(RawBsonRef::Null)) => Field::Missing,
@@ -215,7 +216,7 @@ fn time(raw: &RawDocument, name: &str) -> Field<u64> {
 }
 
 fn number(raw: &RawDocument, name: &str) -> Field<f64> {
-    field(raw, name, |value| value.as_f64())
+    field(raw, name, RawBsonRef::as_f64)
 }
 
 fn whole_number(raw: &RawDocument, name: &str) -> Field<i64> {
@@ -223,7 +224,7 @@ fn whole_number(raw: &RawDocument, name: &str) -> Field<i64> {
 }
 
 fn truth(raw: &RawDocument, name: &str) -> Field<bool> {
-    field(raw, name, |value| value.as_bool())
+    field(raw, name, RawBsonRef::as_bool)
 }
 
 fn bytes(raw: &RawDocument, name: &str) -> Field<Vec<u8>> {

@@ -91,7 +91,10 @@ async fn follow(mut stream: Stream, tell: mpsc::Sender<Result<Told, MongoError>>
     while stream.is_alive() {
         let next = stream.next_if_any().await;
         let told = match next {
-            Ok(change) => Ok((change.map_or(Event::Other, event), position(&stream))),
+            Ok(change) => {
+                let event = change.as_ref().map_or(Event::Other, event);
+                Ok((event, position(&stream)))
+            }
             Err(error) => Err(MongoError::new("follow changes", &error)),
         };
         let is_over = told.is_err();
@@ -144,7 +147,7 @@ impl Changes {
     }
 }
 
-fn event(change: ChangeStreamEvent<RawDocumentBuf>) -> Event {
+fn event(change: &ChangeStreamEvent<RawDocumentBuf>) -> Event {
     match change.operation_type {
         OperationType::Drop
         | OperationType::Rename

@@ -164,11 +164,8 @@ fn what_was_seen_and_until_where_is_read_back() {
     };
     store.commit_noted(&[], &notes).expect("a commit");
     let later = Entry { expires_at_unix_ms: None, ..entry("BANS:anna") };
-    let notes = Notes {
-        seen: vec![later.clone()],
-        gone: vec!["BANS:bert".to_owned()],
-        ..Notes::default()
-    };
+    let notes =
+        Notes { seen: vec![later.clone()], gone: vec!["BANS:bert".to_owned()], ..Notes::default() };
     store.commit_noted(&[], &notes).expect("a commit");
     let reader = reader(&store, &folder);
     assert_eq!(reader.seen().expect("readable"), [later]);
