@@ -18,6 +18,7 @@ pub mod guard;
 pub mod keeper;
 pub mod librechat;
 pub mod network;
+pub mod sharing;
 pub mod store;
 
 pub mod clock;

@@ -228,7 +228,7 @@ impl Overlay<'_> {
         Some(Change::Seen(address, user, now.unix_ms))
     }
 
-    fn is_script(&self, act: &Act) -> bool {
+    pub(super) fn is_script(&self, act: &Act) -> bool {
         let Act::Event { kind, user_agent: Some(user_agent), .. } = act else { return false };
         let rule = self.engine.directory.event(&self.engine.rules, *kind);
         let asks = rule.is_some_and(|rule| rule.browser);
@@ -261,6 +261,7 @@ impl Overlay<'_> {
         };
         let bearer = self.engine.rules.bearer(&request.subject);
         let (pending, ended) = self.leases_of(&bearer, now);
+        let pending = pending.max(self.leases_elsewhere);
         if pending >= rule.max {
             let kind = ViolationType::CONCURRENT;
             let broken = Broken { pending: Some(pending), ..Broken::new(kind) };

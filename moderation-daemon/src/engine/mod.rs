@@ -13,6 +13,7 @@ mod decide;
 mod decision;
 mod directory;
 mod dossier;
+mod elsewhere;
 mod event;
 mod factor;
 mod key;
@@ -61,6 +62,7 @@ pub use decision::{
     Remembered, Verdict, Violation,
 };
 pub use dossier::Dossier;
+pub use elsewhere::{Asked, Elsewhere, Told, Want};
 pub use event::{Act, Cost, Request, RequestId};
 pub use factor::{Adaptive, Factor, Since, Standing, Traits};
 pub use key::{Key, Keys};

@@ -10,6 +10,8 @@ mod librechat;
 mod penalties;
 mod prune;
 mod read;
+#[cfg(feature = "redis")]
+pub mod redis;
 mod schema;
 mod totals;
 mod write;
