@@ -1,5 +1,7 @@
 //! What the daemon counts about itself, in OpenMetrics.
 
+mod sharing;
+
 use std::{
     sync::{
         Mutex, PoisonError,
@@ -22,6 +24,8 @@ use crate::{
     moderator::{Added, Fill},
     network::{Changes, XdpMode},
 };
+
+pub use sharing::SharingMetrics;
 
 /// Labels of `moderation_events_total`.
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
@@ -90,6 +94,8 @@ pub enum Table {
     Addresses,
     /// How finely those who watch want it.
     Watchers,
+    /// What was taken of shared counters for requests that can be taken back.
+    Refundable,
 }
 
 impl Table {
@@ -104,6 +110,7 @@ impl Table {
             Self::Pairs => "pairs",
             Self::Addresses => "addresses",
             Self::Watchers => "watchers",
+            Self::Refundable => "refundable",
         };
         TableLabels { table }
     }
@@ -119,6 +126,8 @@ struct TableLabels {
 #[derive(Debug, Default)]
 pub struct Metrics {
     registry: Registry,
+    /// About counting together with other hosts.
+    pub sharing: SharingMetrics,
     events: Family<EventLabels, Counter>,
     violations: Family<ViolationLabels, Counter>,
     violations_repeated: Family<ViolationLabels, Counter>,
@@ -261,6 +270,7 @@ impl Metrics {
         registry.register("snapshot_damaged", "1 if what limits had counted could not be read at the start, or not all of it", self.snapshot_damaged.clone());
         registry.register("snapshot_windows", "Windows that were found at the start, by what became of them: restored, over, changed (their limiter is another now), surplus (no room)", self.snapshot_windows.clone());
         registry.register("leases", "Leases in memory", self.leases.clone());
+        self.sharing.register(&mut registry);
         self.registry = registry;
     }
 

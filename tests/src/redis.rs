@@ -220,12 +220,18 @@ impl Wire {
 
     /// One command; arrays come line by line, an error begins with `-`.
     pub fn ask(&mut self, command: &[&str]) -> Result<String> {
+        self.say(command)?;
+        self.read()
+    }
+
+    /// One command, without waiting for the answer.
+    pub fn say(&mut self, command: &[&str]) -> Result<()> {
         let mut request = format!("*{}\r\n", command.len());
         for part in command {
             request += &format!("${}\r\n{part}\r\n", part.len());
         }
         self.0.get_mut().write_all(request.as_bytes())?;
-        self.read()
+        Ok(())
     }
 
     fn read(&mut self) -> Result<String> {

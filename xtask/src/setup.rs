@@ -52,6 +52,13 @@ const COMPARED: &[Program] = &[
     Program { name: "npm", packages: &["npm"], needed_for: "installing these" },
 ];
 
+/// Tests count in it, and benchmarks compare ours with it.
+const REDIS: Program = Program {
+    name: "redis-server",
+    packages: &["redis-server"],
+    needed_for: "counters that hosts share, in tests and in benchmarks, and a peer of `bench api`",
+};
+
 /// Programs that benchmarks compare ours with; nothing else needs them.
 const PEERS: &[Program] = &[
     Program {
@@ -75,11 +82,6 @@ const PEERS: &[Program] = &[
         name: "/usr/lib/python3/dist-packages/pyinotify.py",
         packages: &["python3-pyinotify"],
         needed_for: "fail2ban to hear of log lines at once",
-    },
-    Program {
-        name: "redis-server",
-        packages: &["redis-server"],
-        needed_for: "the peer of `bench api`",
     },
 ];
 
@@ -146,7 +148,7 @@ pub(crate) fn ensure_for_test(project: &Project) -> Result<()> {
 /// As for [`ensure`].
 pub(crate) fn ensure_for_bench(project: &Project) -> Result<()> {
     let mut needs = needs(project)?;
-    needs.extend(PEERS.iter().map(Need::Program));
+    needs.extend(PEERS.iter().chain([&REDIS]).map(Need::Program));
     ensure_all(project, needs)
 }
 
@@ -213,7 +215,7 @@ fn needs(project: &Project) -> Result<Vec<Need>> {
 /// The same and those of the tests.
 fn needs_of_tests(project: &Project) -> Result<Vec<Need>> {
     let mut needs = needs(project)?;
-    needs.extend(COMPARED.iter().map(Need::Program));
+    needs.extend(COMPARED.iter().chain([&REDIS]).map(Need::Program));
     needs.push(Need::NpmPackages);
     Ok(needs)
 }

@@ -72,7 +72,8 @@ pub(super) fn check(mut layered: Layered) -> Result<Config, ConfigError> {
     let rules = rules(file, &Context { profile: file.profile, origins })?;
     warnings.extend(caution::warnings(&rules));
     let effective = Arc::new(Effective::of(&layered));
-    let Layered { file, origins, warnings, uses_redis, .. } = layered;
+    let Layered { file, origins, warnings, redis, .. } = layered;
+    let uses_redis = redis.uses;
     let network = network::check(file.network)?;
     check_prefixes(&[&network.guards, &network.proxies, &file.allowlist])?;
     Ok(Config {
@@ -86,6 +87,7 @@ pub(super) fn check(mut layered: Layered) -> Result<Config, ConfigError> {
             max_records: max_records(file.store.max_records)?,
         },
         snapshot_every: snapshot_every(&file.snapshot)?,
+        redis: file.redis.check(redis)?,
         network,
         allowlist: file.allowlist,
         rules,

@@ -11,6 +11,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use super::{
     ConfigError, Profile,
     bans::BansFile,
+    counters::RedisFile,
     custom::CustomFile,
     friendly,
     limits::{ConcurrencyFile, CountingFile, LimitsFile, TiersFile},
@@ -60,6 +61,9 @@ pub(super) struct File {
     /// What limits have counted is kept in a file beside the store, so that a
     /// restart forgets nothing, and a crash five seconds at most.
     pub(super) snapshot: SnapshotFile,
+    /// Counters that several hosts share, in Redis. Each host counts by itself
+    /// as well, and goes on by that while Redis is slow, wrong or gone.
+    pub(super) redis: RedisFile,
     /// The kernel: where packets of banned addresses are dropped.
     pub(super) network: network::File,
     /// Prefixes that are never banned and never dropped, for example an
@@ -110,6 +114,7 @@ impl File {
             admin: Admin::default(),
             store: Store::default(),
             snapshot: SnapshotFile::default(),
+            redis: RedisFile::default(),
             network: network::File::default(),
             allowlist: Vec::new(),
             counting: CountingFile::of(profile),

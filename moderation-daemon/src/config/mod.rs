@@ -4,6 +4,7 @@
 mod bans;
 mod caution;
 mod check;
+mod counters;
 mod custom;
 mod document;
 mod effective;
@@ -34,6 +35,7 @@ use check::Context;
 use layer::Files;
 
 pub use check::ConfigError;
+pub use counters::{CredentialError, Redis};
 pub use document::{default_file, render};
 pub use effective::Effective;
 pub use file::{AttachMode, Log, LogFormat, LogLevel};
@@ -60,6 +62,8 @@ pub struct Config {
     pub store: Store,
     /// How often what limits counted is written down.
     pub snapshot_every: Duration,
+    /// Counters that hosts share.
+    pub redis: Redis,
     /// The kernel.
     pub network: Network,
     /// The operator's prefixes from the file.

@@ -6,8 +6,8 @@
 use smallvec::SmallVec;
 
 use super::{
-    Act, Bearer, By, Change, Charge, Count, Engine, Lease, LeaseId, LimiterRule, Moment, Outcome,
-    Overlay, Request, Score, ScoreKey, ViolationType,
+    Act, Bearer, By, Change, Charge, Count, Engine, Lease, LeaseId, Limiter, LimiterRule, Moment, Outcome,
+    Overlay, Request, Rules, Score, ScoreKey, ViolationType,
 };
 
 /// What a request asks of one limiter.
@@ -113,14 +113,13 @@ impl Engine {
     /// A number that is this host's alone, and in its next life the same if its windows
     /// were not lost.
     pub fn host(&self) -> u64 {
-        let everybody = super::Limiter::all().next().expect("there are limiters");
+        let everybody = Limiter::all().next().expect("there are limiters");
         self.keys.overflow(everybody).digest()
     }
 
-    /// The limiter to which a window belongs, and whose windows of a bearer are the same
-    /// everywhere.
-    pub fn limiters(&self) -> &[LimiterRule] {
-        &self.rules.limiters
+    /// What it goes by.
+    pub const fn rules(&self) -> &Rules {
+        &self.rules
     }
 }
 
@@ -165,6 +164,18 @@ impl<'e> Overlay<'e> {
         let may_score = |it: &Asked<'_>| it.rule.violation.is_some() && it.rule.by != By::Account;
         let scored = asked.iter().any(may_score).then(|| rules.scored(&request.subject)).flatten();
         (!asked.is_empty()).then_some(Want::Limits { asked, scored })
+    }
+
+    /// What an event takes back of limits if it goes ahead: whose windows are forgotten.
+    pub fn taken_back(&self, request: &Request) -> SmallVec<[(Limiter, Bearer); 1]> {
+        let Act::Event { kind, .. } = request.act else { return SmallVec::new() };
+        let rules = &self.engine.rules;
+        let event = self.engine.directory.event(rules, kind);
+        let refunds = event.map_or(&[][..], |event| &event.refunds);
+        let bearer = |limiter: &Limiter| {
+            Some((*limiter, rules.counted(rules.limiter(*limiter)?.by, request)?))
+        };
+        refunds.iter().filter_map(bearer).collect()
     }
 
     /// Judges a request by what is known here and elsewhere, and lays the decision over the
@@ -220,7 +231,7 @@ impl<'e> Overlay<'e> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Cause, EventType, PrefixSet, Restored, Rules, Subject, Verdict};
+    use super::super::{Cause, EventType, PrefixSet, Restored, Subject, Verdict};
     use super::*;
 
     const NOW: Moment = Moment { boot_ms: 1_000_000, unix_ms: 1_700_000_000_000 };

@@ -3,7 +3,9 @@
 
 use std::sync::Arc;
 
-use super::{Answer, Ask, BanView, Board, Command, Known, LiftedView, Reply, Unavailable};
+use super::{
+    Answer, Ask, BanView, Board, Command, Known, LiftedView, Reply, Unavailable, shared::Answers,
+};
 use crate::{
     engine::{Act, Ban, BanRefusal, Cause, Count, Lease, Lifted, Moment, Outcome, Overlay, UserId},
     metrics::{Metrics, Table},
@@ -37,13 +39,18 @@ fn known(overlay: &Overlay<'_>, user: &UserId, now: Moment) -> Option<Known> {
 }
 
 /// Decides one command, on top of those before it in the batch.
-pub(super) fn decide(overlay: &mut Overlay<'_>, command: Command, now: Moment) -> Pending {
+pub(super) fn decide(
+    overlay: &mut Overlay<'_>,
+    command: Command,
+    answers: &mut Answers,
+    now: Moment,
+) -> Pending {
     match command {
-        Command::Judge(ask, reply) => Pending::Judged(judge(overlay, ask, now), reply),
+        Command::Judge(ask, reply) => Pending::Judged(judge(overlay, ask, answers, now), reply),
         Command::Usage(request, reply) => {
             // As if it did not happen, so that what is left is left for the next.
             let free = |count: Count| Count { cost: 0, ..count };
-            let counts = overlay.counts(&request, now).into_iter().map(free);
+            let counts = overlay.joined(&request, &answers.peek(), now).into_iter().map(free);
             Pending::Counted(counts.collect(), reply)
         }
         Command::Known(user, reply) => Pending::Known(known(overlay, &user, now), reply),
@@ -52,7 +59,7 @@ pub(super) fn decide(overlay: &mut Overlay<'_>, command: Command, now: Moment) -
             Pending::Described(Known { traits, standing: overlay.standing(&user, now) }, reply)
         }
         Command::JudgeAll(asks, reply) => {
-            let judged = asks.into_iter().map(|ask| judge(overlay, ask, now));
+            let judged = asks.into_iter().map(|ask| judge(overlay, ask, answers, now));
             Pending::JudgedAll(judged.collect(), reply)
         }
         Command::Renew(id, reply) => Pending::Renewed(overlay.renew(id, now), reply),
@@ -70,12 +77,19 @@ pub(super) fn decide(overlay: &mut Overlay<'_>, command: Command, now: Moment) -
     }
 }
 
-fn judge(overlay: &mut Overlay<'_>, Ask { request, is_peek }: Ask, now: Moment) -> Judged {
+fn judge(
+    overlay: &mut Overlay<'_>,
+    Ask { request, is_peek }: Ask,
+    answers: &mut Answers,
+    now: Moment,
+) -> Judged {
     if is_peek {
-        let decision = overlay.decide(&request, &overlay.counts(&request, now), now);
+        let counts = overlay.joined(&request, &answers.peek(), now);
+        let decision = overlay.decide(&request, &counts, now);
         return Judged { act: None, outcome: supposed(decision.outcome) };
     }
-    let outcome = overlay.judge(&request, now);
+    let told = answers.judge(overlay, &request, now);
+    let outcome = told.unwrap_or_else(|| overlay.judge(&request, now));
     Judged { act: Some(request.act), outcome }
 }
 

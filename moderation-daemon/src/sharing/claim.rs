@@ -1,6 +1,8 @@
 //! What a decision asks of shared counters, and how that is put to the script
 //! `reserve.lua`, whose head has the form.
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use smallvec::SmallVec;
 
 use crate::engine::{LeaseId, Limiter, LimiterRule, Rules, Unit, ViolationType, Windowing};
@@ -78,20 +80,20 @@ impl Ticket {
 }
 
 /// Makes tickets, none twice.
-#[derive(Clone, Debug)]
-pub struct Tickets(u64);
+#[derive(Debug)]
+pub struct Tickets(AtomicU64);
 
 impl Tickets {
     /// From a random number.
     pub const fn new(seed: u64) -> Self {
-        Self(seed)
+        Self(AtomicU64::new(seed))
     }
 
     /// The next one.
-    pub const fn next(&mut self) -> Ticket {
-        self.0 = self.0.wrapping_add(1);
+    pub fn next(&self) -> Ticket {
+        let number = self.0.fetch_add(1, Ordering::Relaxed);
         // An odd factor and a shift can be undone: within 2⁴⁸ none comes twice.
-        let low = self.0 & 0xffff_ffff_ffff;
+        let low = number & 0xffff_ffff_ffff;
         let mixed = low.wrapping_mul(0x9e37_79b9_7f4b) & 0xffff_ffff_ffff;
         Ticket(mixed ^ (mixed >> 25))
     }

@@ -8,11 +8,16 @@ mod answer;
 mod arrears;
 mod breaker;
 mod claim;
+mod outcome;
 mod tag;
+
+#[cfg(test)]
+mod tests;
 
 pub use act::{Act, Deed};
 pub use answer::{BadAnswer, GroupAnswer, Standing, Verdict, read_group, read_score};
 pub use arrears::Arrears;
 pub use breaker::{Breaker, Fault, State};
 pub use claim::{Claim, Counted, Group, LeaseName, Ticket, Tickets, Window};
+pub use outcome::{Failure, Health, Reserved, Settled};
 pub use tag::{Names, Tag, Tags};

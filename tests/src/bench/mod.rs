@@ -7,6 +7,7 @@ mod bulk;
 mod datapath;
 mod engine;
 mod latency;
+mod redis;
 
 mod driver;
 mod list;
@@ -34,6 +35,8 @@ pub enum Name {
     Api,
     /// Nanoseconds of a decision without a socket, beside the governor crate; bytes of a key
     Engine,
+    /// Decisions per second that are counted in Redis, beside clients that count there themselves
+    Redis,
 }
 
 /// Runs a benchmark. What it made is gone when this returns, however it returns.
@@ -44,5 +47,6 @@ pub fn run(name: Name) -> Result<Report> {
         Name::Latency => latency::run(),
         Name::Api => api::run(),
         Name::Engine => engine::run(),
+        Name::Redis => self::redis::run(),
     }
 }

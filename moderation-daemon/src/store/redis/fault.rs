@@ -3,14 +3,13 @@
 
 use redis::{ErrorKind, ServerError, Value};
 
-use super::RedisError;
-use crate::sharing::Fault;
+use crate::sharing::{Failure, Fault};
 
 /// Longer texts are none.
 const MOST: usize = 120;
 
 /// That of a failure before there was an answer, or instead of one.
-pub(super) fn of(error: redis::RedisError) -> RedisError {
+pub(super) fn of(error: redis::RedisError) -> Failure {
     let fault = match error.kind() {
         ErrorKind::AuthenticationFailed => Fault::Refused,
         ErrorKind::Parse | ErrorKind::UnexpectedReturnType => Fault::Nonsense,
@@ -22,12 +21,12 @@ pub(super) fn of(error: redis::RedisError) -> RedisError {
 }
 
 /// That of an answer which is an error.
-pub(super) fn of_server(error: &ServerError) -> RedisError {
+pub(super) fn of_server(error: &ServerError) -> Failure {
     drop_long(by_code(error.code(), error.details()), error.code())
 }
 
-fn drop_long(fault: Fault, text: &str) -> RedisError {
-    RedisError::new(fault, if text.len() > MOST { "" } else { text })
+fn drop_long(fault: Fault, text: &str) -> Failure {
+    Failure::new(fault, if text.len() > MOST { "" } else { text })
 }
 
 /// An error of a command inside a script comes with its own code, or, from older servers,

@@ -22,9 +22,9 @@ use redis::{
 };
 use sha1_smol::Sha1;
 
-use crate::engine::Score;
 use crate::sharing::{
-    Act, Fault, Group, GroupAnswer, Names, Standing, Verdict, read_group, read_score,
+    Act, Failure, Fault, Group, GroupAnswer, Health, Names, Reserved, Settled, Standing, Verdict,
+    read_group, read_score,
 };
 
 pub use publish::{Heard, MESSAGE_BYTES, Messages};
@@ -75,15 +75,6 @@ impl fmt::Debug for Settings {
      rediss:// with TLS, or redis+unix:///PATH"
 )]
 pub struct BadUri;
-
-/// Something failed.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("Redis: {}{text}", fault.name())]
-pub struct RedisError {
-    /// What kind of failure it is.
-    pub fault: Fault,
-    text: String,
-}
 
 /// Counters in Redis.
 #[derive(Debug)]
@@ -142,15 +133,6 @@ impl Script {
     }
 }
 
-/// What somebody finds who asks how things are.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Health {
-    /// The server's clock, in milliseconds since 1970.
-    pub now_ms: u64,
-    /// Changes when all was forgotten.
-    pub epoch: String,
-}
-
 impl Redis {
     /// Connects to nobody yet.
     ///
@@ -185,7 +167,7 @@ impl Redis {
     /// # Errors
     ///
     /// See [`Fault`].
-    pub async fn probe(&self, fresh: &str) -> Result<Health, RedisError> {
+    pub async fn probe(&self, fresh: &str) -> Result<Health, Failure> {
         let asked = async {
             let mut link = match self.link() {
                 Some(link) => link,
@@ -222,7 +204,7 @@ impl Redis {
         groups: &[Group],
         until_ms: u64,
         bound: Duration,
-    ) -> Result<Reserved, RedisError> {
+    ) -> Result<Reserved, Failure> {
         let Some(mut link) = self.link() else { return Err(gone()) };
         let parts = self.parts(groups);
         let call = |parts: &[(Part, usize)]| {
@@ -265,7 +247,7 @@ impl Redis {
     /// # Errors
     ///
     /// See [`Fault`]. Some of it may then have been done; doing all of it again is right.
-    pub async fn settle(&self, acts: &[Act]) -> Result<Settled, RedisError> {
+    pub async fn settle(&self, acts: &[Act]) -> Result<Settled, Failure> {
         let Some(mut link) = self.link() else { return Err(gone()) };
         let most = match self.target {
             Target::One(_) => GROUPS_AT_ONCE,
@@ -305,7 +287,7 @@ impl Redis {
         *self.link.write().unwrap_or_else(PoisonError::into_inner) = link;
     }
 
-    async fn connect(&self) -> Result<Link, RedisError> {
+    async fn connect(&self) -> Result<Link, Failure> {
         let link = match &self.target {
             Target::One(client) => {
                 let config = ConnectionManagerConfig::new()
@@ -329,10 +311,10 @@ impl Redis {
     async fn within<T>(
         &self,
         bound: Duration,
-        work: impl Future<Output = Result<T, RedisError>>,
-    ) -> Result<T, RedisError> {
+        work: impl Future<Output = Result<T, Failure>>,
+    ) -> Result<T, Failure> {
         let done = tokio::time::timeout(bound, work).await;
-        let result = done.unwrap_or_else(|_| Err(RedisError::new(Fault::Slow, "")));
+        let result = done.unwrap_or_else(|_| Err(Failure::new(Fault::Slow, "")));
         if let Err(error) = &result
             && matches!(error.fault, Fault::Gone | Fault::ReadOnly | Fault::Refused | Fault::Slow)
         {
@@ -340,24 +322,6 @@ impl Redis {
         }
         result
     }
-}
-
-/// What became of groups.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Reserved {
-    /// The server's clock, in milliseconds since 1970.
-    pub now_ms: u64,
-    /// In their order, each with which of its claims were taken.
-    pub answers: Vec<(GroupAnswer, Vec<bool>)>,
-}
-
-/// What became of acts.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Settled {
-    /// For each that is about points the score now.
-    pub scores: Vec<Option<Score>>,
-    /// How many were not done, because the key holds something else.
-    pub foreign: usize,
 }
 
 /// What one script can do of a group.
@@ -380,7 +344,7 @@ fn join(
     groups: &[Group],
     parts: &[(Part, usize)],
     answers: impl Iterator<Item = Value>,
-) -> Result<Vec<(GroupAnswer, Vec<bool>)>, RedisError> {
+) -> Result<Vec<(GroupAnswer, Vec<bool>)>, Failure> {
     let empty = |group: &Group| {
         let standings = std::iter::repeat_n(Standing::default(), group.claims.len()).collect();
         let answer = GroupAnswer { verdict: Verdict::Taken, standings, score: None };
@@ -459,7 +423,7 @@ impl Link {
         &mut self,
         script: &Script,
         calls: Vec<(Vec<String>, Vec<Vec<u8>>)>,
-    ) -> Result<Vec<Vec<Value>>, RedisError> {
+    ) -> Result<Vec<Vec<Value>>, Failure> {
         let command = |is_known| {
             move |(keys, arguments): &(Vec<_>, Vec<_>)| script.call(keys, arguments, is_known)
         };
@@ -491,14 +455,7 @@ impl Link {
     }
 }
 
-impl RedisError {
-    fn new(fault: Fault, text: &str) -> Self {
-        let text = if text.is_empty() { String::new() } else { format!(" ({text})") };
-        Self { fault, text }
-    }
-}
-
-fn value(answer: Result<Value, redis::RedisError>) -> Result<Value, RedisError> {
+fn value(answer: Result<Value, redis::RedisError>) -> Result<Value, Failure> {
     match answer.map_err(fault::of)? {
         Value::ServerError(error) => Err(fault::of_server(&error)),
         value => Ok(value),
@@ -513,12 +470,12 @@ fn time(answer: &[Value]) -> Option<u64> {
     }
 }
 
-fn nonsense() -> RedisError {
-    RedisError::new(Fault::Nonsense, "")
+fn nonsense() -> Failure {
+    Failure::new(Fault::Nonsense, "")
 }
 
-fn gone() -> RedisError {
-    RedisError::new(Fault::Gone, "")
+fn gone() -> Failure {
+    Failure::new(Fault::Gone, "")
 }
 
 fn info(uri: &str, password: Option<&str>) -> Result<ConnectionInfo, BadUri> {

@@ -12,7 +12,8 @@ use tokio::{
     task::AbortHandle,
 };
 
-use super::{PATIENCE, Redis, RedisError, Target, fault, gone, value};
+use super::{PATIENCE, Redis, Target, fault, gone, value};
+use crate::sharing::Failure;
 
 /// More than this is no message of ours.
 pub const MESSAGE_BYTES: usize = 16 * 1024;
@@ -63,7 +64,7 @@ impl Redis {
     /// # Panics
     ///
     /// If the message is longer than [`MESSAGE_BYTES`].
-    pub async fn publish(&self, channel: &str, message: &[u8]) -> Result<(), RedisError> {
+    pub async fn publish(&self, channel: &str, message: &[u8]) -> Result<(), Failure> {
         assert!(message.len() <= MESSAGE_BYTES, "a message is short");
         let Some(mut link) = self.link() else { return Err(gone()) };
         let mut command = redis::cmd("PUBLISH");
@@ -106,7 +107,7 @@ async fn follow(clients: Vec<Client>, channel: String, queue: mpsc::Sender<Heard
     }
 }
 
-async fn subscribe(client: &Client, channel: &str) -> Result<PubSub, RedisError> {
+async fn subscribe(client: &Client, channel: &str) -> Result<PubSub, Failure> {
     let mut connection = client.get_async_pubsub().await.map_err(fault::of)?;
     connection.subscribe(channel).await.map_err(fault::of)?;
     Ok(connection)
