@@ -7,11 +7,6 @@ use anyhow::Context as _;
 use clap::Parser;
 use tokio::signal::unix::{SignalKind, signal};
 
-#[cfg(feature = "redis")]
-use crate::{
-    sharing,
-    store::{self, Counters},
-};
 use crate::{
     api::{self, Listener},
     clock,
@@ -26,6 +21,11 @@ use crate::{
     pseudonym::Names,
     store::{ImportStore, Keep, Store},
     telemetry,
+};
+#[cfg(feature = "redis")]
+use crate::{
+    sharing,
+    store::{self, Counters},
 };
 
 /// Limits, scores and bans for chat hosts, enforced in the kernel.

@@ -279,7 +279,8 @@ mod tests {
     #[test]
     fn the_prefix_is_behind_librechat_s_and_several_nodes_are_a_cluster() {
         let two = "redis://192.0.2.1:7001, redis://192.0.2.2:7001";
-        let redis = RedisFile::default().check(given(false, Some(two), Some("chat"))).expect("well");
+        let redis =
+            RedisFile::default().check(given(false, Some(two), Some("chat"))).expect("well");
         assert_eq!((redis.prefix.as_str(), redis.is_cluster), ("chat::moderation", true));
         assert_eq!(redis.uris, ["redis://192.0.2.1:7001", "redis://192.0.2.2:7001"]);
         let own = RedisFile { prefix: Some("ours".to_owned()), ..RedisFile::default() };

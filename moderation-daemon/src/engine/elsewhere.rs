@@ -6,8 +6,8 @@
 use smallvec::SmallVec;
 
 use super::{
-    Act, Bearer, By, Change, Charge, Count, Engine, Lease, LeaseId, Limiter, LimiterRule, Moment, Outcome,
-    Overlay, Request, Rules, Score, ScoreKey, ViolationType,
+    Act, Bearer, By, Change, Charge, Count, Engine, Lease, LeaseId, Limiter, LimiterRule, Moment,
+    Outcome, Overlay, Request, Rules, Score, ScoreKey, ViolationType,
 };
 
 /// What a request asks of one limiter.

@@ -34,10 +34,7 @@ fn hosts_with_one_key_call_everybody_the_same_and_nobody_like_another() {
 fn all_keys_of_a_bearer_are_in_one_slot_and_say_whose_prefix_they_have() {
     let (names, tag) = (Names::new("chat::moderation"), Tag(7));
     let window = names.window(tag, Limiter::MESSAGE_USER, Window::Log { ms: 60_000 });
-    assert_eq!(
-        window,
-        "chat::moderation:{00000000000000000000000000000007}:message_user:l60000"
-    );
+    assert_eq!(window, "chat::moderation:{00000000000000000000000000000007}:message_user:l60000");
     for key in [window, names.leases(tag), names.scores(tag), names.mark(tag, 1)] {
         let between = key.split_once('{').and_then(|(_, rest)| rest.split_once('}'));
         assert_eq!(between.map(|(tag, _)| tag), Some("00000000000000000000000000000007"), "{key}");
@@ -51,8 +48,16 @@ fn what_no_script_of_ours_answers_is_refused() {
     assert!(read_group(&[0; 12], 1).is_err(), "too short");
     assert!(read_group(&[3; 13], 1).is_err(), "denied by a claim that there is not");
     let scores = [
-        "", "1 2 3", "1 2 3 4 5", "-1 0 0 0", "nan 0 0 0", "inf 0 0 0", "1 0 0 -1", "1 0 0.5 0",
-        "a b c d", "1  0 0 0",
+        "",
+        "1 2 3",
+        "1 2 3 4 5",
+        "-1 0 0 0",
+        "nan 0 0 0",
+        "inf 0 0 0",
+        "1 0 0 -1",
+        "1 0 0.5 0",
+        "a b c d",
+        "1  0 0 0",
     ];
     for text in scores {
         assert!(read_score(text.as_bytes()).is_err(), "{text:?}");

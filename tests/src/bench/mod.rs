@@ -7,7 +7,7 @@ mod bulk;
 mod datapath;
 mod engine;
 mod latency;
-mod redis;
+mod sharing;
 
 mod driver;
 mod list;
@@ -47,6 +47,6 @@ pub fn run(name: Name) -> Result<Report> {
         Name::Latency => latency::run(),
         Name::Api => api::run(),
         Name::Engine => engine::run(),
-        Name::Redis => self::redis::run(),
+        Name::Redis => sharing::run(),
     }
 }

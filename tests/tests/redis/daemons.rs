@@ -54,13 +54,16 @@ pub(crate) fn together(daemon: &Daemon) -> Result<()> {
     })
 }
 
-/// Waits until it counts alone, and says why.
-pub(crate) fn alone(daemon: &Daemon) -> Result<String> {
-    wait::until("counting alone", PATIENCE, || {
+/// Waits until it counts alone, for one of these reasons.
+pub(crate) fn alone(daemon: &Daemon, want: &[&str]) -> Result<()> {
+    let mut last = String::new();
+    let seen = wait::until("counting alone", PATIENCE, || {
         let redis = daemon.status()?["redis"].clone();
-        let fault = redis["fault"].as_str().map(str::to_owned);
-        Ok(fault.filter(|_| redis["shared"] == false))
-    })
+        last = redis.to_string();
+        let is_named = redis["fault"].as_str().is_some_and(|fault| want.contains(&fault));
+        Ok((redis["shared"] == false && is_named).then_some(()))
+    });
+    seen.with_context(|| format!("{last}, not {want:?}"))
 }
 
 pub(crate) fn poke(app: &mut Caller, user: &str) -> Result<bool> {
@@ -102,7 +105,9 @@ fn never_alone(hosts: &[Daemon]) -> Result<()> {
     for host in hosts {
         let metrics = Caller::operator(host).get("/metrics")?;
         let metrics = metrics.as_str().context("a text")?;
-        for name in ["moderation_redis_decisions_alone_total", "moderation_redis_decisions_in_vain_total"] {
+        for name in
+            ["moderation_redis_decisions_alone_total", "moderation_redis_decisions_in_vain_total"]
+        {
             ensure!(metrics.contains(&format!("{name} 0\n")), "{name}: a host was alone");
         }
     }
@@ -125,7 +130,8 @@ fn sixteen_hosts_of_clients_get_what_the_limit_allows_and_not_one_more() -> Resu
 }
 
 #[test]
-fn leases_never_exceed_their_cap_over_all_hosts_and_a_place_given_back_is_free_at_once() -> Result<()> {
+fn leases_never_exceed_their_cap_over_all_hosts_and_a_place_given_back_is_free_at_once()
+-> Result<()> {
     if !is_here() {
         return Ok(());
     }

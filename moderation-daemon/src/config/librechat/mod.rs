@@ -20,8 +20,9 @@ pub use table::{Family, Sets, VARIABLES, Variable, variable};
 pub use yaml::{Assignment, BadYaml, assignments};
 
 use super::{
+    Profile,
     counters::Given,
-    Profile, friendly,
+    friendly,
     origin::{Origin, Origins, Source},
 };
 use reading::{Grade, Taken};

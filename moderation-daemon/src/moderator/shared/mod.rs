@@ -24,8 +24,8 @@ use crate::{
     sharing::{Act, Deed, Failure, LeaseName, Reserved, Tags, Tickets},
     store::Counters,
 };
-pub use line::SharingStatus;
 pub(super) use line::Line;
+pub use line::SharingStatus;
 pub(super) use plan::Answers;
 use plan::{Fate, Plan, Planner};
 

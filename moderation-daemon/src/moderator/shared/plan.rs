@@ -93,13 +93,7 @@ impl Planner {
         let rules = engine.rules();
         let windows = rules.limiters.iter().map(|rule| (rule.limiter, Window::of(rule, rules)));
         let slack = u64::try_from((bound + LEASE_SLACK).as_millis()).unwrap_or(u64::MAX);
-        Self {
-            tags,
-            host: engine.host(),
-            tickets,
-            windows: windows.collect(),
-            slack_ms: slack,
-        }
+        Self { tags, host: engine.host(), tickets, windows: windows.collect(), slack_ms: slack }
     }
 
     pub(super) fn ticket(&self) -> Ticket {
@@ -153,8 +147,7 @@ impl Planner {
         let rules = engine.rules();
         let ticket = self.ticket();
         let in_order = rules.counting.commit == Commit::InOrder;
-        let empty =
-            Group { ticket, in_order, claims: SmallVec::new(), scored: None, alone: None };
+        let empty = Group { ticket, in_order, claims: SmallVec::new(), scored: None, alone: None };
         match want {
             Want::Limits { asked, scored } => {
                 let claim = |it: &Asked<'_>| self.claim(it, is_peek);
@@ -391,15 +384,16 @@ impl Planner {
         acts: &mut Vec<Act>,
     ) {
         let name = |id| LeaseName { host: self.host, id };
-        let mut act =
-            |tag, deed| acts.push(Act { tag, ticket: self.ticket(), deed });
+        let mut act = |tag, deed| acts.push(Act { tag, ticket: self.ticket(), deed });
         let mut there = Vec::new();
         for (group, id, is_given) in &answers.leases {
             let claim = &plan.groups[*group].claims[0];
             let is_held = *is_given && changes.is_some();
             match answers.was_taken(*group, 0) {
                 Some(true) if is_held => there.push(*id),
-                Some(true) | None if !is_held && !claim.looks => act(claim.tag, Deed::End(name(*id))),
+                Some(true) | None if !is_held && !claim.looks => {
+                    act(claim.tag, Deed::End(name(*id)))
+                }
                 _ => {}
             }
         }

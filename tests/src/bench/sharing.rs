@@ -165,7 +165,8 @@ impl Case {
 
     fn rows(&self) -> [Row; 3] {
         let Load { connections, batch } = self.load;
-        let name = if batch == 1 { format!("{connections}") } else { format!("batches_of_{batch}") };
+        let name =
+            if batch == 1 { format!("{connections}") } else { format!("batches_of_{batch}") };
         let row = |what: &str, unit, ours, theirs| {
             Row::paired(format!("{what}_{name}"), unit, ours, (PEER, theirs))
         };
