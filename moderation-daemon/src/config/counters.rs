@@ -291,13 +291,14 @@ mod tests {
 
     #[test]
     fn what_makes_no_sense_is_refused_and_a_secret_is_never_told() {
+        type Change = fn(&mut RedisFile);
         let uri = format!("redis://:{SECRET}@127.0.0.1");
-        let file = |change: fn(&mut RedisFile)| {
+        let file = |change: Change| {
             let mut file = RedisFile { uri: Some(uri.clone()), ..RedisFile::default() };
             change(&mut file);
             file.check(Given::default()).expect_err("refused").to_string()
         };
-        let cases: [(fn(&mut RedisFile), &str); 4] = [
+        let cases: [(Change, &str); 4] = [
             (|_| {}, "redis.uri: "),
             (|it| (it.uri, it.bound) = (None, Duration::from_secs(2)), "redis.bound: "),
             (|it| (it.uri, it.longest_pause) = (None, Duration::ZERO), "redis.longest_pause: "),

@@ -222,10 +222,17 @@ impl<'e> Overlay<'e> {
             let score = score.now(decay, now.unix_ms);
             (score.points, score.spent)
         };
-        let (own, other) = (shown(self.score(key).unwrap_or_default()), shown(*score));
-        if (own.0 - other.0).abs() > SAME || (own.1 - other.1).abs() > SAME {
-            self.record(Change::Score(key.clone(), *score));
+        let known = self.score(key);
+        let (own, other) = (shown(known.unwrap_or_default()), shown(*score));
+        if (own.0 - other.0).abs() <= SAME && (own.1 - other.1).abs() <= SAME {
+            return;
         }
+        if known.is_none()
+            && let Some(oldest) = self.score_in_the_way()
+        {
+            self.record(Change::ForgetScore(oldest));
+        }
+        self.record(Change::Score(key.clone(), *score));
     }
 }
 

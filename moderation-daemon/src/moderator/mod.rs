@@ -17,6 +17,7 @@ mod shared;
 mod snapshot;
 mod stopper;
 mod task;
+mod together;
 mod view;
 mod windows;
 

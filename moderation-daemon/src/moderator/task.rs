@@ -129,9 +129,9 @@ pub(super) struct Task {
     pub(super) setup: Setup,
     pub(super) engine: Engine,
     /// `None`: this host counts alone.
-    shared: Option<Shared>,
+    pub(super) shared: Option<Shared>,
     /// Batches that wait for shared counters.
-    flights: Flights,
+    pub(super) flights: Flights,
     /// Away while a commit runs on a thread that may block.
     store: Option<Store>,
     pub(super) importer: Importer,
@@ -240,17 +240,6 @@ impl Task {
         }
     }
 
-    /// Serves a batch, once it is known what other hosts have counted, if any do.
-    async fn take(&mut self, commands: Vec<Command>) -> Result<(), StoreLost> {
-        match &mut self.shared {
-            None => self.serve(commands, Answers::none()).await,
-            Some(shared) => {
-                shared.begin(&self.engine, commands, &mut self.flights).await;
-                Ok(())
-            }
-        }
-    }
-
     /// Serves what waits, and takes nothing more.
     async fn finish(mut self) {
         self.requests.close();
@@ -270,20 +259,11 @@ impl Task {
         tokio::task::block_in_place(|| saver.finish(&mut engine));
     }
 
-    async fn finish_batches(&mut self, rest: Vec<Command>) -> Result<(), StoreLost> {
-        while !self.flights.is_empty() {
-            let (commands, answers) = self.flights.landed().await;
-            self.serve(commands, answers).await?;
-        }
-        self.take(rest).await?;
-        while !self.flights.is_empty() {
-            let (commands, answers) = self.flights.landed().await;
-            self.serve(commands, answers).await?;
-        }
-        Ok(())
-    }
-
-    async fn serve(&mut self, commands: Vec<Command>, answers: Answers) -> Result<(), StoreLost> {
+    pub(super) async fn serve(
+        &mut self,
+        commands: Vec<Command>,
+        answers: Answers,
+    ) -> Result<(), StoreLost> {
         let mut batch = Vec::new();
         for command in commands {
             match command {
@@ -319,13 +299,13 @@ impl Task {
             Ok(changes) => changes,
             Err(error) => {
                 self.store_failed(&error, "nothing was decided");
-                self.settle(answers, None, now).await;
+                self.settle(&answers, None, now).await;
                 pending.into_iter().for_each(Pending::refuse);
                 return Ok(());
             }
         };
         let touched = self.publish(&changes);
-        self.settle(answers, Some(&changes), now).await;
+        self.settle(&answers, Some(&changes), now).await;
         self.engine.apply(changes);
         self.enforcer.project(touched);
         self.board.set_size(self.engine.size());
@@ -335,13 +315,6 @@ impl Task {
             pending.answer(&self.board, &self.metrics);
         }
         Ok(())
-    }
-
-    /// Has shared counters say what was decided, before it is applied here.
-    async fn settle(&mut self, answers: Answers, changes: Option<&[Change]>, now: Moment) {
-        let Some(shared) = &mut self.shared else { return };
-        let acts = shared.acts(answers, changes, &self.engine, now);
-        shared.settle(acts).await;
     }
 
     /// Most batches break no rule: they do not wait for a disk, nor for the

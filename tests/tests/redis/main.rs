@@ -3,5 +3,6 @@
 
 mod daemons;
 mod fault;
+mod publish;
 mod script;
 mod table;

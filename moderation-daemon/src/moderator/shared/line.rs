@@ -20,6 +20,8 @@ use crate::{
 
 /// How often it is looked at while all is well.
 const HEARTBEAT: Duration = Duration::from_secs(1);
+/// Patience with the last acts when the daemon stops.
+const LAST_ACTS: Duration = Duration::from_millis(500);
 /// Acts that can be owed: some ten megabytes.
 const MOST_OWED: usize = 65_536;
 /// Acts that are sent together when they were owed.
@@ -46,6 +48,8 @@ pub(crate) struct Line {
     counters: Arc<Counters>,
     bound: Duration,
     state: Mutex<Inner>,
+    /// Acts that were on their way are done.
+    settled: Notify,
     /// The state changed: whoever looks after it is to look now.
     changed: Notify,
     metrics: Arc<Metrics>,
@@ -79,7 +83,14 @@ impl Line {
             epoch: None,
             is_lost: false,
         };
-        Self { counters, bound, state: Mutex::new(state), changed: Notify::new(), metrics }
+        Self {
+            counters,
+            bound,
+            state: Mutex::new(state),
+            settled: Notify::new(),
+            changed: Notify::new(),
+            metrics,
+        }
     }
 
     // Whoever panicked while writing left single values, all of them whole.
@@ -162,6 +173,7 @@ impl Line {
         Some(async move {
             let result = line.counters.settle(&acts).await;
             line.lock().settling -= 1;
+            line.settled.notify_one();
             match result {
                 Ok(settled) => {
                     line.metrics.sharing.settled.inc_by(acts.len() as u64);
@@ -173,6 +185,18 @@ impl Line {
                 }
             }
         })
+    }
+
+    /// Waits, for a short time, until acts that are on their way are done.
+    pub(super) async fn finish(&self) {
+        let done = async {
+            while self.lock().settling > 0 {
+                self.settled.notified().await;
+            }
+        };
+        if tokio::time::timeout(LAST_ACTS, done).await.is_err() {
+            tracing::warn!("Redis was not told all that was decided last");
+        }
     }
 
     fn owe(&self, inner: &mut Inner, acts: Vec<Act>) {

@@ -166,7 +166,7 @@ impl Shared {
     /// engine is as it was before.
     pub(super) fn acts(
         &mut self,
-        answers: Answers,
+        answers: &Answers,
         changes: Option<&[Change]>,
         engine: &Engine,
         now: Moment,
@@ -204,6 +204,11 @@ impl Shared {
         if is_done.is_pending() {
             tokio::spawn(work);
         }
+    }
+
+    /// The daemon stops: what is on its way arrives.
+    pub(super) async fn finish(&self) {
+        self.line.finish().await;
     }
 
     /// All was forgotten there: whoever runs still keeps the place.

@@ -75,7 +75,7 @@ pub(crate) struct Answers {
     fate: Fate,
     now: Moment,
     /// By group: the limiters that were charged, and under which name.
-    charged: HashMap<usize, Charged>,
+    charged: Vec<Charged>,
     /// Windows that were forgotten because something went right.
     taken_back: Vec<(Limiter, Bearer)>,
     learned: Vec<(ScoreKey, Score)>,
@@ -196,7 +196,8 @@ impl Planner {
 
 impl Plan {
     pub(super) fn answered(self, fate: Fate, now: Moment) -> Answers {
-        let (charged, taken_back) = (HashMap::new(), Vec::new());
+        let charged = std::iter::repeat_with(Charged::default).take(self.groups.len()).collect();
+        let taken_back = Vec::new();
         let (learned, leases) = (Vec::new(), Vec::new());
         Answers { plan: Some(self), fate, now, charged, taken_back, learned, leases }
     }
@@ -233,7 +234,7 @@ impl Answers {
         }
         if !charged.is_empty() {
             let limiters = charged.iter().map(|charge: &Charge| charge.limiter).collect();
-            self.charged.insert(group, Charged { limiters, request: request.id.clone() });
+            self.charged[group] = Charged { limiters, request: request.id.clone() };
         }
         Some(outcome)
     }
@@ -313,7 +314,7 @@ impl Planner {
     /// What is to be done there, and what was taken for which request.
     pub(super) fn acts(
         &self,
-        answers: Answers,
+        answers: &Answers,
         changes: Option<&[Change]>,
         engine: &Engine,
         now: Moment,
@@ -326,7 +327,7 @@ impl Planner {
             if answers.is_foreign(number) {
                 continue;
             }
-            let charged = answers.charged.get(&number).filter(|_| changes.is_some());
+            let charged = changes.is_some().then(|| &answers.charged[number]);
             let mut of_request = Vec::new();
             for (index, claim) in group.claims.iter().enumerate() {
                 let Counted::Limiter(limiter, window) = claim.counted else { continue };
@@ -337,7 +338,6 @@ impl Planner {
                 let (tag, ticket) = (claim.tag, group.ticket);
                 let take = Deed::Take(limiter, window, claim.cost, at_ms);
                 let deed = match (counts, answers.was_taken(number, index)) {
-                    (true, Some(true)) | (false, Some(false)) => None,
                     (true, Some(false)) => Some(Deed::Add(limiter, window, claim.cost, at_ms)),
                     (false, Some(true)) => Some(take.clone()),
                     // Only a log tells whether it was done.
@@ -345,7 +345,7 @@ impl Planner {
                         Some(Deed::Add(limiter, window, claim.cost, at_ms))
                     }
                     (false, None) if matches!(window, Window::Log { .. }) => Some(take.clone()),
-                    (_, None) => None,
+                    (true, Some(true) | None) | (false, Some(false) | None) => None,
                 };
                 acts.extend(deed.map(|deed| Act { tag, ticket, deed }));
                 if counts {
@@ -356,7 +356,7 @@ impl Planner {
                 taken.push((request, of_request));
             }
         }
-        self.lease_acts(&answers, plan, changes, engine, &mut acts);
+        self.lease_acts(answers, plan, changes, engine, &mut acts);
         let Some(changes) = changes else { return (acts, taken) };
         let forget = |tag: Tag, limiter: Limiter| {
             let deed = Deed::Forget(limiter, self.window(limiter)?);
@@ -392,7 +392,7 @@ impl Planner {
             match answers.was_taken(*group, 0) {
                 Some(true) if is_held => there.push(*id),
                 Some(true) | None if !is_held && !claim.looks => {
-                    act(claim.tag, Deed::End(name(*id)))
+                    act(claim.tag, Deed::End(name(*id)));
                 }
                 _ => {}
             }

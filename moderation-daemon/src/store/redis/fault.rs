@@ -9,7 +9,7 @@ use crate::sharing::{Failure, Fault};
 const MOST: usize = 120;
 
 /// That of a failure before there was an answer, or instead of one.
-pub(super) fn of(error: redis::RedisError) -> Failure {
+pub(super) fn of(error: &redis::RedisError) -> Failure {
     let fault = match error.kind() {
         ErrorKind::AuthenticationFailed => Fault::Refused,
         ErrorKind::Parse | ErrorKind::UnexpectedReturnType => Fault::Nonsense,
@@ -47,13 +47,12 @@ fn by_code(code: &str, details: Option<&str>) -> Fault {
 }
 
 /// Whether the server does not know a script, and so has run nothing.
-pub(super) fn is_unknown(answer: &Value) -> bool {
-    matches!(answer, Value::ServerError(error) if error.code() == "NOSCRIPT")
-}
-
-/// The same, where the library says so.
-pub(super) fn is_unknown_script(error: &redis::RedisError) -> bool {
-    error.code() == Some("NOSCRIPT")
+pub(super) fn is_unknown(answer: &Result<Value, redis::RedisError>) -> bool {
+    match answer {
+        Ok(Value::ServerError(error)) => error.code() == "NOSCRIPT",
+        Ok(_) => false,
+        Err(error) => error.code() == Some("NOSCRIPT"),
+    }
 }
 
 #[cfg(test)]

@@ -296,11 +296,11 @@ impl Redis {
                     .set_response_timeout(Some(PATIENCE))
                     .set_pipeline_buffer_size(CALLS);
                 let manager = ConnectionManager::new_with_config((**client).clone(), config);
-                Link::One(manager.await.map_err(fault::of)?)
+                Link::One(manager.await.map_err(|error| fault::of(&error))?)
             }
-            Target::Cluster(client, _) => {
-                Link::Cluster(client.get_async_connection().await.map_err(fault::of)?)
-            }
+            Target::Cluster(client, _) => Link::Cluster(
+                client.get_async_connection().await.map_err(|error| fault::of(&error))?,
+            ),
         };
         self.set_link(Some(link.clone()));
         Ok(link)
@@ -381,8 +381,8 @@ fn join(
             (Verdict::Denied(first), Verdict::Denied(place)) => {
                 Verdict::Denied(first.min(part.places[place]))
             }
-            (_, worse @ (Verdict::Late | Verdict::Foreign)) => worse,
-            (worse @ (Verdict::Late | Verdict::Foreign), Verdict::Denied(_)) => worse,
+            (_, worse @ (Verdict::Late | Verdict::Foreign))
+            | (worse @ (Verdict::Late | Verdict::Foreign), Verdict::Denied(_)) => worse,
         };
         whole.score = whole.score.or(answer.score);
     }
@@ -397,7 +397,8 @@ impl Link {
         }
     }
 
-    async fn ask_all(&mut self, commands: Vec<Cmd>) -> Result<Vec<Value>, redis::RedisError> {
+    /// Each by itself: on a cluster some can fail.
+    async fn ask_all(&mut self, commands: Vec<Cmd>) -> Result<Vec<Answer>, redis::RedisError> {
         match self {
             Self::One(link) => {
                 let count = commands.len();
@@ -405,14 +406,15 @@ impl Link {
                 for command in commands {
                     pipeline.add_command(command);
                 }
-                link.req_packed_commands(&pipeline, 0, count).await
+                let answers = link.req_packed_commands(&pipeline, 0, count).await?;
+                Ok(answers.into_iter().map(Ok).collect())
             }
             Self::Cluster(link) => {
                 let asked = commands.iter().map(|command| {
                     let mut link = link.clone();
                     async move { link.req_packed_command(command).await }
                 });
-                join_all(asked).await.into_iter().collect()
+                Ok(join_all(asked).await)
             }
         }
     }
@@ -427,36 +429,31 @@ impl Link {
         let command = |is_known| {
             move |(keys, arguments): &(Vec<_>, Vec<_>)| script.call(keys, arguments, is_known)
         };
-        let answers = self.ask_all(calls.iter().map(command(true)).collect()).await;
-        let mut answers = match answers {
-            Ok(answers) => answers,
-            Err(error) if fault::is_unknown_script(&error) => {
-                let all = calls.iter().map(command(false)).collect();
-                self.ask_all(all).await.map_err(fault::of)?
-            }
-            Err(error) => return Err(fault::of(error)),
-        };
+        let ask = |error: redis::RedisError| fault::of(&error);
+        let mut answers =
+            self.ask_all(calls.iter().map(command(true)).collect()).await.map_err(ask)?;
         let unknown: Vec<_> =
             (0..answers.len()).filter(|at| fault::is_unknown(&answers[*at])).collect();
         if !unknown.is_empty() {
             let again = unknown.iter().map(|at| command(false)(&calls[*at])).collect();
-            let told = self.ask_all(again).await.map_err(fault::of)?;
+            let told = self.ask_all(again).await.map_err(ask)?;
             for (at, answer) in unknown.into_iter().zip(told) {
                 answers[at] = answer;
             }
         }
-        answers
-            .into_iter()
-            .map(|answer| match value(Ok(answer))? {
-                Value::Array(parts) => Ok(parts),
-                _ => Err(nonsense()),
-            })
-            .collect()
+        let array = |answer| match value(answer)? {
+            Value::Array(parts) => Ok(parts),
+            _ => Err(nonsense()),
+        };
+        answers.into_iter().map(array).collect()
     }
 }
 
+/// What came back for one command.
+type Answer = Result<Value, redis::RedisError>;
+
 fn value(answer: Result<Value, redis::RedisError>) -> Result<Value, Failure> {
-    match answer.map_err(fault::of)? {
+    match answer.map_err(|error| fault::of(&error))? {
         Value::ServerError(error) => Err(fault::of_server(&error)),
         value => Ok(value),
     }

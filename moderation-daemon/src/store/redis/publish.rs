@@ -108,8 +108,8 @@ async fn follow(clients: Vec<Client>, channel: String, queue: mpsc::Sender<Heard
 }
 
 async fn subscribe(client: &Client, channel: &str) -> Result<PubSub, Failure> {
-    let mut connection = client.get_async_pubsub().await.map_err(fault::of)?;
-    connection.subscribe(channel).await.map_err(fault::of)?;
+    let mut connection = client.get_async_pubsub().await.map_err(|error| fault::of(&error))?;
+    connection.subscribe(channel).await.map_err(|error| fault::of(&error))?;
     Ok(connection)
 }
 
