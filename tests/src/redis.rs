@@ -20,6 +20,8 @@ use crate::{sweep, wait};
 const PATIENCE: Duration = Duration::from_secs(20);
 /// The slots of a cluster, see the cluster specification of Redis.
 const SLOTS: u32 = 16_384;
+/// A node of a cluster takes the port so far above, too.
+const SECOND: u16 = 10_000;
 /// Masters of a cluster.
 const MASTERS: u32 = 3;
 
@@ -39,7 +41,7 @@ impl Redis {
         Self::with(&[])
     }
 
-    /// The same with more on its command line.
+    /// The same with more on its command line, where `PORT` stands for a second port.
     pub fn with(arguments: &[&str]) -> Result<Self> {
         sweep::sweep()?;
         let folder = tempfile::Builder::new()
@@ -64,7 +66,9 @@ impl Redis {
         command.args(["--port", &self.port.to_string(), "--bind", "127.0.0.1"]);
         command.args(["--save", "", "--appendonly", "no", "--daemonize", "no"]);
         command.arg("--unixsocket").arg(self.socket());
-        command.arg("--dir").arg(self.folder.path()).args(&self.arguments);
+        command.arg("--dir").arg(self.folder.path());
+        let second = self.second_port().to_string();
+        command.args(self.arguments.iter().map(|it| if it == "PORT" { &second } else { it }));
         let log = fs::File::options().create(true).append(true).open(self.log_path())?;
         command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
         let mut process = Spawner::here()?.spawn(command)?;
@@ -89,6 +93,11 @@ impl Redis {
     /// Its Unix socket.
     pub fn socket(&self) -> PathBuf {
         self.folder.path().join("redis.sock")
+    }
+
+    /// A port that is free as well, for what else it listens on.
+    pub const fn second_port(&self) -> u16 {
+        self.port + SECOND
     }
 
     /// As it is named in a configuration.
@@ -195,12 +204,12 @@ impl Cluster {
     }
 }
 
-/// A port that nobody listens on. A node of a cluster takes the one 10,000 above, too.
+/// A port that nobody listens on, nor on the one above that a node of a cluster takes.
 fn free_port() -> Result<u16> {
     loop {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
         let port = listener.local_addr()?.port();
-        if port < 55_000 && TcpListener::bind((Ipv4Addr::LOCALHOST, port + 10_000)).is_ok() {
+        if port < 55_000 && TcpListener::bind((Ipv4Addr::LOCALHOST, port + SECOND)).is_ok() {
             return Ok(port);
         }
     }

@@ -19,8 +19,8 @@ use crate::script::is_here;
 /// What a decision waits at most, as in the default configuration.
 const BOUND: Duration = Duration::from_millis(20);
 /// What all else may take: two processors serve this flood, the daemon, Redis and other
-/// tests. Without a bound the wait would be a second at least.
-const MARGIN: Duration = Duration::from_millis(480);
+/// tests. Without a bound the wait would be a second at least; 20 to 75 ms were seen.
+const MARGIN: Duration = Duration::from_millis(280);
 
 /// Decisions of each client.
 const ENOUGH: u64 = 200;
@@ -56,6 +56,7 @@ impl Flood {
         self.stop.store(true, Ordering::Relaxed);
         for client in self.clients {
             let (count, slowest) = client.join().ok().context("a client panicked")??;
+            eprintln!("{count} decisions, the slowest took {slowest:?}");
             assert!(count >= ENOUGH, "only {count} decisions");
             assert!(slowest < BOUND + MARGIN, "a decision took {slowest:?}");
         }

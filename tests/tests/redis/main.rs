@@ -6,3 +6,4 @@ mod fault;
 mod publish;
 mod script;
 mod table;
+mod tls;
