@@ -256,7 +256,7 @@ fn a_password_is_taken_from_a_credential_and_told_nowhere() -> Result<()> {
     let overrides = json!({ "network": { "mode": "off" }, "redis": { "enabled": true } });
     let uri = format!("redis://:{SECRET}@127.0.0.1:{}", redis.port());
     for (uri, password, is_right) in [
-        (uri.clone(), None, true),
+        (uri, None, true),
         (redis.uri(), Some(SECRET), true),
         (redis.uri(), Some("wr0ng-and-l0ng"), false),
     ] {

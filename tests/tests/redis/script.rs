@@ -1,5 +1,7 @@
 //! What the scripts count: never more than the limit in any window, and no less than that.
 
+use std::slice::from_ref;
+
 use anyhow::Result;
 use moderation_daemon::engine::{Decay, Limiter, Rules, Score, ViolationType};
 use moderation_daemon::sharing::{Claim, Deed, Group, LeaseName, Tag, Verdict, Window};
@@ -120,12 +122,12 @@ fn each_act_is_done_once_however_often_it_is_sent() -> Result<()> {
             Ok(host.one(looks)?.1.standings[0].used)
         };
         let reserved = host.group(&[claim(tag, window, 99)]);
-        let (now, _) = host.reserve(&[reserved.clone()])?;
+        let (now, _) = host.reserve(from_ref(&reserved))?;
         let limiter = Limiter::MESSAGE_USER;
         let deed = |what: fn(Limiter, Window, u64, u64) -> Deed| what(limiter, window, 1, now);
         let add = host.act(Tag(tag), deed(Deed::Add));
         for _ in 0..3 {
-            host.settle(&[add.clone()])?;
+            host.settle(from_ref(&add))?;
             assert_eq!(used(&mut host)?, 2, "{window:?}");
         }
         let take = about(Tag(tag), reserved.ticket, deed(Deed::Take));
@@ -200,7 +202,7 @@ fn scores_add_up_as_the_engine_has_it_and_are_known_to_whoever_is_rejected() -> 
             Score { points: 16.0, spent: 20.0, decayed_at_unix_ms: at, updated_at_unix_ms: at };
         let points = |points, spent| Deed::Points { kind, points, spent, decay, own };
         let act = host.act(Tag(tag), points(1.5, 0.0));
-        let first = host.settle(&[act.clone()])?[0].expect("a score");
+        let first = host.settle(from_ref(&act))?[0].expect("a score");
         let want = own.now(decay, now);
         let near = |a: f64, b: f64| (a - b).abs() < 1e-9;
         assert!(near(first.points, want.points + 1.5), "{decay:?}: {first:?}, not {want:?}");
@@ -291,7 +293,7 @@ fn on_a_cluster_each_bearer_is_asked_where_it_is_and_what_was_taken_in_vain_is_t
         let (_, answers) = host.reserve(&[both])?;
         assert_eq!((answers[0].0.verdict, &answers[0].1[..]), (Verdict::Taken, &[true, true][..]));
         let vain = host.group(&[wide, narrow]);
-        let (now, answers) = host.reserve(&[vain.clone()])?;
+        let (now, answers) = host.reserve(from_ref(&vain))?;
         assert_eq!(answers[0].0.verdict, Verdict::Denied(1));
         assert_eq!(&answers[0].1[..], [true, false], "the first was taken already");
         let back = Deed::Take(Limiter::MESSAGE_USER, Window::Log { ms: HOUR }, 1, now);

@@ -13,6 +13,9 @@ use tokio::runtime::Runtime;
 /// On a busy machine an answer takes its time; who is late is not what is tested here.
 const PATIENCE: Duration = Duration::from_secs(5);
 
+/// The answer to a group, and which of its claims were taken.
+type Answered = (GroupAnswer, Vec<bool>);
+
 /// A host's half of the scripts.
 pub(crate) struct Host {
     runtime: Runtime,
@@ -37,7 +40,7 @@ impl Host {
     }
 
     /// Asks for groups; returns when, and what became of each.
-    pub(crate) fn reserve(&self, groups: &[Group]) -> Result<(u64, Vec<(GroupAnswer, Vec<bool>)>)> {
+    pub(crate) fn reserve(&self, groups: &[Group]) -> Result<(u64, Vec<Answered>)> {
         let reserved = self.run(self.redis.reserve(groups, u64::MAX / 4, PATIENCE))?;
         Ok((reserved.now_ms, reserved.answers))
     }
