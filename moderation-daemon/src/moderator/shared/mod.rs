@@ -29,9 +29,10 @@ pub use line::SharingStatus;
 pub(super) use plan::Answers;
 use plan::{Fate, Plan, Planner};
 
-/// Batches that are on their way. More of them wait no shorter: the server takes one after
-/// the other.
-const FLIGHTS: usize = 4;
+/// Batches that are on their way: one is being asked about while the next one is. With
+/// four, batches were torn into pieces of five decisions, and each call costs the same
+/// whatever is in it.
+const FLIGHTS: usize = 2;
 /// Requests whose reservations are remembered, so that they can be taken back.
 const REFUNDABLE: usize = 65_536;
 
