@@ -16,12 +16,17 @@ use crate::{
     feed::{self, Watch},
     keeper::{Keeper, Keeping, SourceFiles},
     metrics::Metrics,
-    moderator::{self, Kernel, Saving, Setup, Started},
+    moderator::{self, Kernel, Saving, Setup, Sharing, Started},
     network::{self, AttachOptions, Attached, DropMode, Pins},
     pseudonym::Names,
     sharers::Sharers,
     store::{ImportStore, Keep, Store},
     telemetry,
+};
+#[cfg(feature = "redis")]
+use crate::{
+    sharing,
+    store::{self, Counters},
 };
 
 /// Limits, scores and bans for chat hosts, enforced in the kernel.
@@ -144,7 +149,8 @@ async fn serve(config: Config, files: &SourceFiles) -> anyhow::Result<()> {
     });
     let ((keeping, kernel), lists) = (attached?, lists?);
     let metrics = Arc::new(Metrics::new());
-    let started = moderator::start(setup(&config), store, lists, kernel, Arc::clone(&metrics))?;
+    let setup = Setup { sharing: counting(&config)?, ..setup(&config) };
+    let started = moderator::start(setup, store, lists, kernel, Arc::clone(&metrics))?;
     let Started { moderator, mut stopper } = started;
     let sharing = sharing.start(&moderator, &reader, &metrics)?;
     let watch = Arc::new(Watch::new(Arc::clone(&metrics)));
@@ -194,10 +200,38 @@ fn setup(config: &Config) -> Setup {
     Setup {
         rules: config.rules.clone(),
         trusted: trusted.collect(),
+        sharing: None,
         windows: Saving::beside(&config.store.path, config.snapshot_every),
         reconcile_interval: config.network.reconcile_interval,
         keep: keep(config),
     }
+}
+
+/// With whom is counted: that is known before anything is asked.
+#[cfg(feature = "redis")]
+fn counting(config: &Config) -> anyhow::Result<Option<Sharing>> {
+    if !config.redis.enabled {
+        return Ok(None);
+    }
+    let redis = config.redis.with_credentials()?;
+    let settings = store::redis::Settings {
+        uris: redis.uris,
+        is_cluster: redis.is_cluster,
+        password: redis.password,
+        names: sharing::Names::new(redis.prefix),
+    };
+    Ok(Some(Sharing {
+        counters: Arc::new(Counters::Redis(store::redis::Redis::new(&settings)?)),
+        tags: sharing::Tags::new(redis.digest_key),
+        bound: redis.bound,
+        longest_pause: redis.longest_pause,
+    }))
+}
+
+#[cfg(not(feature = "redis"))]
+#[expect(clippy::unnecessary_wraps, reason = "the configuration has refused it already")]
+fn sharing(_: &Config) -> anyhow::Result<Option<Sharing>> {
+    Ok(None)
 }
 
 /// Ladders and growing bans look back further than the records may go.

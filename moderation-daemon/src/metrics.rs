@@ -1,5 +1,7 @@
 //! What the daemon counts about itself, in OpenMetrics.
 
+mod sharing;
+
 use std::{
     sync::{
         Mutex, PoisonError,
@@ -25,6 +27,8 @@ use crate::{
     moderator::{Added, Fill},
     network::{Changes, XdpMode},
 };
+
+pub use sharing::SharingMetrics;
 
 /// Labels of `moderation_events_total`.
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
@@ -99,6 +103,8 @@ pub enum Table {
     Addresses,
     /// How finely those who watch want it.
     Watchers,
+    /// What was taken of shared counters for requests that can be taken back.
+    Refundable,
 }
 
 impl Table {
@@ -113,6 +119,7 @@ impl Table {
             Self::Pairs => "pairs",
             Self::Addresses => "addresses",
             Self::Watchers => "watchers",
+            Self::Refundable => "refundable",
         };
         TableLabels { table }
     }
@@ -144,6 +151,8 @@ impl What {
 #[derive(Debug, Default)]
 pub struct Metrics {
     registry: Registry,
+    /// About counting together with other hosts.
+    pub sharing: SharingMetrics,
     events: Family<EventLabels, Counter>,
     violations: Family<ViolationLabels, Counter>,
     violations_repeated: Family<ViolationLabels, Counter>,
@@ -308,6 +317,7 @@ impl Metrics {
         registry.register("ledger_outbox_gap", "1 if there was no room for some; all bans are compared then", self.ledger_outbox_gap.clone());
         registry.register("ledger_clock_skew_seconds", "By how much this host's clock is ahead of the shared database's", self.ledger_skew.clone());
         registry.register("ledger_documents", "Documents of bans that were seen, by kind", self.ledger_documents.clone());
+        self.sharing.register(&mut registry);
         self.registry = registry;
     }
 

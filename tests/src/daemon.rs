@@ -37,6 +37,7 @@ pub struct Setup {
     overrides: Value,
     arguments: Vec<String>,
     credentials: Vec<(String, String)>,
+    variables: Vec<(String, String)>,
 }
 
 impl Setup {
@@ -85,6 +86,13 @@ impl Setup {
     #[must_use]
     pub fn credential(mut self, name: &str, text: &str) -> Self {
         self.credentials.push((name.to_owned(), text.to_owned()));
+        self
+    }
+
+    /// With a variable in its environment.
+    #[must_use]
+    pub fn variable(mut self, name: &str, value: &str) -> Self {
+        self.variables.push((name.to_owned(), value.to_owned()));
         self
     }
 
@@ -146,6 +154,7 @@ impl Daemon {
         if !self.setup.credentials.is_empty() {
             command.env("CREDENTIALS_DIRECTORY", self.file("credentials"));
         }
+        command.envs(self.setup.variables.iter().cloned());
         command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
         self.process = Some(self.spawn(command)?);
         Ok(())

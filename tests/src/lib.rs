@@ -33,6 +33,7 @@ pub mod interrupt;
 pub mod need;
 pub mod process;
 pub mod random;
+pub mod redis;
 pub mod stream;
 pub mod wait;
 pub mod wire;

@@ -80,6 +80,12 @@ impl Process {
         wait::until(&format!("process {pid} to stop"), patience, || self.exited())
     }
 
+    /// Sends it a signal.
+    pub fn signal(&self, signal: Signal) -> Result<()> {
+        let pid = Pid::from_raw(i32::try_from(self.id()).context("a process number")?);
+        kill(pid, signal).with_context(|| format!("cannot signal process {pid}"))
+    }
+
     /// Kills it with SIGKILL and reaps it.
     pub fn kill(mut self) -> Result<ExitStatus> {
         self.kill_and_reap().with_context(|| format!("cannot kill process {}", self.id()))

@@ -35,6 +35,8 @@ enum Name {
     Api,
     /// Nanoseconds of a decision without a socket, beside the governor crate; bytes of a key
     Engine,
+    /// Decisions per second that are counted in Redis, beside clients that count there themselves
+    Redis,
 }
 
 impl Name {

@@ -53,6 +53,13 @@ const COMPARED: &[Program] = &[
     Program { name: "pip", packages: &["python3-pip"], needed_for: "installing mongod" },
 ];
 
+/// Tests count in it, and benchmarks compare ours with it.
+const REDIS: Program = Program {
+    name: "redis-server",
+    packages: &["redis-server"],
+    needed_for: "counters that hosts share, in tests and in benchmarks, and a peer of `bench api`",
+};
+
 /// Programs that benchmarks compare ours with; nothing else needs them.
 const PEERS: &[Program] = &[
     Program {
@@ -76,11 +83,6 @@ const PEERS: &[Program] = &[
         name: "/usr/lib/python3/dist-packages/pyinotify.py",
         packages: &["python3-pyinotify"],
         needed_for: "fail2ban to hear of log lines at once",
-    },
-    Program {
-        name: "redis-server",
-        packages: &["redis-server"],
-        needed_for: "the peer of `bench api`",
     },
 ];
 
@@ -148,7 +150,7 @@ pub(crate) fn ensure_for_test(project: &Project) -> Result<()> {
 /// As for [`ensure`].
 pub(crate) fn ensure_for_bench(project: &Project) -> Result<()> {
     let mut needs = needs(project)?;
-    needs.extend(PEERS.iter().map(Need::Program));
+    needs.extend(PEERS.iter().chain([&REDIS]).map(Need::Program));
     needs.push(Need::Mongod);
     ensure_all(project, needs)
 }
@@ -216,7 +218,7 @@ fn needs(project: &Project) -> Result<Vec<Need>> {
 /// The same and those of the tests.
 fn needs_of_tests(project: &Project) -> Result<Vec<Need>> {
     let mut needs = needs(project)?;
-    needs.extend(COMPARED.iter().map(Need::Program));
+    needs.extend(COMPARED.iter().chain([&REDIS]).map(Need::Program));
     needs.push(Need::NpmPackages);
     needs.push(Need::Mongod);
     Ok(needs)

@@ -61,6 +61,7 @@ fn status_of(context: &Context) -> Value {
         "network": network_status(context),
         "store": { "path": context.config.store.path },
         "sharing": sharing(context),
+        "redis": context.moderator.sharing(),
         "queue": { "length": length, "capacity": capacity },
         "memory": { "scores": size.scores, "windows": size.windows, "leases": size.leases },
     })

@@ -78,7 +78,8 @@ pub(super) fn check(mut layered: Layered) -> Result<Config, ConfigError> {
         effective.follow("bans.growth.cap", &cap, "as long as bans.duration, the shortest ban");
     }
     let effective = Arc::new(effective);
-    let Layered { file, origins, warnings, uses_redis, mongo_uri, .. } = layered;
+    let Layered { file, origins, warnings, redis, mongo_uri, .. } = layered;
+    let uses_redis = redis.uses;
     let network = network::check(file.network)?;
     check_prefixes(&[&network.guards, &network.proxies, &file.allowlist])?;
     Ok(Config {
@@ -93,6 +94,7 @@ pub(super) fn check(mut layered: Layered) -> Result<Config, ConfigError> {
         },
         snapshot_every: snapshot_every(&file.snapshot)?,
         mongodb: file.mongodb.check(mongo_uri)?,
+        redis: file.redis.check(redis)?,
         network,
         allowlist: file.allowlist,
         rules,

@@ -11,6 +11,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use super::{
     ConfigError, Profile,
     bans::BansFile,
+    counters::RedisFile,
     custom::CustomFile,
     friendly,
     limits::{ConcurrencyFile, CountingFile, LimitsFile, TiersFile},
@@ -63,6 +64,9 @@ pub(super) struct File {
     pub(super) snapshot: SnapshotFile,
     /// Bans shared by every host that uses the same MongoDB, LibreChat's own.
     pub(super) mongodb: MongodbFile,
+    /// Counters that several hosts share, in Redis. Each host counts by itself
+    /// as well, and goes on by that while Redis is slow, wrong or gone.
+    pub(super) redis: RedisFile,
     /// The kernel: where packets of banned addresses are dropped.
     pub(super) network: network::File,
     /// Prefixes that are never banned and never dropped, for example an
@@ -114,6 +118,7 @@ impl File {
             store: Store::default(),
             snapshot: SnapshotFile::default(),
             mongodb: MongodbFile::default(),
+            redis: RedisFile::default(),
             network: network::File::default(),
             allowlist: Vec::new(),
             counting: CountingFile::of(profile),

@@ -9,6 +9,7 @@ use serde_yaml::{Mapping, Value};
 use super::{
     ConfigError,
     check::absolute,
+    counters::Given,
     file::{self, File},
     librechat::{self, Assignment, Defaults, Env, Yaml},
     origin::{Origin, Origins, Warning},
@@ -34,9 +35,9 @@ pub(super) struct Layered {
     pub(super) origins: Origins,
     pub(super) warnings: Vec<Warning>,
     pub(super) told: Vec<(&'static str, String)>,
-    pub(super) uses_redis: bool,
     /// `MONGO_URI` of LibreChat's environment, which is shown to nobody.
     pub(super) mongo_uri: Option<Secret>,
+    pub(super) redis: Given,
 }
 
 /// Mappings whose keys are the operator's: they replace the defaults' instead of
@@ -79,8 +80,8 @@ pub(super) fn read(
         origins.insert(key, Origin::own(path.map(Path::to_owned)));
     }
     let file = serde_yaml::from_value(tree).map_err(|source| ConfigError::Syntax { source })?;
-    let (told, uses_redis) = (layer.told, layer.uses_redis);
-    Ok(Layered { file, origins, warnings, told, uses_redis, mongo_uri })
+    let (told, redis) = (layer.told, layer.redis);
+    Ok(Layered { file, origins, warnings, told, redis, mongo_uri })
 }
 
 fn refusal(remark: librechat::Remark, is_own: &dyn Fn(&str) -> bool) -> ConfigError {

@@ -4,6 +4,7 @@
 mod bans;
 mod caution;
 mod check;
+mod counters;
 mod custom;
 mod document;
 mod effective;
@@ -37,6 +38,7 @@ use layer::Files;
 
 pub use self::mongodb::{Foreign, Mongodb};
 pub use check::ConfigError;
+pub use counters::{CredentialError, Redis};
 pub use document::{default_file, render};
 pub use effective::Effective;
 pub use file::{AttachMode, Log, LogFormat, LogLevel};
@@ -66,6 +68,8 @@ pub struct Config {
     pub snapshot_every: Duration,
     /// Whether bans are shared with other hosts, and how.
     pub mongodb: Option<Mongodb>,
+    /// Counters that hosts share.
+    pub redis: Redis,
     /// The kernel.
     pub network: Network,
     /// The operator's prefixes from the file.

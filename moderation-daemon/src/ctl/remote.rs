@@ -246,6 +246,18 @@ pub(super) fn encoded(text: &str) -> String {
         .collect()
 }
 
+/// How counting together with other hosts stands.
+fn redis_text(redis: &Value) -> String {
+    let owed = redis["owed"].as_u64().unwrap_or(0);
+    match (redis["shared"] == true, redis["fault"].as_str()) {
+        (true, _) => "limits are counted together with other hosts".to_owned(),
+        (false, None) => "not reached yet; limits are counted on this host alone".to_owned(),
+        (false, Some(fault)) => {
+            format!("{fault}; limits are counted on this host alone, {owed} acts are owed")
+        }
+    }
+}
+
 fn status_text(status: &Value) -> String {
     let (network, bans) = (&status["network"], &status["bans"]);
     let counters = &network["counters"];
@@ -279,6 +291,9 @@ fn status_text(status: &Value) -> String {
         ("store", field(&status["store"]["path"])),
         ("pins", field(&network["pin_root"])),
     ];
+    if status["redis"].is_object() {
+        rows.push(("redis", redis_text(&status["redis"])));
+    }
     let imports = &status["imports"];
     if imports["lists"].as_u64().is_some_and(|lists| lists > 0) {
         let text = format!("{} entries of {} lists", imports["entries"], imports["lists"]);

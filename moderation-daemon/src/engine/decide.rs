@@ -224,6 +224,7 @@ impl Overlay<'_> {
         };
         let bearer = self.engine.rules.bearer(&request.subject);
         let (pending, ended) = self.leases_of(&bearer, now);
+        let pending = pending.max(self.leases_elsewhere);
         if pending >= rule.max {
             let kind = ViolationType::CONCURRENT;
             let broken = Broken { pending: Some(pending), ..Broken::new(kind) };

@@ -40,6 +40,10 @@ impl Leases {
         self.by_bearer.get(bearer).into_iter().flatten().filter_map(|id| self.by_id.get(id))
     }
 
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Lease> {
+        self.by_id.values()
+    }
+
     pub(super) fn len(&self) -> usize {
         self.by_id.len()
     }

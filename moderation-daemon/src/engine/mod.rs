@@ -34,6 +34,7 @@ mod repeat;
 mod rule;
 mod score;
 mod subject;
+mod takeover;
 mod tier;
 mod transfer;
 mod trust;
@@ -65,6 +66,7 @@ pub use decision::{
     Remembered, Verdict, Violation,
 };
 pub use dossier::Dossier;
+pub use elsewhere::{Asked, Elsewhere, Told, Want};
 pub use event::{Act, Cost, Request, RequestId};
 pub use factor::{Adaptive, Factor, Since, Standing, Traits};
 pub use key::{Key, Keys};

@@ -28,6 +28,8 @@ pub struct Overlay<'e> {
     laid: Option<Box<Laid>>,
     pub(super) next_ban: BanId,
     pub(super) next_lease: LeaseId,
+    /// Leases that the bearer of the next one holds on whatever hosts, if they are told.
+    pub(super) leases_elsewhere: usize,
 }
 
 /// What is laid over the engine, but for what is counted.
@@ -96,6 +98,7 @@ impl<'e> Overlay<'e> {
             laid: None,
             next_ban: engine.next_ban,
             next_lease: engine.next_lease,
+            leases_elsewhere: 0,
         }
     }
 

@@ -14,9 +14,11 @@ mod kernel;
 mod librechat;
 mod news;
 mod pending;
+mod shared;
 mod snapshot;
 mod stopper;
 mod task;
+mod together;
 mod view;
 mod windows;
 
@@ -44,6 +46,7 @@ pub use import::{Added, Batch, ImportRefusal, Refused, SLICE};
 pub use kernel::Kernel;
 pub use librechat::TakenScore;
 pub use news::{Change as NewsChange, Fate, News};
+pub use shared::{Sharing, SharingStatus};
 pub use stopper::{Started, Stopper};
 pub use task::start;
 pub use view::{BanView, Enforcement, LiftedView};
@@ -149,6 +152,8 @@ pub struct Setup {
     /// Prefixes that are trusted whatever operators say while it runs: guards,
     /// proxies, the configured allowlist.
     pub trusted: Vec<(IpNet, Trust)>,
+    /// With whom limits, scores and leases are counted; `None`: by this host alone.
+    pub sharing: Option<Sharing>,
     /// Where what limits count is kept.
     pub windows: Saving,
     /// How often kernel and store are compared.
@@ -175,6 +180,7 @@ pub struct Moderator {
     board: Arc<Board>,
     metrics: Arc<Metrics>,
     protected: Arc<Protected>,
+    line: Option<Arc<shared::Line>>,
 }
 
 impl Moderator {
@@ -379,6 +385,11 @@ impl Moderator {
     /// What can be read without asking the task.
     pub fn board(&self) -> &Board {
         &self.board
+    }
+
+    /// How counting together with other hosts stands; `None`: this one counts alone.
+    pub fn sharing(&self) -> Option<SharingStatus> {
+        self.line.as_ref().map(|line| line.status())
     }
 
     /// How many of the app's requests wait, and how many can.

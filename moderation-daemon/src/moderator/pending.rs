@@ -3,7 +3,9 @@
 
 use std::{sync::Arc, vec};
 
-use super::{Answer, Ask, BanView, Board, Command, Known, LiftedView, Reply, Unavailable};
+use super::{
+    Answer, Ask, BanView, Board, Command, Known, LiftedView, Reply, Unavailable, shared::Answers,
+};
 use crate::{
     engine::{
         Ban, BanRefusal, Cause, Count, Counts, Engine, Lease, Lifted, Moment, Outcome, Overlay,
@@ -35,15 +37,25 @@ pub(super) struct Judged {
 }
 
 /// How far a batch is judged.
-pub(super) struct Begun {
+pub(super) struct Begun<'a> {
     queue: Queue,
     /// What limiters said of the first requests, which passed and are counted.
     passed: vec::IntoIter<Counts>,
+    /// What other hosts have counted.
+    answers: &'a mut Answers,
 }
 
 /// Judges what a batch begins with and what most of it is: events that nothing stands in
-/// the way of.
-pub(super) fn begin(engine: &mut Engine, batch: &[Command], now: Moment) -> Begun {
+/// the way of. Not where hosts count together: they are to be told what was counted.
+pub(super) fn begin<'a>(
+    engine: &mut Engine,
+    batch: &[Command],
+    answers: &'a mut Answers,
+    now: Moment,
+) -> Begun<'a> {
+    if !answers.are_of_nobody() {
+        return Begun { queue: engine.prepare([]), passed: Vec::new().into_iter(), answers };
+    }
     let asks = batch.iter().flat_map(Command::asks).filter(|ask| !ask.is_peek);
     let mut queue = engine.prepare(asks.map(|ask| &ask.request));
     let first = batch.iter().map_while(|command| match command.asks() {
@@ -52,7 +64,7 @@ pub(super) fn begin(engine: &mut Engine, batch: &[Command], now: Moment) -> Begu
     });
     let first = first.flatten().map_while(|ask| (!ask.is_peek).then_some(&ask.request));
     let passed = engine.pass_all(&mut queue, first, now).into_iter();
-    Begun { queue, passed }
+    Begun { queue, passed, answers }
 }
 
 /// What is known about a user, with what limits make of it now.
@@ -66,7 +78,7 @@ fn known(overlay: &Overlay<'_>, user: &UserId, now: Moment) -> Option<Known> {
 pub(super) fn decide(
     overlay: &mut Overlay<'_>,
     batch: Vec<Command>,
-    mut begun: Begun,
+    mut begun: Begun<'_>,
     now: Moment,
 ) -> Vec<Pending> {
     batch.into_iter().map(|command| decide_one(overlay, command, &mut begun, now)).collect()
@@ -75,7 +87,7 @@ pub(super) fn decide(
 fn decide_one(
     overlay: &mut Overlay<'_>,
     command: Command,
-    begun: &mut Begun,
+    begun: &mut Begun<'_>,
     now: Moment,
 ) -> Pending {
     match command {
@@ -83,7 +95,7 @@ fn decide_one(
         Command::Usage(request, reply) => {
             // As if it did not happen, so that what is left is left for the next.
             let free = |count: Count| Count { cost: 0, ..count };
-            let counts = overlay.counts(&request, now).into_iter().map(free);
+            let counts = overlay.joined(&request, &begun.answers.peek(), now).into_iter().map(free);
             Pending::Counted(counts.collect(), reply)
         }
         Command::Known(user, reply) => Pending::Known(known(overlay, &user, now), reply),
@@ -111,15 +123,20 @@ fn decide_one(
     }
 }
 
-fn judge(overlay: &mut Overlay<'_>, ask: &Ask, begun: &mut Begun, now: Moment) -> Judged {
+fn judge(overlay: &mut Overlay<'_>, ask: &Ask, begun: &mut Begun<'_>, now: Moment) -> Judged {
     let Ask { request, is_peek } = ask;
     if *is_peek {
-        let decision = overlay.decide(request, &overlay.counts(request, now), now);
+        let counts = overlay.joined(request, &begun.answers.peek(), now);
+        let decision = overlay.decide(request, &counts, now);
         return Judged { what: None, outcome: supposed(decision.outcome), is_counted: false };
     }
     let passed = begun.passed.next().map(Outcome::passed);
     let is_counted = passed.is_some();
-    let outcome = passed.unwrap_or_else(|| overlay.judge_next(&mut begun.queue, request, now));
+    let told = || begun.answers.judge(overlay, request, now);
+    let outcome = match passed.or_else(told) {
+        Some(outcome) => outcome,
+        None => overlay.judge_next(&mut begun.queue, request, now),
+    };
     Judged { what: Some(What::of(&request.act)), outcome, is_counted }
 }
 

@@ -16,6 +16,7 @@ use super::{
     import::{Importer, Job},
     number,
     pending::{begin, decide, respond},
+    shared::{Answers, Flights, Shared},
     stopper::{Started, Stopper},
     windows::{Left, Saver},
 };
@@ -90,7 +91,12 @@ pub fn start(
     let (operators, wishes) = mpsc::channel(OPERATOR_QUEUE_CAPACITY);
     let (lists_queue, jobs) = mpsc::channel(LIST_QUEUE_CAPACITY);
     let (stop, stopped) = watch::channel(false);
+    let sharing = setup.sharing.clone();
+    let shared = sharing.map(|sharing| Shared::start(sharing, &engine, &metrics));
+    let line = shared.as_ref().map(|shared| Arc::clone(shared.line()));
     let mut task = Task {
+        shared,
+        flights: Flights::default(),
         enforcer: Enforcer::new(kernel, Arc::clone(&board), Arc::clone(&metrics)),
         engine,
         store: Some(store),
@@ -115,13 +121,17 @@ pub fn start(
     task.watch_fill();
     let task = tokio::spawn(task.run());
     let lists = lists_queue;
-    let moderator = Moderator { queue, operators, lists, board, metrics, protected };
+    let moderator = Moderator { queue, operators, lists, board, metrics, protected, line };
     Ok(Started { moderator, stopper: Stopper::new(stop, task) })
 }
 
 pub(super) struct Task {
     pub(super) setup: Setup,
     pub(super) engine: Engine,
+    /// `None`: this host counts alone.
+    pub(super) shared: Option<Shared>,
+    /// Batches that wait for shared counters.
+    pub(super) flights: Flights,
     /// Away while a commit runs on a thread that may block.
     store: Option<Store>,
     pub(super) importer: Importer,
@@ -167,10 +177,14 @@ impl Task {
                     self.save(&mut alarm);
                     Ok(())
                 }
-                Some(wish) = self.wishes.recv() => {
+                landed = self.flights.landed(), if !self.flights.is_empty() => {
+                    let (commands, answers) = landed;
+                    self.serve(commands, answers).await
+                }
+                Some(wish) = self.wishes.recv(), if self.flights.have_room() => {
                     batch.push(wish);
                     self.fill(&mut batch);
-                    self.serve(mem::take(&mut batch)).await
+                    self.take(mem::take(&mut batch)).await
                 }
                 done = self.importer.finished(), if self.importer.is_busy() => {
                     self.finish_import(done)
@@ -179,7 +193,7 @@ impl Task {
                     self.start_import(job);
                     Ok(())
                 }
-                request = self.requests.recv() => {
+                request = self.requests.recv(), if self.flights.have_room() => {
                     let Some(request) = request else {
                         break; // nobody is left to ask anything
                     };
@@ -188,7 +202,7 @@ impl Task {
                     // however few are in it, is most of what one request costs.
                     tokio::task::yield_now().await;
                     self.fill_with_requests(&mut batch);
-                    self.serve(mem::take(&mut batch)).await
+                    self.take(mem::take(&mut batch)).await
                 }
                 // Only while nobody waits; a page is over before anybody notices.
                 () = tokio::task::yield_now(), if self.saver.is_busy() => Ok(()),
@@ -238,14 +252,18 @@ impl Task {
             rest.push(command);
         }
         self.jobs.close();
-        if self.finish_imports().await.is_err() || self.serve(rest).await.is_err() {
+        if self.finish_imports().await.is_err() || self.finish_batches(rest).await.is_err() {
             tracing::error!("the store's thread panicked while the daemon stopped");
         }
         let Self { saver, mut engine, .. } = self;
         tokio::task::block_in_place(|| saver.finish(&mut engine));
     }
 
-    async fn serve(&mut self, commands: Vec<Command>) -> Result<(), StoreLost> {
+    pub(super) async fn serve(
+        &mut self,
+        commands: Vec<Command>,
+        answers: Answers,
+    ) -> Result<(), StoreLost> {
         let mut batch = Vec::new();
         for command in commands {
             match command {
@@ -264,13 +282,17 @@ impl Task {
                 command => batch.push(command),
             }
         }
-        if batch.is_empty() { Ok(()) } else { self.moderate(batch).await }
+        if batch.is_empty() { Ok(()) } else { self.moderate(batch, answers).await }
     }
 
     /// One batch's way: decide, commit, apply, enforce, answer.
-    async fn moderate(&mut self, batch: Vec<Command>) -> Result<(), StoreLost> {
+    async fn moderate(
+        &mut self,
+        batch: Vec<Command>,
+        mut answers: Answers,
+    ) -> Result<(), StoreLost> {
         let now = clock::now();
-        let begun = begin(&mut self.engine, &batch, now);
+        let begun = begin(&mut self.engine, &batch, &mut answers, now);
         let mut overlay = self.engine.overlay();
         let pending = decide(&mut overlay, batch, begun, now);
         let changes = overlay.into_changes();
@@ -278,6 +300,7 @@ impl Task {
             Ok(changes) => changes,
             Err(error) => {
                 self.store_failed(&error, "nothing was decided");
+                self.settle(&answers, None, now).await;
                 for pending in pending {
                     pending.counted().for_each(|counts| self.engine.take_back(counts, now));
                     pending.refuse();
@@ -286,6 +309,7 @@ impl Task {
             }
         };
         let touched = self.publish(&changes);
+        self.settle(&answers, Some(&changes), now).await;
         self.engine.apply(changes);
         self.enforcer.project(touched);
         self.board.set_size(self.engine.size());
@@ -422,6 +446,9 @@ impl Task {
         }
         self.enforcer.project(touched);
         self.end_leases().await?;
+        if let Some(shared) = &mut self.shared {
+            shared.look_after(&self.engine, clock::now()).await;
+        }
         self.board.set_size(self.engine.size());
         self.board.set_safe_until(self.saver.safe_until_boot_ms());
         self.watch_circuit(clock::now());

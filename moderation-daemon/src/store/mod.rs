@@ -3,6 +3,7 @@
 //! it back after a start; it decides nothing.
 
 mod checkpoint;
+mod counters;
 mod explain;
 mod imports;
 mod leases;
@@ -13,6 +14,8 @@ mod outbox;
 mod penalties;
 mod prune;
 mod read;
+#[cfg(feature = "redis")]
+pub mod redis;
 mod schema;
 mod totals;
 mod write;
@@ -30,6 +33,7 @@ use rusqlite::{Connection, OpenFlags, Transaction};
 use rusqlite_migration::Migrations;
 
 use checkpoint::Checkpointer;
+pub use counters::Counters;
 pub use explain::{About, History, Total, ViolationRecord};
 pub use imports::{ImportStore, Place, Removal, Removed, RunMismatch, Slice};
 pub use librechat::{Page, RecordRow, ScorePlace, TakenRecords};

@@ -8,6 +8,7 @@ mod datapath;
 mod engine;
 mod latency;
 mod propagation;
+mod sharing;
 
 mod driver;
 mod list;
@@ -37,6 +38,8 @@ pub enum Name {
     Api,
     /// Nanoseconds of a decision without a socket, beside the governor crate; bytes of a key
     Engine,
+    /// Decisions per second that are counted in Redis, beside clients that count there themselves
+    Redis,
 }
 
 /// Runs a benchmark. What it made is gone when this returns, however it returns.
@@ -48,5 +51,6 @@ pub fn run(name: Name) -> Result<Report> {
         Name::Propagation => propagation::run(),
         Name::Api => api::run(),
         Name::Engine => engine::run(),
+        Name::Redis => sharing::run(),
     }
 }

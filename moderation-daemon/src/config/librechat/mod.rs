@@ -20,7 +20,9 @@ pub use table::{Family, Sets, VARIABLES, Variable, variable};
 pub use yaml::{Assignment, BadYaml, assignments};
 
 use super::{
-    Profile, friendly,
+    Profile,
+    counters::Given,
+    friendly,
     origin::{Origin, Origins, Source},
 };
 use reading::{Grade, Taken};
@@ -135,8 +137,8 @@ pub(super) struct Layer {
     pub(super) remarks: Vec<Remark>,
     /// Variables that set nothing here, and whether they are set.
     pub(super) told: Vec<(&'static str, String)>,
-    /// Whether LibreChat runs with Redis, on which its file formats depend.
-    pub(super) uses_redis: bool,
+    /// Whether LibreChat runs with Redis, on which its file formats depend, and with which.
+    pub(super) redis: Given,
 }
 
 /// Something to say about a variable.
@@ -188,7 +190,13 @@ pub(super) fn layer(
     if defaults == Defaults::OfCode {
         builder.tell(&env);
     }
-    builder.layer.uses_redis = env.texts.get("USE_REDIS").is_some_and(|text| is_enabled(text));
+    let text = |name: &str| env.texts.get(name).map(ToString::to_string);
+    let filled = |name: &str| text(name).filter(|text| !text.is_empty());
+    builder.layer.redis = Given {
+        uses: text("USE_REDIS").is_some_and(|text| is_enabled(&text)),
+        uri: filled("REDIS_URI"),
+        prefix: filled("REDIS_KEY_PREFIX"),
+    };
     builder.layer
 }
 

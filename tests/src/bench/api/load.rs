@@ -16,16 +16,16 @@ use crate::demo::percentile;
 /// Sources in turn: enough that nobody comes near the limit.
 const SOURCES: u32 = 1 << 18;
 /// What a source may do in [`WINDOW`].
-pub(super) const MAX: u32 = 40;
+pub(in crate::bench) const MAX: u32 = 40;
 /// A minute.
-pub(super) const WINDOW: Duration = Duration::from_secs(60);
+pub(in crate::bench) const WINDOW: Duration = Duration::from_secs(60);
 /// The answer to an answer that does not come.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// More than the longest answer.
 const BUFFER_BYTES: usize = 64 * 1024;
 
 /// Something that allows and denies.
-pub(super) trait Service {
+pub(in crate::bench) trait Service {
     /// Where it listens.
     fn socket(&self) -> &Path;
 
@@ -37,7 +37,7 @@ pub(super) trait Service {
 }
 
 /// Sees a service allow as much as it should, and no more: one at a time and together.
-pub(super) fn judge(service: &mut impl Service) -> Result<()> {
+pub(in crate::bench) fn judge(service: &mut impl Service) -> Result<()> {
     // Sources that are in no load.
     for (source, batch) in [(SOURCES, 1), (SOURCES + 1, 30)] {
         let mut client = Client::connect(service.socket())?;
@@ -54,7 +54,7 @@ pub(super) fn judge(service: &mut impl Service) -> Result<()> {
 }
 
 /// Asks once about each of so many sources.
-pub(super) fn once(service: &mut impl Service, sources: u32) -> Result<()> {
+pub(in crate::bench) fn once(service: &mut impl Service, sources: u32) -> Result<()> {
     let mut client = Client::connect(service.socket())?;
     let sources: Vec<_> = (0..sources).collect();
     for batch in sources.chunks(256) {
@@ -67,7 +67,7 @@ pub(super) fn once(service: &mut impl Service, sources: u32) -> Result<()> {
 
 /// Who is asked about, in turn.
 #[derive(Debug, Default)]
-pub(super) struct Sources(u32);
+pub(in crate::bench) struct Sources(u32);
 
 impl Sources {
     fn take(&mut self, count: usize) -> Vec<u32> {
@@ -81,16 +81,16 @@ impl Sources {
 
 /// How it is asked.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Load {
+pub(in crate::bench) struct Load {
     /// How many connections ask at a time.
-    pub(super) connections: usize,
+    pub(in crate::bench) connections: usize,
     /// How many decisions each asks for at once.
-    pub(super) batch: usize,
+    pub(in crate::bench) batch: usize,
 }
 
 /// What a round came to.
 #[derive(Debug)]
-pub(super) struct Measured {
+pub(in crate::bench) struct Measured {
     decisions: usize,
     took: Duration,
     /// From just before asking to the whole answer; in order.
@@ -98,20 +98,20 @@ pub(super) struct Measured {
 }
 
 impl Measured {
-    pub(super) fn per_second(&self) -> f64 {
+    pub(in crate::bench) fn per_second(&self) -> f64 {
         #[expect(clippy::cast_precision_loss, reason = "millions")]
         let decisions = self.decisions as f64;
         decisions / self.took.as_secs_f64()
     }
 
-    pub(super) fn percentile_us(&self, percent: usize) -> f64 {
+    pub(in crate::bench) fn percentile_us(&self, percent: usize) -> f64 {
         percentile(&self.latencies, percent).map_or(f64::NAN, |time| time.as_secs_f64() * 1e6)
     }
 }
 
 impl Load {
     /// Asks for that long.
-    pub(super) fn run(
+    pub(in crate::bench) fn run(
         self,
         service: &mut impl Service,
         sources: &mut Sources,

@@ -2,9 +2,9 @@
 //! beside a rate limiter in redis-server, asked by the same loader over a Unix socket.
 //! Both were seen to allow and to deny before.
 
-mod load;
-mod ours;
-mod redis;
+pub(super) mod load;
+pub(super) mod ours;
+pub(super) mod redis;
 
 use std::time::Duration;
 

@@ -5,15 +5,15 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::super::list;
 use super::load::Service;
-use crate::caller::daemon_without_kernel;
+use crate::caller::{Caller, daemon_without_kernel};
 use crate::daemon::Daemon;
 
 /// The daemon and its socket.
-pub(super) struct Ours {
+pub(in crate::bench) struct Ours {
     socket: PathBuf,
     /// Runs as long as this lives.
     daemon: Daemon,
@@ -21,13 +21,30 @@ pub(super) struct Ours {
 
 impl Ours {
     /// Violations of a source that is denied would have it banned while it is judged.
-    pub(super) fn start() -> Result<Self> {
-        let daemon = daemon_without_kernel(json!({ "bans": { "enabled": false } }))?;
+    pub(in crate::bench) fn start() -> Result<Self> {
+        Self::with(json!({}))
+    }
+
+    /// The same with more of the configuration different.
+    pub(in crate::bench) fn with(mut overrides: Value) -> Result<Self> {
+        overrides["bans"] = json!({ "enabled": false });
+        let daemon = daemon_without_kernel(overrides)?;
         Ok(Self { socket: daemon.api_socket(), daemon })
     }
 
+    /// What the daemon says of itself.
+    pub(in crate::bench) fn status(&self) -> Result<Value> {
+        self.daemon.status()
+    }
+
+    /// What it counted.
+    pub(in crate::bench) fn metrics(&self) -> Result<String> {
+        let text = Caller::operator(&self.daemon).get("/metrics")?;
+        Ok(text.as_str().context("metrics are a text")?.to_owned())
+    }
+
     /// The daemon's process.
-    pub(super) fn pid(&self) -> Result<u32> {
+    pub(in crate::bench) fn pid(&self) -> Result<u32> {
         self.daemon.pid().context("the daemon is gone")
     }
 }

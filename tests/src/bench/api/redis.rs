@@ -75,7 +75,7 @@ fn load(stream: &mut UnixStream) -> Result<String> {
 }
 
 /// A command as an array of strings.
-fn command(request: &mut Vec<u8>, parts: &[&str]) {
+pub(in crate::bench) fn command(request: &mut Vec<u8>, parts: &[&str]) {
     let mut write = |text: String| request.extend_from_slice(text.as_bytes());
     write(format!("*{}\r\n", parts.len()));
     for part in parts {
@@ -102,18 +102,23 @@ impl Service for Redis {
     }
 
     fn decisions(&self, sources: usize, answer: &[u8]) -> Result<Option<Vec<bool>>> {
-        if !answer.ends_with(b"\n") {
-            return Ok(None);
-        }
-        let lines = answer.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
-        let mut decisions = Vec::with_capacity(sources);
-        for line in lines {
-            let is_number = line.starts_with(b":");
-            ensure!(is_number, "redis-server answered {}", String::from_utf8_lossy(line));
-            decisions.push(!line.starts_with(b":-"));
-        }
-        Ok((decisions.len() >= sources).then_some(decisions))
+        decisions(sources, answer)
     }
+}
+
+/// A number each: one below 0 is a refusal. The decisions once all have come.
+pub(in crate::bench) fn decisions(sources: usize, answer: &[u8]) -> Result<Option<Vec<bool>>> {
+    if !answer.ends_with(b"\n") {
+        return Ok(None);
+    }
+    let lines = answer.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
+    let mut decisions = Vec::with_capacity(sources);
+    for line in lines {
+        let is_number = line.starts_with(b":");
+        ensure!(is_number, "redis-server answered {}", String::from_utf8_lossy(line));
+        decisions.push(!line.starts_with(b":-"));
+    }
+    Ok((decisions.len() >= sources).then_some(decisions))
 }
 
 #[cfg(test)]
