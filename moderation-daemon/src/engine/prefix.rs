@@ -283,6 +283,39 @@ mod tests {
         }
     }
 
+    #[test]
+    fn lengths_are_those_that_are_there_and_counted_by_shape() {
+        let prefix = |text: &str| text.parse::<Prefix>().expect("a prefix");
+        let mut lengths = Lengths::default();
+        let all = ["192.0.2.0/24", "198.51.100.0/24", "192.0.2.7", "2001:db8::/64"].map(prefix);
+        all.iter().for_each(|it| lengths.add(*it));
+        let around = |lengths: &Lengths, ip: &str| {
+            let around = lengths.around(ip.parse().expect("an address"));
+            around.map(|it| it.to_string()).collect::<Vec<_>>()
+        };
+        assert_eq!(around(&lengths, "192.0.2.9"), ["192.0.2.0/24", "192.0.2.9"]);
+        assert_eq!(around(&lengths, "2001:db8::9"), ["2001:db8::/64"]);
+        assert_eq!(lengths.counts(), (2, 2));
+        lengths.remove(all[0]);
+        assert_eq!(around(&lengths, "192.0.2.9"), ["192.0.2.0/24", "192.0.2.9"], "one is left");
+        lengths.remove(all[1]);
+        assert_eq!(around(&lengths, "192.0.2.9"), ["192.0.2.9"]);
+        assert_eq!(lengths.counts(), (2, 0));
+        all[2..].iter().for_each(|it| lengths.remove(*it));
+        assert_eq!((around(&lengths, "192.0.2.9").len(), lengths.counts()), (0, (0, 0)));
+    }
+
+    #[test]
+    fn only_a_64_is_part_of_wider_blocks() {
+        let block = |text: &str| {
+            text.parse::<Prefix>().expect("a prefix").block_of_64(56).map(|it| it.to_string())
+        };
+        assert_eq!(block("2001:db8:0:1ff::/64").as_deref(), Some("2001:db8:0:100::/56"));
+        for other in ["2001:db8::/56", "2001:db8::7/128", "192.0.2.7"] {
+            assert_eq!(block(other), None, "{other}");
+        }
+    }
+
     proptest! {
         #[test]
         fn a_prefix_comes_back_from_its_text(bits in any::<u128>(), length in 16_u8..=128) {

@@ -113,6 +113,14 @@ mod tests {
     }
 
     #[test]
+    fn who_was_too_fast_is_a_new_visitor_after_two_windows() {
+        let run = Run { from_unix_ms: 10_000, after: 7, passed_over: 0, is_rush: true };
+        for (at, want) in [(11_999, true), (12_000, true), (13_999, true), (14_000, false)] {
+            assert_eq!(Run::next(Some(run), RULE, at).1.is_rush, want, "at {at}");
+        }
+    }
+
+    #[test]
     fn a_clock_that_goes_back_makes_nothing_count_twice() {
         let (_, run) = Run::next(None, RULE, 10_000);
         assert_eq!(Run::next(Some(run), RULE, 5_000).0, Told::Repeat);

@@ -242,6 +242,20 @@ fn both_short_bans_of_an_address_go_when_one_of_its_users_is_let_in() {
 }
 
 #[test]
+fn a_ban_in_one_row_needs_room_for_one() {
+    let bounds = Bounds { bans: 1, ..Bounds::default() };
+    for (users, culprit) in [(vec!["anna"], "anna"), (vec!["anna", "bert"], "")] {
+        let mut engine = engine_with(Rules { bounds, ..Rules::hardened() });
+        for user in users {
+            judge_one(&mut engine, message(user, OFFICE), NOW);
+        }
+        let outcome = judge_one(&mut engine, script(culprit), NOW);
+        assert_eq!((outcome.refusal, rows(&engine).len()), (None, 1), "{culprit:?}");
+        assert!(rows(&engine)[0].1, "with the address");
+    }
+}
+
+#[test]
 fn a_ban_in_two_rows_needs_room_for_two() {
     let bounds = Bounds { bans: 2, ..Bounds::default() };
     let mut engine = engine_with(Rules { bounds, ..Rules::hardened() });

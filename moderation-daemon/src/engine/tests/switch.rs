@@ -178,6 +178,18 @@ fn a_ban_is_soft_or_ends_or_does_not() {
 }
 
 #[test]
+fn after_a_soft_ban_the_next_one_waits_for_as_many_points_again() {
+    for mut rules in [Rules::librechat(), Rules::hardened()] {
+        rules.ban.length = BanLength::Soft;
+        let mut engine = engine_with(rules);
+        let bad = |points| violation(ViolationType::LOGINS, Some(points), "anna", "");
+        let logouts =
+            [20.0, 1.0, 18.0, 1.0].map(|points| judge_one(&mut engine, bad(points), NOW).logout);
+        assert_eq!(logouts, [true, false, false, true]);
+    }
+}
+
+#[test]
 fn a_violation_is_recorded_with_what_led_to_it() {
     let mut rules = rules();
     rules.ban.interval = 1.0;
