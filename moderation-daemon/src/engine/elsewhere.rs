@@ -138,7 +138,9 @@ impl<'e> Overlay<'e> {
             Some(Want::Score(ScoreKey { bearer, kind }))
         };
         match &request.act {
-            Act::Event { .. } if self.engine.is_script(&request.act) => score(ViolationType::NON_BROWSER),
+            Act::Event { .. } if self.engine.is_script(&request.act) => {
+                score(ViolationType::NON_BROWSER)
+            }
             Act::Event { .. } => self.limits(request, now),
             Act::Violation { kind, .. } => score(*kind),
             Act::Acquire => {

@@ -74,9 +74,9 @@ fn whatever_makes_an_event_more_than_plain_is_seen_on_the_short_way() {
 
 /// Judges a batch whose windows are looked for before the first is judged.
 fn judge_prepared(engine: &mut Engine, events: &[Request], now: Moment) -> Vec<Outcome> {
+    let mut queue = engine.prepare(events);
     let mut overlay = engine.overlay();
-    let queue = overlay.prepare(events);
-    let outcomes = queue.iter().map(|event| overlay.judge_prepared(event, now)).collect();
+    let outcomes = events.iter().map(|it| overlay.judge_next(&mut queue, it, now)).collect();
     let changes = overlay.into_changes();
     engine.apply(changes);
     outcomes
@@ -84,10 +84,10 @@ fn judge_prepared(engine: &mut Engine, events: &[Request], now: Moment) -> Vec<O
 
 #[test]
 fn a_batch_that_was_prepared_is_judged_alike_also_where_there_are_many_windows() {
-    let (mut prepared, mut plain) = (engine(), engine());
+    let [mut prepared, mut at_once, mut plain] = [(), (), ()].map(|()| engine());
     let address = |i: u32| std::net::Ipv4Addr::from_bits(0xc633_0000 + i).to_string();
     let crowd: Vec<_> = (0..5_000).map(|i| message("", &address(i))).collect();
-    for engine in [&mut prepared, &mut plain] {
+    for engine in [&mut prepared, &mut at_once, &mut plain] {
         judge(engine, &crowd, 1_000, NOW);
     }
     let batch: Vec<_> = [1, 1, 2, 9_999, 1, 2]
@@ -97,9 +97,12 @@ fn a_batch_that_was_prepared_is_judged_alike_also_where_there_are_many_windows()
             [message("anna", &address(i)), event(EventType::LOGIN, "", &address(i)), acquire]
         })
         .collect();
-    let want = judge(&mut plain, &batch, batch.len(), NOW);
+    let want = decide_one_by_one(&mut plain, &batch, NOW);
     assert_eq!(judge_prepared(&mut prepared, &batch, NOW), want);
-    assert_eq!(fingerprint(&prepared), fingerprint(&plain));
+    assert_eq!(judge(&mut at_once, &batch, batch.len(), NOW), want);
+    for engine in [&prepared, &at_once] {
+        assert_eq!(fingerprint(engine), fingerprint(&plain));
+    }
 }
 
 fn any_event() -> impl Strategy<Value = Request> {
@@ -132,7 +135,8 @@ proptest! {
         is_hardened in any::<bool>(),
     ) {
         let rules = if is_hardened { strict_hardened() } else { Rules::librechat() };
-        let [mut short, mut long, mut prepared] = [(), (), ()].map(|()| engine_with(rules.clone()));
+        let [mut short, mut long, mut prepared, mut at_once] =
+            [(), (), (), ()].map(|()| engine_with(rules.clone()));
         let mut now = NOW;
         for (events, wait_ms) in batches {
             now = Moment { boot_ms: now.boot_ms + wait_ms, unix_ms: now.unix_ms + wait_ms };
@@ -140,9 +144,10 @@ proptest! {
             let outcomes: Vec<_> = events.iter().map(|event| overlay.judge(event, now)).collect();
             let changes = overlay.into_changes();
             short.apply(changes);
-            prop_assert_eq!(&outcomes, &judge(&mut long, &events, events.len(), now));
+            prop_assert_eq!(&outcomes, &decide_one_by_one(&mut long, &events, now));
             prop_assert_eq!(&outcomes, &judge_prepared(&mut prepared, &events, now));
-            for engine in [&long, &prepared] {
+            prop_assert_eq!(&outcomes, &judge(&mut at_once, &events, events.len(), now));
+            for engine in [&long, &prepared, &at_once] {
                 prop_assert_eq!(fingerprint(&short), fingerprint(engine));
                 prop_assert_eq!(short.size(), engine.size());
             }
