@@ -20,6 +20,7 @@ mod stopper;
 mod task;
 mod together;
 mod view;
+mod watch;
 mod windows;
 
 use std::{net::IpAddr, sync::Arc, time::Duration};

@@ -23,7 +23,7 @@ use super::{
 use crate::{
     blocklist::Imports,
     clock,
-    engine::{Author, Change, EndPenalty, Engine, Moment, Prefix, Trust},
+    engine::{Author, Change, EndPenalty, Engine, Prefix, Trust},
     metrics::{Metrics, Table},
     network::{Guards, MAX_ALLOWED},
     store::{self, Allowed, ImportStore, Store, StoreError},
@@ -40,8 +40,6 @@ const PRUNE_EVERY_TICKS: u64 = 600;
 /// And at the latest after so many new violations: strangers cause them.
 const PRUNE_EVERY_VIOLATIONS: u64 = 50_000;
 
-/// Of the places for bans, from where on there is little room.
-const NEARLY_FULL_PERCENT: usize = 80;
 /// How often imported entries that have lapsed are looked for.
 const LOOK_FOR_LAPSED_EVERY_TICKS: u64 = 30;
 
@@ -150,7 +148,7 @@ pub(super) struct Task {
     /// For lines that strangers can cause.
     lines: Throttle,
     /// Whether that has been said.
-    is_nearly_full: bool,
+    pub(super) is_nearly_full: bool,
 }
 
 /// The store is gone: the task that had it panicked.
@@ -468,46 +466,6 @@ impl Task {
             self.prune().await?;
         }
         Ok(())
-    }
-
-    /// Warns, once, before there is no room for another ban.
-    pub(super) fn watch_fill(&mut self) {
-        let (fill, bounds) = (self.board.fill(), self.setup.rules.bounds);
-        let is_above = |percent: usize| {
-            fill.exact * 100 >= bounds.bans * percent
-                || fill.networks * 100 >= bounds.networks * percent
-        };
-        if !self.is_nearly_full && is_above(NEARLY_FULL_PERCENT) {
-            self.is_nearly_full = true;
-            tracing::warn!(
-                exact = fill.exact,
-                max_bans = bounds.bans,
-                networks = fill.networks,
-                max_networks = bounds.networks,
-                "there is little room for more bans: raise network.max_bans or \
-                 network.max_networks, or remove an imported list"
-            );
-        } else if self.is_nearly_full && !is_above(NEARLY_FULL_PERCENT - 5) {
-            self.is_nearly_full = false;
-        }
-    }
-
-    /// Says so, once, when automatic bans stop and when they go on.
-    pub(super) fn watch_circuit(&self, now: Moment) {
-        let is_open = self.engine.is_runaway(now);
-        if !self.board.set_runaway(is_open) {
-            return;
-        }
-        let limit = self.setup.rules.ban.max_per_minute;
-        if is_open {
-            tracing::error!(
-                limit,
-                "automatic bans have stopped: more were called for in a minute than \
-                 bans.max_per_minute; look for the rule that has run away"
-            );
-        } else {
-            tracing::info!(limit, "automatic bans fall again");
-        }
     }
 
     async fn prune(&mut self) -> Result<(), StoreLost> {
