@@ -230,7 +230,7 @@ fn counting(config: &Config) -> anyhow::Result<Option<Sharing>> {
 
 #[cfg(not(feature = "redis"))]
 #[expect(clippy::unnecessary_wraps, reason = "the configuration has refused it already")]
-fn sharing(_: &Config) -> anyhow::Result<Option<Sharing>> {
+fn counting(_: &Config) -> anyhow::Result<Option<Sharing>> {
     Ok(None)
 }
 
