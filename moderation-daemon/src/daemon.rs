@@ -183,7 +183,7 @@ async fn serve(config: Config, files: &SourceFiles) -> anyhow::Result<()> {
     }
     tracing::info!("stopping; bans stay in force");
     drop(keeping);
-    drop(sharing);
+    sharing.end();
     stopper.stop().await
 }
 

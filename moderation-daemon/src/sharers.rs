@@ -68,6 +68,11 @@ mod with {
         pub(crate) fn status(&self) -> SharingStatus {
             self.0.as_ref().map(|sharing| Arc::clone(&sharing.status))
         }
+
+        /// Ends it; what waits, waits for the next life.
+        pub(crate) fn end(self) {
+            drop(self.0);
+        }
     }
 }
 
@@ -107,6 +112,9 @@ mod without {
     impl Running {
         #[expect(clippy::unused_self, reason = "as with the feature")]
         pub(crate) const fn status(&self) -> SharingStatus {}
+
+        #[expect(clippy::unused_self, reason = "as with the feature")]
+        pub(crate) const fn end(self) {}
     }
 }
 
