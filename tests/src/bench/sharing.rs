@@ -12,25 +12,16 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use anyhow::{Context, Result, ensure};
 use serde_json::json;
 
-use super::api::load::{self, Load, MAX, Measured, Service, Sources, WINDOW};
+use super::api::case::{Case, ratio};
+use super::api::load::{self, MAX, Service, Sources, WINDOW};
 use super::api::ours::Ours;
 use super::api::redis::{command, decisions};
 use super::report::{Goal, Report, Row};
-use super::sample::{ROUNDS, Samples};
+use super::sample::ROUNDS;
 use crate::interrupt;
 use crate::redis::{Redis, Wire};
 use crate::wait;
 
-/// Connections that each ask for one decision after the other.
-const CONNECTIONS: [usize; 3] = [1, 8, 64];
-/// Where the goals are.
-const MANY: usize = 64;
-/// Decisions of a batch, and of a pipeline of the peer's.
-const BATCH: usize = 64;
-/// Connections that batches are sent over.
-const BATCH_CONNECTIONS: usize = 8;
-/// What one round of one case takes.
-const ROUND: Duration = Duration::from_millis(700);
 /// Patience with two programs that find each other.
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -103,16 +94,13 @@ pub(super) fn run() -> Result<Report> {
     let (mut ours, mut peer) = (ours(&server)?, Plain::new(&server)?);
     load::judge(&mut ours)?;
     load::judge(&mut peer)?;
-    let loads = CONNECTIONS.map(|connections| Load { connections, batch: 1 });
-    let batches = Load { connections: BATCH_CONNECTIONS, batch: BATCH };
-    let mut cases: Vec<Case> = loads.into_iter().chain([batches]).map(Case::new).collect();
+    let mut cases = Case::all();
     let (mut of_ours, mut of_theirs) = (Sources::default(), Sources::default());
     for round in 0..ROUNDS {
         eprintln!("redis: round {} of {ROUNDS}", round + 1);
         for case in &mut cases {
             interrupt::check()?;
-            case.ours.push(&case.load.run(&mut ours, &mut of_ours, ROUND)?);
-            case.theirs.push(&case.load.run(&mut peer, &mut of_theirs, ROUND)?);
+            case.measure((&mut ours, &mut of_ours), (&mut peer, &mut of_theirs))?;
             // Neither is to be slowed down by what the other left.
             Wire::open(server.port())?.ask(&["FLUSHALL"])?;
         }
@@ -138,56 +126,10 @@ fn was_counted_there(ours: &Ours) -> Result<()> {
     Ok(())
 }
 
-/// One load, and what each side's rounds of it came to.
-struct Case {
-    load: Load,
-    ours: Rounds,
-    theirs: Rounds,
-}
-
-#[derive(Default)]
-struct Rounds {
-    per_second: Samples,
-    p50: Samples,
-    p99: Samples,
-}
-
-impl Rounds {
-    fn push(&mut self, measured: &Measured) {
-        self.per_second.push(measured.per_second());
-        self.p50.push(measured.percentile_us(50));
-        self.p99.push(measured.percentile_us(99));
-    }
-}
-
-impl Case {
-    fn new(load: Load) -> Self {
-        Self { load, ours: Rounds::default(), theirs: Rounds::default() }
-    }
-
-    fn rows(&self) -> [Row; 3] {
-        let Load { connections, batch } = self.load;
-        let name =
-            if batch == 1 { format!("{connections}") } else { format!("batches_of_{batch}") };
-        let row = |what: &str, unit, ours, theirs| {
-            Row::paired(format!("{what}_{name}"), unit, ours, (PEER, theirs))
-        };
-        let (ours, theirs) = (&self.ours, &self.theirs);
-        [
-            row("decisions", "1/s", &ours.per_second, &theirs.per_second),
-            row("p50", "us", &ours.p50, &theirs.p50),
-            row("p99", "us", &ours.p99, &theirs.p99),
-        ]
-    }
-}
-
 fn conclude(cases: &[Case]) -> (Vec<Row>, Vec<Goal>) {
-    let rows = cases.iter().flat_map(Case::rows).collect();
-    let ratio = |ours: &Samples, theirs: &Samples| {
-        ours.paired(theirs, |ours, theirs| ours / theirs).median()
-    };
+    let rows = cases.iter().flat_map(|case| case.rows(PEER)).collect();
     let mut goals = Vec::new();
-    if let Some(many) = cases.iter().find(|it| it.load.batch == 1 && it.load.connections == MANY) {
+    if let Some(many) = cases.iter().find(|case| case.is_of_many()) {
         let decisions = ratio(&many.ours.per_second, &many.theirs.per_second);
         goals.push(Goal::at_least("decisions_vs_plain_64", 1.0, decisions));
         goals.push(Goal::below("p99_vs_plain_64", 1.0, ratio(&many.ours.p99, &many.theirs.p99)));
