@@ -159,6 +159,11 @@ impl Follow {
         self.entries.keys_of(uid)
     }
 
+    /// How many documents there are.
+    pub fn documents(&self) -> usize {
+        self.entries.len()
+    }
+
     /// How many foreign documents there are.
     pub const fn foreign(&self) -> usize {
         self.entries.foreign()
@@ -354,9 +359,9 @@ impl Follow {
         missing.iter().for_each(|key| self.miss(key, now));
     }
 
-    /// Whether something under a key is gone, and that is not judged yet.
-    pub fn is_missing(&self, key: &str) -> bool {
-        self.gone.iter().any(|entry| entry.key == key)
+    /// The keys under which something is gone, and that is not judged yet.
+    pub fn missing(&self) -> HashSet<String> {
+        self.gone.iter().map(|entry| entry.key.clone()).collect()
     }
 
     /// The whole collection is gone.

@@ -78,6 +78,10 @@ impl Entries {
         self.by_key.values()
     }
 
+    pub(super) fn len(&self) -> usize {
+        self.by_key.len()
+    }
+
     pub(super) const fn foreign(&self) -> usize {
         self.foreign
     }

@@ -82,13 +82,14 @@ impl Task {
     /// Bans of this host that no document tells of.
     async fn share_what_is_missing(&mut self, mongo: &Mongo) -> Result<(), Ended> {
         let mut after = 0;
+        // What is gone is judged first: who knows whether it was meant to be.
+        let gone = self.follow.missing();
         loop {
             let (reader, now) = (self.reader.clone(), clock::now().unix_ms);
             let bans = blocking(move || reader.own_bans(after, PAGE, now)).await?;
             let Some(last) = bans.last() else { return Ok(()) };
             after = last.ban.id;
-            let is_missing =
-                |key: &String| !self.stamps.contains_key(key) && !self.follow.is_missing(key);
+            let is_missing = |key: &String| !self.stamps.contains_key(key) && !gone.contains(key);
             let missing: Vec<_> =
                 bans.iter().filter(|it| keys(&it.ban).iter().any(is_missing)).collect();
             if !missing.is_empty() {

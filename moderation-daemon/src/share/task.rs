@@ -354,7 +354,7 @@ impl Task {
         let server = mongo.beat(&self.settings.follow.host, now).await?;
         self.beat = Some(now);
         let skew = server.map(|server| now.cast_signed().saturating_sub(server.cast_signed()));
-        let (foreign, documents) = (self.follow.foreign(), self.follow.keys().count());
+        let (foreign, documents) = (self.follow.foreign(), self.follow.documents());
         self.status.change(|view| {
             view.skew_ms = skew;
             view.foreign = foreign;

@@ -122,7 +122,8 @@ impl Store {
     pub fn shared(mut self, most: u64) -> Result<(Self, Arc<Outbox>), StoreError> {
         let outbox = Arc::new(Outbox::default());
         self.sharing = Some(Sharing { most, outbox: Arc::clone(&outbox) });
-        self.measure_outbox().map_err(|error| StoreError::Read("the outbox", error))?;
+        let measured = self.count_outbox().and_then(|rows| self.measure_outbox(rows));
+        measured.map_err(|error| StoreError::Read("the outbox", error))?;
         Ok((self, outbox))
     }
 
@@ -135,18 +136,21 @@ impl Store {
     pub fn commit_noted(&mut self, changes: &[Change], notes: &Notes) -> Result<(), StoreError> {
         let most = self.sharing.as_ref().map(|sharing| sharing.most);
         let (names, waiting) = (&self.names, self.outbox_rows());
-        transaction(&mut self.connection, |transaction| {
+        let rows = transaction(&mut self.connection, |transaction| {
             for change in changes {
                 super::write::write(transaction, change, names, notes)?;
             }
-            write_notes(transaction, notes)?;
+            let left = waiting.saturating_sub(write_notes(transaction, notes)?);
             match most {
-                Some(most) => put_in(transaction, changes, notes, most.saturating_sub(waiting)),
-                None => Ok(()),
+                Some(most) => {
+                    let room = most.saturating_sub(waiting);
+                    Ok(left + put_in(transaction, changes, notes, room)?)
+                }
+                None => Ok(left),
             }
         })?;
         self.checkpointer.committed();
-        self.measure_after(changes, notes);
+        self.measure_after(changes, notes, rows);
         Ok(())
     }
 
@@ -155,26 +159,30 @@ impl Store {
     }
 
     /// Most changes are no bans.
-    fn measure_after(&self, changes: &[Change], notes: &Notes) {
+    fn measure_after(&self, changes: &[Change], notes: &Notes, rows: u64) {
         let is_about_bans = |change: &Change| matches!(change, Change::Ban(_) | Change::Lift(_));
         if (*notes != Notes::default() || changes.iter().any(is_about_bans))
-            && let Err(error) = self.measure_outbox()
+            && let Err(error) = self.measure_outbox(rows)
         {
-            // What was committed is committed: only the count is an old one.
-            tracing::error!(error = &error as &dyn std::error::Error, "cannot count the outbox");
+            // What was committed is committed: only its age is an old one.
+            tracing::error!(error = &error as &dyn std::error::Error, "cannot measure the outbox");
         }
     }
 
-    fn measure_outbox(&self) -> Result<(), Error> {
+    /// Counts it, which looks at every row: later its changes are counted.
+    fn count_outbox(&self) -> Result<u64, Error> {
+        let sql = "SELECT count(*) FROM outbox";
+        self.connection.query_row(sql, [], |row| row.get(0)).map(unix_ms)
+    }
+
+    fn measure_outbox(&self, rows: u64) -> Result<(), Error> {
         let Some(Sharing { outbox, .. }) = &self.sharing else { return Ok(()) };
-        let (rows, oldest): (i64, Option<i64>) = self
+        outbox.rows.store(rows, Ordering::Relaxed);
+        let oldest: Option<i64> = self
             .connection
-            .prepare_cached(
-                "SELECT (SELECT count(*) FROM outbox),
-                        (SELECT at_ms FROM outbox ORDER BY id LIMIT 1)",
-            )?
-            .query_row([], |row| Ok((row.get(0)?, row.get(1)?)))?;
-        outbox.rows.store(unix_ms(rows), Ordering::Relaxed);
+            .prepare_cached("SELECT at_ms FROM outbox ORDER BY id LIMIT 1")?
+            .query_row([], |row| row.get(0))
+            .optional()?;
         outbox.oldest_unix_ms.store(oldest.map_or(0, unix_ms), Ordering::Relaxed);
         outbox.has_gap.store(has_gap(&self.connection)?, Ordering::Relaxed);
         if rows > 0 {
@@ -213,23 +221,24 @@ fn has_gap(connection: &Connection) -> Result<bool, Error> {
     connection.prepare_cached(sql)?.query_row([], |row| row.get(0))
 }
 
-/// A row for each change of a ban that others do not know of. What there is no room for
-/// is a gap.
+/// A row for each change of a ban that others do not know of; says how many. What there is
+/// no room for is a gap.
 fn put_in(
     to: &Transaction<'_>,
     changes: &[Change],
     notes: &Notes,
     mut room: u64,
-) -> Result<(), Error> {
+) -> Result<u64, Error> {
     room = room.saturating_add(notes.sent.len() as u64);
     let mut insert = to.prepare_cached("INSERT INTO outbox (ban, at_ms) VALUES (?1, ?2)")?;
-    let mut is_full = false;
+    let (mut is_full, mut rows) = (false, 0);
     let mut put = |ban: BanId, at_unix_ms: u64| -> Result<(), Error> {
         if room == 0 {
             is_full = true;
             return Ok(());
         }
         room -= 1;
+        rows += 1;
         insert.execute(params![sql_ms(ban), sql_ms(at_unix_ms)]).map(drop)
     };
     for change in changes {
@@ -256,7 +265,7 @@ fn put_in(
     if is_full {
         to.execute("INSERT OR REPLACE INTO ledger (name, value) VALUES ('gap', 1)", [])?;
     }
-    Ok(())
+    Ok(rows)
 }
 
 /// The bans of this host that hold and do not wait already.
@@ -289,9 +298,11 @@ fn standing_under(
     ids.map(|id| id.map(unix_ms)).collect()
 }
 
-fn write_notes(to: &Transaction<'_>, notes: &Notes) -> Result<(), Error> {
+/// Says how many rows wait no longer.
+fn write_notes(to: &Transaction<'_>, notes: &Notes) -> Result<u64, Error> {
+    let mut gone = 0;
     for row in &notes.sent {
-        to.prepare_cached("DELETE FROM outbox WHERE id = ?1")?.execute([row])?;
+        gone += to.prepare_cached("DELETE FROM outbox WHERE id = ?1")?.execute([row])? as u64;
     }
     for entry in &notes.seen {
         to.prepare_cached(
@@ -320,7 +331,7 @@ fn write_notes(to: &Transaction<'_>, notes: &Notes) -> Result<(), Error> {
     if notes.is_compared {
         to.execute("DELETE FROM ledger WHERE name = 'gap'", [])?;
     }
-    Ok(())
+    Ok(gone)
 }
 
 const fn holder_name(holder: Holder) -> &'static str {
