@@ -7,6 +7,7 @@ use std::{
 
 use moderation_common::BanEntry;
 use nix::time::{ClockId, clock_gettime};
+use tokio::time::{Interval, MissedTickBehavior};
 
 use crate::engine::Moment;
 
@@ -44,6 +45,14 @@ pub fn monotonic_ns() -> u64 {
 fn unix_ms() -> u64 {
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// Ticks at once and then again and again; after a late one the next comes a whole period
+/// later.
+pub(crate) fn ticker(period: Duration) -> Interval {
+    let mut interval = tokio::time::interval(period);
+    interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    interval
 }
 
 /// A wall-clock expiry as the kernel keeps it. `None` is never. The two clocks

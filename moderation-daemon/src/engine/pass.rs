@@ -38,7 +38,13 @@ impl Engine {
         Prepared { request, keys }: Prepared<'_>,
         now: Moment,
     ) -> Option<Counts> {
-        if !self.is_plain(request, now) {
+        let (subject, memory) = (&request.subject, self.memory.view(None));
+        let is_more = || {
+            self.bans.may_hold(subject)
+                || memory.may_reduce(now)
+                || self.rules.sighting(memory, subject, now).is_some()
+        };
+        if !self.is_plain(request, is_more) {
             return None;
         }
         let mut counts = Counts::new();
@@ -84,16 +90,15 @@ impl Engine {
         }
     }
 
-    #[inline]
-    fn is_plain(&self, request: &Request, now: Moment) -> bool {
+    /// Whether nothing need be known of a request but its counts, if there is not more to
+    /// its subject.
+    #[inline(always)]
+    fn is_plain(&self, request: &Request, is_more: impl FnOnce() -> bool) -> bool {
         let Act::Event { kind, user_agent, .. } = &request.act else { return false };
-        let (subject, memory) = (&request.subject, self.memory.view(None));
         request.id.is_none()
             && request.traits.is_none()
             && self.directory.only_counts(*kind)
-            && !self.bans.may_hold(subject)
-            && !memory.may_reduce(now)
-            && self.rules.sighting(memory, subject, now).is_none()
+            && !is_more()
             && (user_agent.is_none() || !self.is_script(&request.act))
     }
 
@@ -115,7 +120,10 @@ impl Overlay<'_> {
         now: Moment,
         counts: &mut Counts,
     ) -> bool {
-        if !self.is_plain(request, now) {
+        let subject = &request.subject;
+        let is_more =
+            || self.ban_on(request, now).is_some() || self.sighting(subject, now).is_some();
+        if !self.engine.is_plain(request, is_more) {
             return false;
         }
         for (place, key) in keys {
@@ -126,16 +134,5 @@ impl Overlay<'_> {
             counts.push(count);
         }
         true
-    }
-
-    #[inline]
-    fn is_plain(&self, request: &Request, now: Moment) -> bool {
-        let Act::Event { kind, user_agent, .. } = &request.act else { return false };
-        request.id.is_none()
-            && request.traits.is_none()
-            && self.engine.directory.only_counts(*kind)
-            && self.ban_on(request, now).is_none()
-            && self.sighting(&request.subject, now).is_none()
-            && (user_agent.is_none() || !self.engine.is_script(&request.act))
     }
 }

@@ -44,12 +44,6 @@ impl Queue {
     pub(super) fn step(&mut self) {
         (self.next, self.begin) = (self.next + 1, self.ends[self.next]);
     }
-
-    fn take(&mut self) -> Option<&[Counted]> {
-        let (begin, end) = (self.begin, *self.ends.get(self.next)?);
-        (self.next, self.begin) = (self.next + 1, end);
-        Some(&self.keys[begin..end])
-    }
 }
 
 impl Engine {
@@ -73,7 +67,7 @@ impl Engine {
     }
 
     /// Looks for the windows of requests that are to be judged one after the other, by
-    /// [`Engine::pass_next`] or [`Overlay::judge_next`]. Whatever else happens in between
+    /// [`Engine::pass_all`] or [`Overlay::judge_next`]. Whatever else happens in between
     /// makes no difference.
     pub fn prepare<'r>(&self, requests: impl IntoIterator<Item = &'r Request>) -> Queue {
         let windows = &self.windows;
@@ -102,8 +96,10 @@ impl Engine {
 impl Overlay<'_> {
     /// Judges the next of those requests, as [`Overlay::judge`] does.
     pub fn judge_next(&mut self, queue: &mut Queue, request: &Request, now: Moment) -> Outcome {
-        let Some(keys) = queue.take() else { return self.judge(request, now) };
+        let Some(keys) = queue.peek() else { return self.judge(request, now) };
         debug_assert_eq!(keys, &*self.engine.keys_for(request), "they are judged in their order");
-        self.judge_prepared(Prepared { request, keys }, now)
+        let outcome = self.judge_prepared(Prepared { request, keys }, now);
+        queue.step();
+        outcome
     }
 }

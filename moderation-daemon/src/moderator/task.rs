@@ -4,10 +4,7 @@
 use std::{collections::BTreeSet, mem, sync::Arc, time::Duration};
 
 use ipnet::IpNet;
-use tokio::{
-    sync::{mpsc, watch},
-    time::{Interval, MissedTickBehavior},
-};
+use tokio::sync::{mpsc, watch};
 
 use super::{
     AllowlistFull, Board, Command, Kernel, LIST_QUEUE_CAPACITY, Moderator, OPERATOR_QUEUE_CAPACITY,
@@ -156,8 +153,8 @@ pub(super) struct StoreLost;
 
 impl Task {
     async fn run(mut self) {
-        let mut tick = ticker(TICK);
-        let mut alarm = ticker(self.setup.windows.every);
+        let mut tick = clock::ticker(TICK);
+        let mut alarm = clock::ticker(self.setup.windows.every);
         let mut batch = Vec::with_capacity(MAX_BATCH);
         loop {
             if !self.importer.is_busy() {
@@ -552,10 +549,4 @@ impl Task {
         self.store = Some(store);
         Ok(result)
     }
-}
-
-fn ticker(period: Duration) -> Interval {
-    let mut interval = tokio::time::interval(period);
-    interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    interval
 }

@@ -3,10 +3,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use tokio::{
-    task::JoinHandle,
-    time::{Instant, Interval, MissedTickBehavior},
-};
+use tokio::{task::JoinHandle, time::Instant};
 
 use super::{ShareSettings, ShareState, ShareStatus, compare::Stamps};
 use crate::{
@@ -206,7 +203,7 @@ impl Task {
         }
         self.well(ShareState::Following);
         self.outbox.ring();
-        let mut beat = ticker(BEAT);
+        let mut beat = clock::ticker(BEAT);
         loop {
             let settles_in = self.follow.settles_in(clock::now());
             tokio::select! {
@@ -294,7 +291,7 @@ impl Task {
         }
         self.well(ShareState::Polling);
         self.outbox.ring();
-        let mut beat = ticker(BEAT);
+        let mut beat = clock::ticker(BEAT);
         let mut due = Instant::now() + self.settings.poll;
         loop {
             let settles_in = self.follow.settles_in(clock::now());
@@ -456,12 +453,6 @@ pub(super) async fn blocking<T: Send + 'static>(
 
 async fn sleep_ms(ms: Option<u64>) {
     tokio::time::sleep(Duration::from_millis(ms.unwrap_or(0))).await;
-}
-
-fn ticker(period: Duration) -> Interval {
-    let mut interval = tokio::time::interval(period);
-    interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    interval
 }
 
 /// Between sessions: longer each time, and not the same for all hosts.

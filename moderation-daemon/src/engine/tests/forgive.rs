@@ -8,21 +8,6 @@ fn anna() -> LiftTarget {
     LiftTarget::User(user("anna"))
 }
 
-fn by_hand(engine: &mut Engine, who: Option<&str>, prefix: &str) {
-    let new = NewBan {
-        user: who.map(user),
-        prefix: prefix.parse().ok(),
-        blocks: true,
-        reason: "by hand".to_owned(),
-        duration_ms: None,
-        by: "root".into(),
-    };
-    let mut overlay = engine.overlay();
-    overlay.ban(new, NOW).expect("there is room");
-    let changes = overlay.into_changes();
-    engine.apply(changes);
-}
-
 /// The hardened rules, by which nothing is worth a point.
 fn worthless() -> Rules {
     let mut rules = Rules::hardened();

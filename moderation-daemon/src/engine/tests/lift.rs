@@ -212,18 +212,7 @@ fn the_automatic_block_around_a_lifted_address_goes_too_and_its_neighbours_stay_
 #[test]
 fn a_block_that_a_person_banned_stays() {
     let mut engine = engine_with(Rules::hardened());
-    let new = NewBan {
-        user: None,
-        prefix: "2001:db8:1::/56".parse().ok(),
-        blocks: true,
-        reason: "test".to_owned(),
-        duration_ms: None,
-        by: "root".into(),
-    };
-    let mut overlay = engine.overlay();
-    overlay.ban(new, NOW).expect("there is room");
-    let changes = overlay.into_changes();
-    engine.apply(changes);
+    by_hand(&mut engine, None, "2001:db8:1::/56");
     let bad = violation(ViolationType::NON_BROWSER, None, "", "2001:db8:1:1::1");
     judge_one(&mut engine, bad, NOW);
     let narrow = LiftTarget::Address("2001:db8:1:1::1".parse().expect("one"));

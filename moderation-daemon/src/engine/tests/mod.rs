@@ -123,6 +123,22 @@ fn judge_one(engine: &mut Engine, request: Request, now: Moment) -> Outcome {
     judge(engine, &[request], 1, now).remove(0)
 }
 
+/// A ban on a person's word, for ever.
+fn by_hand(engine: &mut Engine, who: Option<&str>, prefix: &str) {
+    let new = NewBan {
+        user: who.map(user),
+        prefix: prefix.parse().ok(),
+        blocks: true,
+        reason: "by hand".to_owned(),
+        duration_ms: None,
+        by: "root".into(),
+    };
+    let mut overlay = engine.overlay();
+    overlay.ban(new, NOW).expect("there is room");
+    let changes = overlay.into_changes();
+    engine.apply(changes);
+}
+
 /// A person's word, and what it changed.
 fn pardon(engine: &mut Engine, target: &LiftTarget, now: Moment) -> Lifted {
     let mut overlay = engine.overlay();
