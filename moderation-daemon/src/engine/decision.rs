@@ -94,8 +94,8 @@ impl Outcome {
     }
 
     /// Allowed, with what the limiters said.
-    pub fn passed(counts: Counts) -> Self {
-        Self { counts, ..Self::allow() }
+    pub fn passed(counts: &[Count]) -> Self {
+        Self { counts: counts.into(), ..Self::allow() }
     }
 
     /// Denied, for a cause.

@@ -12,32 +12,36 @@ use super::{
 impl Engine {
     /// Judges the first of these requests, in the order of the queue, and counts them at
     /// once: as many as pass and have nothing that is to be written down. To be asked only
-    /// while nothing that was decided waits to be applied. An overlay is to be asked about
-    /// the others, with the same queue; about them nothing has changed.
+    /// while nothing that was decided waits to be applied. How many those are; what limiters
+    /// said of them is in the queue. An overlay is to be asked about the others, with the
+    /// same queue; about them nothing has changed.
+    #[inline]
     pub fn pass_all<'r>(
         &mut self,
         queue: &mut Queue,
         requests: impl IntoIterator<Item = &'r Request>,
         now: Moment,
-    ) -> Vec<Counts> {
-        requests.into_iter().map_while(|request| self.pass_next(queue, request, now)).collect()
+    ) -> usize {
+        requests.into_iter().map_while(|request| self.pass_next(queue, request, now)).count()
     }
 
-    #[inline]
-    fn pass_next(&mut self, queue: &mut Queue, request: &Request, now: Moment) -> Option<Counts> {
-        let keys = queue.peek()?;
+    #[inline(always)]
+    fn pass_next(&mut self, queue: &mut Queue, request: &Request, now: Moment) -> Option<()> {
+        let keys = &queue.keys[queue.peek()?];
         debug_assert_eq!(keys, &*self.keys_for(request), "in their order");
-        let counts = self.pass_counted(Prepared { request, keys }, now)?;
+        self.pass_counted(Prepared { request, keys }, now, &mut queue.counts)?;
         queue.step();
-        Some(counts)
+        Some(())
     }
 
+    /// Adds its counts if it passes, else nothing.
     #[inline(always)]
     fn pass_counted(
         &mut self,
         Prepared { request, keys }: Prepared<'_>,
         now: Moment,
-    ) -> Option<Counts> {
+        counts: &mut Vec<Count>,
+    ) -> Option<()> {
         let (subject, memory) = (&request.subject, self.memory.view(None));
         let is_more = || {
             self.bans.may_hold(subject)
@@ -47,7 +51,6 @@ impl Engine {
         if !self.is_plain(request, is_more) {
             return None;
         }
-        let mut counts = Counts::new();
         if let [(place, key)] = keys {
             // The one is looked at and counted in one go.
             let rule = &self.rules.limiters[*place];
@@ -56,24 +59,41 @@ impl Engine {
             let (max, now) = (rule.limit.max, now.boot_ms);
             let (key, usage) = self.windows.charge_within(*key, (cost, max), bound, now)?;
             counts.push(Count { limiter: rule.limiter, key, max, cost, usage, is_shared: false });
-        } else {
-            for (place, key) in keys {
-                let rule = &self.rules.limiters[*place];
-                let cost = self.own_cost(rule, request)?;
-                let (key, usage) = self.windows.look_up(*key, 0, now.boot_ms);
-                let (limiter, max) = (rule.limiter, rule.limit.max);
-                let count = Count { limiter, key, max, cost, usage, is_shared: false };
-                let has_place = key.is_placed() || self.windows.len() < self.rules.bounds.windows;
-                if !has_place || count.exceeds() {
-                    return None;
-                }
-                counts.push(count);
-            }
-            for count in &counts {
-                self.windows.charge(&count.charge(now.boot_ms));
-            }
+            return Some(());
         }
-        Some(counts)
+        let before = counts.len();
+        let passed = self.look_up_all(Prepared { request, keys }, now, counts);
+        match passed {
+            Some(()) => {
+                let new = &counts[before..];
+                new.iter().for_each(|count| self.windows.charge(&count.charge(now.boot_ms)));
+            }
+            None => counts.truncate(before),
+        }
+        passed
+    }
+
+    /// Adds what limiters say now, if all of them let the request pass.
+    #[inline(always)]
+    fn look_up_all(
+        &self,
+        Prepared { request, keys }: Prepared<'_>,
+        now: Moment,
+        counts: &mut Vec<Count>,
+    ) -> Option<()> {
+        for (place, key) in keys {
+            let rule = &self.rules.limiters[*place];
+            let cost = self.own_cost(rule, request)?;
+            let (key, usage) = self.windows.look_up(*key, 0, now.boot_ms);
+            let (limiter, max) = (rule.limiter, rule.limit.max);
+            let count = Count { limiter, key, max, cost, usage, is_shared: false };
+            let has_place = key.is_placed() || self.windows.len() < self.rules.bounds.windows;
+            if !has_place || count.exceeds() {
+                return None;
+            }
+            counts.push(count);
+        }
+        Some(())
     }
 
     /// What a request costs that is allowed what everybody is allowed.

@@ -3,22 +3,27 @@
 //! than for one; so it is done for all that wait, before the first is judged. What the
 //! windows say is asked later, and nothing is decided here.
 
+use std::ops::Range;
+
 use smallvec::SmallVec;
 
-use super::{Act, Engine, Key, Moment, Outcome, Overlay, Request};
+use super::{Act, Count, Engine, Key, Moment, Outcome, Overlay, Request};
 
 /// So few windows are in the processor's own cache: there is nothing to wait for.
 const FEW: usize = 256;
 
-/// Where requests that are judged one after the other will be counted.
-#[derive(Debug)]
+/// Where requests that are judged one after the other will be counted, and what was found
+/// there. Its memory serves one batch after the other.
+#[derive(Debug, Default)]
 pub struct Queue {
-    keys: SmallVec<[Counted; 2]>,
+    pub(super) keys: Vec<Counted>,
     /// Where each one's keys end.
-    ends: SmallVec<[usize; 2]>,
+    ends: Vec<usize>,
     /// How many have been judged, and where the next one's keys begin.
     next: usize,
     begin: usize,
+    /// What limiters said of those that were counted at once: as many as there are keys.
+    pub(super) counts: Vec<Count>,
 }
 
 /// A limiter by its place in the rules, and whom it counts.
@@ -33,16 +38,33 @@ pub(super) struct Prepared<'q> {
 }
 
 impl Queue {
-    /// Where the next one will be counted.
+    /// What limiters said of a request that was counted at once, by its place in the queue.
+    ///
+    /// # Panics
+    ///
+    /// If there is no such request, or it was not counted at once.
+    pub fn counts(&self, place: usize) -> &[Count] {
+        let begin = place.checked_sub(1).map_or(0, |before| self.ends[before]);
+        &self.counts[begin..self.ends[place]]
+    }
+
+    /// Which keys are the next one's.
     #[inline]
-    pub(super) fn peek(&self) -> Option<&[Counted]> {
-        Some(&self.keys[self.begin..*self.ends.get(self.next)?])
+    pub(super) fn peek(&self) -> Option<Range<usize>> {
+        Some(self.begin..*self.ends.get(self.next)?)
     }
 
     /// The next one has been judged.
     #[inline]
     pub(super) fn step(&mut self) {
         (self.next, self.begin) = (self.next + 1, self.ends[self.next]);
+    }
+
+    fn clear(&mut self) {
+        self.keys.clear();
+        self.ends.clear();
+        self.counts.clear();
+        (self.next, self.begin) = (0, 0);
     }
 }
 
@@ -69,27 +91,27 @@ impl Engine {
     /// Looks for the windows of requests that are to be judged one after the other, by
     /// [`Engine::pass_all`] or [`Overlay::judge_next`]. Whatever else happens in between
     /// makes no difference.
-    pub fn prepare<'r>(&self, requests: impl IntoIterator<Item = &'r Request>) -> Queue {
-        let windows = &self.windows;
-        let requests = requests.into_iter();
-        let room = requests.size_hint().0;
-        // One alone waits for nobody else.
-        let is_far = room > 1 && windows.len() >= FEW;
-        let (keys, ends) = (SmallVec::with_capacity(room), SmallVec::with_capacity(room));
-        let mut queue = Queue { keys, ends, next: 0, begin: 0 };
-        for request in requests {
-            self.each_key(request, |key| queue.keys.push(key));
+    #[inline]
+    pub fn prepare<'r>(&self, queue: &mut Queue, requests: impl IntoIterator<Item = &'r Request>) {
+        queue.clear();
+        let is_far = self.windows.len() >= FEW;
+        let mut requests = requests.into_iter().peekable();
+        while let Some(request) = requests.next() {
+            self.each_key(request, |(place, key)| {
+                if is_far {
+                    self.windows.fetch_index(key);
+                }
+                queue.keys.push((place, key));
+            });
             queue.ends.push(queue.keys.len());
-            if is_far {
+            // One alone waits for nobody else.
+            if is_far && (queue.ends.len() > 1 || requests.peek().is_some()) {
                 self.rules.await_crowd(self.memory.view(None), &request.subject);
             }
         }
-        if is_far {
-            // Each round waits for what the one before has found.
-            queue.keys.iter().for_each(|(_, key)| windows.await_index(*key));
-            queue.keys.iter_mut().for_each(|(_, key)| *key = windows.locate(*key));
+        if is_far && queue.ends.len() > 1 {
+            queue.keys.iter_mut().for_each(|(_, key)| *key = self.windows.locate(*key));
         }
-        queue
     }
 }
 
@@ -97,6 +119,7 @@ impl Overlay<'_> {
     /// Judges the next of those requests, as [`Overlay::judge`] does.
     pub fn judge_next(&mut self, queue: &mut Queue, request: &Request, now: Moment) -> Outcome {
         let Some(keys) = queue.peek() else { return self.judge(request, now) };
+        let keys = &queue.keys[keys];
         debug_assert_eq!(keys, &*self.engine.keys_for(request), "they are judged in their order");
         let outcome = self.judge_prepared(Prepared { request, keys }, now);
         queue.step();

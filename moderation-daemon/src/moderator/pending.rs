@@ -1,15 +1,15 @@
 //! What a batch is made of between deciding and answering: each command's
 //! conclusion, and who waits for it.
 
-use std::{sync::Arc, vec};
+use std::{ops::Range, sync::Arc};
 
 use super::{
     Answer, Ask, BanView, Board, Command, Known, LiftedView, Reply, Unavailable, shared::Answers,
 };
 use crate::{
     engine::{
-        Ban, BanRefusal, Cause, Count, Counts, Engine, Lease, Lifted, Moment, Outcome, Overlay,
-        Queue, UserId,
+        Ban, BanRefusal, Cause, Count, Engine, Lease, Lifted, Moment, Outcome, Overlay, Queue,
+        UserId,
     },
     metrics::{Metrics, Table, What},
 };
@@ -38,9 +38,9 @@ pub(super) struct Judged {
 
 /// How far a batch is judged.
 pub(super) struct Begun<'a> {
-    queue: Queue,
-    /// What limiters said of the first requests, which passed and are counted.
-    passed: vec::IntoIter<Counts>,
+    queue: &'a mut Queue,
+    /// The first requests, which passed and are counted, as far as they are not answered.
+    passed: Range<usize>,
     /// What other hosts have counted.
     answers: &'a mut Answers,
 }
@@ -49,21 +49,23 @@ pub(super) struct Begun<'a> {
 /// the way of. Not where hosts count together: they are to be told what was counted.
 pub(super) fn begin<'a>(
     engine: &mut Engine,
+    queue: &'a mut Queue,
     batch: &[Command],
     answers: &'a mut Answers,
     now: Moment,
 ) -> Begun<'a> {
     if !answers.are_of_nobody() {
-        return Begun { queue: engine.prepare([]), passed: Vec::new().into_iter(), answers };
+        engine.prepare(queue, []);
+        return Begun { queue, passed: 0..0, answers };
     }
     let asks = batch.iter().flat_map(Command::asks).filter(|ask| !ask.is_peek);
-    let mut queue = engine.prepare(asks.map(|ask| &ask.request));
+    engine.prepare(queue, asks.map(|ask| &ask.request));
     let first = batch.iter().map_while(|command| match command.asks() {
         [] => None,
         asks => Some(asks),
     });
     let first = first.flatten().map_while(|ask| (!ask.is_peek).then_some(&ask.request));
-    let passed = engine.pass_all(&mut queue, first, now).into_iter();
+    let passed = 0..engine.pass_all(queue, first, now);
     Begun { queue, passed, answers }
 }
 
@@ -130,12 +132,12 @@ fn judge(overlay: &mut Overlay<'_>, ask: &Ask, begun: &mut Begun<'_>, now: Momen
         let decision = overlay.decide(request, &counts, now);
         return Judged { what: None, outcome: supposed(decision.outcome), is_counted: false };
     }
-    let passed = begun.passed.next().map(Outcome::passed);
+    let passed = begun.passed.next().map(|place| Outcome::passed(begun.queue.counts(place)));
     let is_counted = passed.is_some();
     let told = || begun.answers.judge(overlay, request, now);
     let outcome = match passed.or_else(told) {
         Some(outcome) => outcome,
-        None => overlay.judge_next(&mut begun.queue, request, now),
+        None => overlay.judge_next(begun.queue, request, now),
     };
     Judged { what: Some(What::of(&request.act)), outcome, is_counted }
 }

@@ -20,7 +20,7 @@ use super::{
 use crate::{
     blocklist::Imports,
     clock,
-    engine::{Author, Change, EndPenalty, Engine, Prefix, Trust},
+    engine::{Author, Change, EndPenalty, Engine, Prefix, Queue, Trust},
     metrics::{Metrics, Table},
     network::{Guards, MAX_ALLOWED},
     store::{self, Allowed, ImportStore, Store, StoreError},
@@ -94,6 +94,7 @@ pub fn start(
         flights: Flights::default(),
         enforcer: Enforcer::new(kernel, Arc::clone(&board), Arc::clone(&metrics)),
         engine,
+        queue: Queue::default(),
         store: Some(store),
         importer: Importer::new(lists),
         saver: left.follow(&board, now)?,
@@ -123,6 +124,8 @@ pub fn start(
 pub(super) struct Task {
     pub(super) setup: Setup,
     pub(super) engine: Engine,
+    /// Where a batch is counted; kept for its memory.
+    queue: Queue,
     /// `None`: this host counts alone.
     pub(super) shared: Option<Shared>,
     /// Batches that wait for shared counters.
@@ -287,7 +290,7 @@ impl Task {
         mut answers: Answers,
     ) -> Result<(), StoreLost> {
         let now = clock::now();
-        let begun = begin(&mut self.engine, &batch, &mut answers, now);
+        let begun = begin(&mut self.engine, &mut self.queue, &batch, &mut answers, now);
         let mut overlay = self.engine.overlay();
         let pending = decide(&mut overlay, batch, begun, now);
         let changes = overlay.into_changes();

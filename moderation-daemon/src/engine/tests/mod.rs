@@ -91,14 +91,13 @@ fn violation(kind: ViolationType, points: Option<f64>, user: &str, ip: &str) -> 
 
 /// Judges requests in batches, as the moderator does, and returns what each
 /// was told.
-/// Judges as the daemon does.
 fn judge(engine: &mut Engine, requests: &[Request], batch: usize, now: Moment) -> Vec<Outcome> {
-    let mut outcomes = Vec::new();
+    let (mut outcomes, mut queue) = (Vec::new(), Queue::default());
     for batch in requests.chunks(batch) {
-        let mut queue = engine.prepare(batch);
+        engine.prepare(&mut queue, batch);
         let passed = engine.pass_all(&mut queue, batch, now);
-        let rest = &batch[passed.len()..];
-        outcomes.extend(passed.into_iter().map(Outcome::passed));
+        let rest = &batch[passed..];
+        outcomes.extend((0..passed).map(|place| Outcome::passed(queue.counts(place))));
         let mut overlay = engine.overlay();
         outcomes.extend(rest.iter().map(|it| overlay.judge_next(&mut queue, it, now)));
         let changes = overlay.into_changes();

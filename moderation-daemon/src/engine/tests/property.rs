@@ -182,10 +182,11 @@ proptest! {
             counts.into_iter().flatten().map(|it| (it.key, it.usage.used)).collect::<Vec<_>>()
         };
         let (want, remembered) = (used(counts(&engine)), fingerprint(&engine));
-        let mut queue = engine.prepare(&requests);
+        let mut queue = Queue::default();
+        engine.prepare(&mut queue, &requests);
         let passed = engine.pass_all(&mut queue, &requests, now);
         prop_assert_eq!(fingerprint(&engine), remembered);
-        passed.iter().rev().for_each(|counts| engine.take_back(counts, now));
+        (0..passed).rev().for_each(|place| engine.take_back(queue.counts(place), now));
         prop_assert_eq!(used(counts(&engine)), want);
     }
 

@@ -74,7 +74,8 @@ fn whatever_makes_an_event_more_than_plain_is_seen_on_the_short_way() {
 
 /// Judges a batch whose windows are looked for before the first is judged.
 fn judge_prepared(engine: &mut Engine, events: &[Request], now: Moment) -> Vec<Outcome> {
-    let mut queue = engine.prepare(events);
+    let mut queue = Queue::default();
+    engine.prepare(&mut queue, events);
     let mut overlay = engine.overlay();
     let outcomes = events.iter().map(|it| overlay.judge_next(&mut queue, it, now)).collect();
     let changes = overlay.into_changes();

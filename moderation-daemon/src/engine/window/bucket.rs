@@ -91,6 +91,24 @@ impl<const WIDTH: usize> Buckets<WIDTH> {
         Tenure { used, frees_at: self.leaves(oldest) }
     }
 
+    /// Another `cost` if no more than `max` are used up with it; what was before it.
+    pub(super) fn charge_within(
+        self,
+        head: &mut Head,
+        ring: &mut [u8],
+        (cost, max): (u64, u64),
+        now: u64,
+    ) -> Option<Tenure> {
+        let tenure = self.tenure(*head, ring, 0, now);
+        if tenure.used.saturating_add(cost) > max {
+            return None;
+        }
+        if cost > 0 {
+            self.charge(head, ring, now, cost);
+        }
+        Some(tenure)
+    }
+
     /// Another `cost`.
     pub(super) fn charge(self, head: &mut Head, ring: &mut [u8], at: u64, cost: u64) {
         match self.passed(*head, at) {

@@ -181,17 +181,11 @@ impl<const BYTES: usize> Cell<BYTES> {
         (cost, max): (u64, u64),
         now: u64,
     ) -> Option<Tenure> {
-        each!(measure, one => {
-            let tenure = one.tenure(self.head, &self.bytes, 0, now);
-            if tenure.used.saturating_add(cost) > max {
-                return None;
-            }
-            if cost > 0 {
-                self.head.is_changed = true;
-                one.charge(&mut self.head, &mut self.bytes, now, cost);
-            }
-            Some(tenure)
-        })
+        let tenure = each!(measure, one => {
+            one.charge_within(&mut self.head, &mut self.bytes, (cost, max), now)
+        })?;
+        self.head.is_changed |= cost > 0;
+        Some(tenure)
     }
 
     /// Whether a charge of that time counts now.

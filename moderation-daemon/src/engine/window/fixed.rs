@@ -43,6 +43,24 @@ impl Fixed {
         Tenure { used: Self::used(bytes).saturating_add(fresh), frees_at: head.time }
     }
 
+    /// Another `cost` if no more than `max` are used up with it; what was before it.
+    pub(super) fn charge_within(
+        self,
+        head: &mut Head,
+        bytes: &mut [u8],
+        (cost, max): (u64, u64),
+        now: u64,
+    ) -> Option<Tenure> {
+        let tenure = self.tenure(*head, bytes, 0, now);
+        if tenure.used.saturating_add(cost) > max {
+            return None;
+        }
+        if cost > 0 {
+            self.charge(head, bytes, now, cost);
+        }
+        Some(tenure)
+    }
+
     /// Another `cost`, in this window or as the beginning of the next.
     pub(super) fn charge(self, head: &mut Head, bytes: &mut [u8], at: u64, cost: u64) {
         let mut used = Self::used(bytes);

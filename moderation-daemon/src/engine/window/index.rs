@@ -69,11 +69,11 @@ impl Index {
         }
     }
 
-    /// The slot where looking for a digest begins.
+    /// Where looking for a digest begins.
     #[inline]
-    pub(super) fn first(&self, digest: u64) -> Option<u64> {
+    pub(super) fn first(&self, digest: u64) -> Option<&u64> {
         let slots = &self.0[part(digest)].slots;
-        slots.get(tag(digest) as usize & slots.len().wrapping_sub(1)).copied()
+        slots.get(tag(digest) as usize & slots.len().wrapping_sub(1))
     }
 
     /// Adds one that is not there.

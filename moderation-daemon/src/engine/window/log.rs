@@ -137,7 +137,6 @@ impl<const WIDTH: usize> Log<WIDTH> {
     }
 
     /// So many more events, not 0.
-    #[inline(always)]
     pub(super) fn charge<const BYTES: usize>(
         self,
         head: &mut Head,
@@ -146,33 +145,73 @@ impl<const WIDTH: usize> Log<WIDTH> {
         events: u64,
     ) {
         let horizon = self.horizon(*head, at);
+        let (gone, _) = Self::gone(*head, ring, horizon);
+        self.add((head, gone), ring, (at, events), horizon);
+    }
+
+    /// So many more if no more than `max` are in the window with them; what was in it
+    /// before.
+    #[inline(always)]
+    pub(super) fn charge_within<const BYTES: usize>(
+        self,
+        head: &mut Head,
+        ring: &mut [u8; BYTES],
+        (events, max): (u64, u64),
+        now: u64,
+    ) -> Option<Tenure> {
+        let horizon = self.horizon(*head, now);
+        let (gone, age) = Self::gone(*head, ring, horizon);
+        let tenure = if horizon == 0 {
+            Tenure { used: 0, frees_at: self.end(now) }
+        } else {
+            let used = 1 + (head.count() - gone) as u64;
+            Tenure { used, frees_at: self.leaves(head.time - age) }
+        };
+        if tenure.used.saturating_add(events) > max {
+            return None;
+        }
+        if events > 0 {
+            self.add((head, gone), ring, (now, events), horizon);
+        }
+        Some(tenure)
+    }
+
+    /// So many more events, not 0, where so many have left the window.
+    #[inline(always)]
+    fn add<const BYTES: usize>(
+        self,
+        (head, gone): (&mut Head, usize),
+        ring: &mut [u8; BYTES],
+        (at, events): (u64, u64),
+        horizon: u64,
+    ) {
+        let tick = self.tick_of(at);
         let mut events = events.min(self.most());
         if horizon == 0 {
-            *head = Head { time: self.tick_of(at), count: 0, ..*head };
+            *head = Head { time: tick, count: 0, ..*head };
             events -= 1;
-        }
-        while head.count > 0 && Self::age(*head, ring, 0) >= horizon {
-            Self::forget_oldest::<BYTES>(head);
+        } else {
+            Self::forget_oldest::<BYTES>(head, gone);
         }
         for _ in 0..events {
             if head.count > 0 && head.count() + 1 >= usize::from(self.most) {
                 // As many as there may be.
-                Self::forget_oldest::<BYTES>(head);
+                Self::forget_oldest::<BYTES>(head, 1);
             }
             if self.most > 1 {
                 let place = Self::place::<BYTES>(*head, head.count());
                 write::<WIDTH>(ring, place, head.time);
                 head.count += 1;
             }
-            head.time = self.tick_of(at).max(head.time);
+            head.time = tick.max(head.time);
         }
     }
 
-    /// Drops the oldest but the newest.
-    #[inline]
-    const fn forget_oldest<const BYTES: usize>(head: &mut Head) {
-        head.first = Head::small(Self::place::<BYTES>(*head, 1));
-        head.count -= 1;
+    /// Drops so many of the oldest, but not the newest.
+    #[inline(always)]
+    const fn forget_oldest<const BYTES: usize>(head: &mut Head, events: usize) {
+        head.first = Head::small(Self::place::<BYTES>(*head, events));
+        head.count -= Head::small(events);
     }
 
     /// Which of the older ones has the tick of that time, the newest of several;

@@ -188,18 +188,18 @@ impl Windows {
         Self { is_recorded: true, ..Self::empty(Arc::clone(&self.limits), self.bound) }
     }
 
-    /// Waits, beside others who wait, for what [`Windows::locate`] reads first.
+    /// Has fetched what [`Windows::locate`] reads.
     #[inline]
-    pub(super) fn await_index(&self, key: Key) {
+    pub(super) fn fetch_index(&self, key: Key) {
         let Some(plan) = self.limits.plan(key) else { return };
-        sized!(plan.size, &self.small, &self.large, table => table.await_index(key));
+        sized!(plan.size, &self.small, &self.large, table => table.fetch_index(key));
     }
 
-    /// The key, from now on found sooner if it has its place.
+    /// The key with the place where it most likely is, and has that fetched.
     #[inline]
     pub(super) fn locate(&self, key: Key) -> Key {
         let Some(plan) = self.limits.plan(key) else { return key };
-        let number = sized!(plan.size, &self.small, &self.large, table => table.locate(key));
+        let number = sized!(plan.size, &self.small, &self.large, table => table.guess(key));
         number.map_or(key, |number| key.at(number))
     }
 
@@ -216,7 +216,7 @@ impl Windows {
     }
 
     /// What was used up, and `fresh` more that was charged at this very moment; and the
-    /// key, from now on found sooner if it has its place.
+    /// key with its place, if it has one.
     #[inline(always)]
     pub(super) fn look_up(&self, key: Key, fresh: u64, now_boot_ms: u64) -> (Key, Usage) {
         let now = inner(now_boot_ms);
@@ -226,7 +226,7 @@ impl Windows {
         sized!(*size, &self.small, &self.large, table => {
             let (key, Tenure { used, frees_at }) = match table.number(key) {
                 Some(number) => (key.at(number), table.at(number).tenure(measure, fresh, now)),
-                None => (key, measure.begin(fresh, now)),
+                None => (key.bare(), measure.begin(fresh, now)),
             };
             (key, Usage { used, frees_at_boot_ms: outer(frees_at) })
         })

@@ -2,14 +2,15 @@
 //! which lie close together. Finding one is one look far away, growing moves no
 //! cell, and whoever has to look at all of them goes through them in order.
 
-use std::hint::black_box;
-
 use super::{cell::Cell, index::Index};
 use crate::engine::Key;
 
 /// Cells that are allocated together: so many that the list of those pieces stays in
 /// the processor's own cache.
 const CHUNK: usize = 8_192;
+
+/// Bytes that a processor fetches together.
+const LINE: usize = 64;
 
 /// See the module.
 #[derive(Debug)]
@@ -20,6 +21,22 @@ pub(super) struct Table<const BYTES: usize> {
     /// that there were when it began. Whatever takes a removed one's place has been
     /// looked at.
     unswept: (usize, usize),
+}
+
+/// Has the processor fetch what is to be read soon; nobody waits for it.
+#[inline(always)]
+fn fetch<T>(what: &T) {
+    #[cfg(target_arch = "x86_64")]
+    for line in 0..size_of::<T>().div_ceil(LINE) {
+        let place = std::ptr::from_ref(what).cast::<i8>().wrapping_add(line * LINE);
+        #[expect(unsafe_code, reason = "a hint to the processor")]
+        // SAFETY: it reads nothing, and every x86-64 has it.
+        unsafe {
+            std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(place);
+        }
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = what;
 }
 
 /// Cells by number, from 0 on without a gap.
@@ -89,20 +106,24 @@ impl<const BYTES: usize> Table<BYTES> {
         if key.is_placed() && self.cells.is_at(key) {
             return Some(key.place());
         }
-        self.index.find(key.digest(), |number| self.cells.get(number).key == key)
+        self.index.find(key.digest(), |number| {
+            let cell = self.cells.get(number);
+            fetch(cell);
+            cell.key == key
+        })
     }
 
-    /// Waits for the index, beside others who wait.
+    /// Has fetched what [`Table::guess`] reads.
     #[inline]
-    pub(super) fn await_index(&self, key: Key) {
-        black_box(self.index.first(key.digest()));
+    pub(super) fn fetch_index(&self, key: Key) {
+        self.index.first(key.digest()).into_iter().for_each(fetch);
     }
 
-    /// Which cell is the key's, of which all is soon at hand.
+    /// Which cell is most likely the key's, which is being fetched.
     #[inline]
-    pub(super) fn locate(&self, key: Key) -> Option<u32> {
-        let number = self.number(key)?;
-        black_box(self.cells.get(number).bytes[BYTES - 1]);
+    pub(super) fn guess(&self, key: Key) -> Option<u32> {
+        let number = self.index.find(key.digest(), |_| true)?;
+        fetch(self.cells.get(number));
         Some(number)
     }
 

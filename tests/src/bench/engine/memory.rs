@@ -6,7 +6,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 use clap::ValueEnum;
-use moderation_daemon::engine::{Act, EventType, Request};
+use moderation_daemon::engine::{Act, EventType, Queue, Request};
 
 use super::super::api;
 use super::super::list::MILLION;
@@ -58,7 +58,7 @@ const KEYS: u32 = MILLION;
 ///
 /// If the system does not say how much memory there is, or a key was denied.
 pub fn probe(probe: Probe) -> Result<f64> {
-    let mut engine = ours::engine();
+    let (mut engine, mut queue) = (ours::engine(), Queue::default());
     let now = ours::BEGIN;
     let keys: Vec<u32> = (0..KEYS).collect();
     let before = resident(std::process::id())?;
@@ -67,7 +67,7 @@ pub fn probe(probe: Probe) -> Result<f64> {
             |key: &u32| Request::new(Act::event(probe.event()), By::Address.subject(*key));
         let batch: Vec<_> = chunk.iter().map(request).collect();
         for _ in 0..probe.times() {
-            let denied = ours::decide(&mut engine, &batch, now);
+            let denied = ours::decide((&mut engine, &mut queue), &batch, now);
             ensure!(denied == 0, "{denied} were denied that are within their limits");
         }
     }

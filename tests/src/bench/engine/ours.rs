@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 use moderation_daemon::engine::{
-    Act, Engine, EventType, Moment, PrefixSet, Request, Restored, Rules, Verdict,
+    Act, Engine, EventType, Moment, PrefixSet, Queue, Request, Restored, Rules, Verdict,
 };
 
 use super::keys::{By, Keys};
@@ -29,6 +29,7 @@ const fn event(by: By) -> EventType {
 /// The engine, and where its time stands.
 pub(super) struct Ours {
     engine: Engine,
+    queue: Queue,
     kind: EventType,
     batch: usize,
     decided: usize,
@@ -37,7 +38,14 @@ pub(super) struct Ours {
 
 impl Ours {
     pub(super) fn new(by: By, keys: usize) -> Self {
-        Self { engine: engine(), kind: event(by), batch: CHUNK, decided: 0, keys }
+        Self {
+            engine: engine(),
+            queue: Queue::default(),
+            kind: event(by),
+            batch: CHUNK,
+            decided: 0,
+            keys,
+        }
     }
 
     /// Decisions that are applied together.
@@ -62,16 +70,21 @@ pub(super) fn engine() -> Engine {
 }
 
 /// Decides as the daemon does with what waits; says how many were denied.
-pub(super) fn decide(engine: &mut Engine, batch: &[Request], now: Moment) -> usize {
-    let mut queue = engine.prepare(batch);
-    let passed = black_box(engine.pass_all(&mut queue, batch, now)).len();
+pub(super) fn decide(
+    (engine, queue): (&mut Engine, &mut Queue),
+    batch: &[Request],
+    now: Moment,
+) -> usize {
+    engine.prepare(queue, batch);
+    let passed = engine.pass_all(queue, batch, now);
+    black_box(&*queue);
     if passed == batch.len() {
         return 0;
     }
     let mut overlay = engine.overlay();
     let mut denied = 0;
     for request in &batch[passed..] {
-        let outcome = overlay.judge_next(&mut queue, request, now);
+        let outcome = overlay.judge_next(queue, request, now);
         denied += usize::from(black_box(&outcome).verdict == Verdict::Deny);
     }
     let changes = overlay.into_changes();
@@ -88,7 +101,7 @@ impl Limiter for Ours {
         let begin = Instant::now();
         let mut denied = 0;
         for batch in requests.chunks(self.batch) {
-            denied += decide(&mut self.engine, batch, now);
+            denied += decide((&mut self.engine, &mut self.queue), batch, now);
         }
         let took = begin.elapsed();
         self.decided += chunk.len();
@@ -98,14 +111,15 @@ impl Limiter for Ours {
 
 /// Sees it allow as much as it should, and no more, in any window.
 pub(super) fn judge(by: By) -> Result<()> {
-    let (mut engine, kind) = (engine(), event(by));
+    let (mut engine, mut queue, kind) = (engine(), Queue::default(), event(by));
     let max = Rules::hardened().limiters(kind).map(|rule| rule.limit.max).min();
     let max = usize::try_from(max.unwrap_or_default())?;
     let request = Request::new(Act::event(kind), by.subject(0));
     // One too many each time: more of them would be a reason to ban.
     for (ms, asked, want) in [(0, max + 1, max), (WINDOW_MS - 1, 1, 0), (WINDOW_MS, max + 1, max)] {
         let one = std::slice::from_ref(&request);
-        let denied: usize = (0..asked).map(|_| decide(&mut engine, one, after(ms))).sum();
+        let denied: usize =
+            (0..asked).map(|_| decide((&mut engine, &mut queue), one, after(ms))).sum();
         let allowed = asked - denied;
         ensure!(allowed == want, "{allowed} instead of {want} were allowed after {ms} ms");
     }
