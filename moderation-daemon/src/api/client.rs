@@ -17,7 +17,13 @@ use hyper::{
 };
 use hyper_util::rt::TokioIo;
 use serde_json::Value;
-use tokio::{net::UnixStream, runtime::Runtime, time::timeout};
+use tokio::{
+    net::UnixStream,
+    runtime::Runtime,
+    time::{Instant, timeout},
+};
+
+use super::HEAD_TIMEOUT;
 
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
@@ -85,18 +91,22 @@ impl Response {
 pub struct Client {
     socket: PathBuf,
     runtime: Option<Runtime>,
-    connection: Option<SendRequest<Full<Bytes>>>,
+    connection: Option<(SendRequest<Full<Bytes>>, Instant)>,
     patience: Duration,
+    kept: Duration,
 }
 
 const JSON: &str = "application/json";
 const PATIENCE: Duration = Duration::from_secs(10);
+/// How long a connection is kept that nothing is asked over: the daemon closes an idle one
+/// later than that, and then perhaps just while it is written to.
+const KEPT: Duration = HEAD_TIMEOUT.checked_div(2).expect("two is not zero");
 
 impl Client {
     /// A client of the socket at `socket`; connects when it is used.
     pub fn new(socket: impl AsRef<Path>) -> Self {
         let socket = socket.as_ref().to_owned();
-        Self { socket, runtime: None, connection: None, patience: PATIENCE }
+        Self { socket, runtime: None, connection: None, patience: PATIENCE, kept: KEPT }
     }
 
     /// Waits so long for each answer from now on.
@@ -183,8 +193,11 @@ impl Client {
     }
 
     async fn exchange(&mut self, request: Request<Full<Bytes>>) -> Result<Response, ClientError> {
-        let mut connection = match self.connection.take().filter(|open| !open.is_closed()) {
-            Some(open) => open,
+        let is_usable = |(open, used): &(SendRequest<_>, Instant)| {
+            !open.is_closed() && used.elapsed() < self.kept
+        };
+        let mut connection = match self.connection.take().filter(is_usable) {
+            Some((open, _)) => open,
             None => self.connect().await?,
         };
         let broken = |source| ClientError::Broken { socket: self.socket.clone(), source };
@@ -197,7 +210,7 @@ impl Client {
             .and_then(|kind| kind.to_str().ok())
             .is_some_and(|kind| kind.ends_with("/json") || kind.ends_with("+json"));
         let bytes = response.into_body().collect().await.map_err(broken)?.to_bytes();
-        self.connection = Some(connection);
+        self.connection = Some((connection, Instant::now()));
         let body = if is_json {
             serde_json::from_slice(&bytes).map_err(|source| ClientError::NoJson {
                 socket: self.socket.clone(),
@@ -222,5 +235,48 @@ impl Client {
         // Its errors come out of the requests.
         tokio::spawn(async move { drop(connection.await) });
         Ok(sender)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        io::{Read as _, Write as _},
+        os::unix::net::UnixListener,
+        thread,
+    };
+
+    use super::*;
+
+    /// How many connections so many requests take with a daemon that closes none.
+    fn connections(requests: usize, kept: Duration) -> usize {
+        let folder = tempfile::tempdir().expect("a folder");
+        let socket = folder.path().join("socket");
+        let listener = UnixListener::bind(&socket).expect("a socket");
+        let mut client = Client { kept, ..Client::new(&socket) };
+        thread::scope(|scope| {
+            let accepted = scope.spawn(move || {
+                let (mut answered, mut accepted) = (0, 0);
+                while answered < requests {
+                    let (mut stream, _) = listener.accept().expect("a client");
+                    accepted += 1;
+                    while answered < requests && stream.read(&mut [0; 1_024]).is_ok_and(|n| n > 0) {
+                        stream.write_all(b"HTTP/1.1 204 No Content\r\n\r\n").expect("a reader");
+                        answered += 1;
+                    }
+                }
+                accepted
+            });
+            for _ in 0..requests {
+                assert_eq!(client.get("/").expect("an answer").status, 204);
+            }
+            accepted.join().expect("no panic")
+        })
+    }
+
+    #[test]
+    fn a_connection_is_used_again_unless_the_daemon_may_be_closing_it() {
+        assert_eq!(connections(3, KEPT), 1);
+        assert_eq!(connections(3, Duration::ZERO), 3);
     }
 }
