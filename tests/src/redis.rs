@@ -243,7 +243,8 @@ impl Wire {
         Ok(())
     }
 
-    fn read(&mut self) -> Result<String> {
+    /// The next answer, or what comes without being asked for.
+    pub fn read(&mut self) -> Result<String> {
         let mut line = String::new();
         self.0.read_line(&mut line)?;
         let line = line.trim_end();

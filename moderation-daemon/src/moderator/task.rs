@@ -21,6 +21,7 @@ use crate::{
     blocklist::Imports,
     clock,
     engine::{Author, Change, EndPenalty, Engine, Prefix, Trust},
+    ledger::{Memory, Uid},
     metrics::{Metrics, Table},
     network::{Guards, MAX_ALLOWED},
     store::{self, Allowed, ImportStore, Store, StoreError},
@@ -36,6 +37,9 @@ const TICK: Duration = Duration::from_secs(1);
 const PRUNE_EVERY_TICKS: u64 = 600;
 /// And at the latest after so many new violations: strangers cause them.
 const PRUNE_EVERY_VIOLATIONS: u64 = 50_000;
+
+/// Lifts that are remembered of bans that are not known here.
+const MOST_LIFTS: usize = 65_536;
 
 /// How often imported entries that have lapsed are looked for.
 const LOOK_FOR_LAPSED_EVERY_TICKS: u64 = 30;
@@ -109,6 +113,7 @@ pub fn start(
         violations_since_prune: 0,
         lines: Throttle::default(),
         is_nearly_full: false,
+        lifted: Memory::new(MOST_LIFTS),
     };
     task.enforcer.read_guards();
     task.set_allowlist(allowlist);
@@ -146,6 +151,8 @@ pub(super) struct Task {
     lines: Throttle,
     /// Whether that has been said.
     pub(super) is_nearly_full: bool,
+    /// Bans that were lifted elsewhere before they were heard of.
+    pub(super) lifted: Memory<Uid>,
 }
 
 /// The store is gone: the task that had it panicked.

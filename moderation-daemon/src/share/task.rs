@@ -414,33 +414,40 @@ impl Task {
         Ok(())
     }
 
-    /// Takes news to the moderator, who may be busy.
+    /// Takes news to the moderator.
     pub(super) async fn hear(&mut self, news: News) -> Result<(), Ended> {
         // Until it was heard, what was followed is ahead of what is written down.
         self.is_torn = true;
-        let mut tries = 0;
-        let fates = loop {
-            match self.moderator.hear(news.clone()).await {
-                Err(Unavailable::QueueFull) if tries < ASK_AT_MOST => {
-                    tries += 1;
-                    tokio::time::sleep(ASK_AGAIN).await;
-                }
-                fates => break fates?,
-            }
-        };
+        tell(&self.moderator, &self.metrics, news).await?;
         self.is_torn = false;
-        for fate in fates {
-            match fate {
-                Fate::Taken => self.metrics.ledger_followed.inc(),
-                Fate::Known => continue,
-                Fate::Refused(refusal) => {
-                    self.metrics.ban_refused(refusal);
-                    continue;
-                }
-            };
-        }
         Ok(())
     }
+}
+
+/// Takes news to the moderator, who may be busy.
+pub(super) async fn tell(
+    moderator: &Moderator,
+    metrics: &Metrics,
+    news: News,
+) -> Result<(), Unavailable> {
+    let mut tries = 0;
+    let fates = loop {
+        match moderator.hear(news.clone()).await {
+            Err(Unavailable::QueueFull) if tries < ASK_AT_MOST => {
+                tries += 1;
+                tokio::time::sleep(ASK_AGAIN).await;
+            }
+            fates => break fates?,
+        }
+    };
+    for fate in fates {
+        match fate {
+            Fate::Taken => drop(metrics.ledger_followed.inc()),
+            Fate::Known => {}
+            Fate::Refused(refusal) => metrics.ban_refused(refusal),
+        }
+    }
+    Ok(())
 }
 
 /// Reading the store blocks.

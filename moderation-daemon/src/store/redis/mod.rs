@@ -18,7 +18,7 @@ use redis::{
     aio::{ConnectionLike, ConnectionManager, ConnectionManagerConfig},
     cluster::ClusterClient,
     cluster_async::ClusterConnection,
-    io::tcp::TcpSettings,
+    io::tcp::{TcpSettings, socket2::TcpKeepalive},
 };
 use sha1_smol::Sha1;
 
@@ -31,6 +31,9 @@ pub use publish::{Heard, MESSAGE_BYTES, Messages};
 
 /// Patience with what no decision waits for: connecting, settling, asking how things are.
 const PATIENCE: Duration = Duration::from_secs(1);
+/// A connection on which nothing comes for so long is looked after, and given up after twice
+/// that.
+const QUIET: Duration = Duration::from_secs(5);
 /// Decisions that one call of a script serves, and acts: about a tenth of a millisecond, for
 /// so long the server serves nobody else.
 const GROUPS_AT_ONCE: usize = 32;
@@ -149,7 +152,7 @@ impl Redis {
                 .response_timeout(PATIENCE)
                 .overall_response_timeout(Some(PATIENCE))
                 .retries(0)
-                .tcp_settings(TcpSettings::default().set_nodelay(true))
+                .tcp_settings(tcp())
                 .build();
             Target::Cluster(Box::new(client.map_err(|_| BadUri)?), infos)
         } else {
@@ -481,8 +484,13 @@ fn info(uri: &str, password: Option<&str>) -> Result<ConnectionInfo, BadUri> {
         Some(password) => info.redis_settings().clone().set_password(password),
         None => info.redis_settings().clone(),
     };
-    let tcp = TcpSettings::default().set_nodelay(true);
-    Ok(info.set_redis_settings(settings).set_tcp_settings(tcp))
+    Ok(info.set_redis_settings(settings).set_tcp_settings(tcp()))
+}
+
+/// Who only listens would never notice that nobody is there any more.
+fn tcp() -> TcpSettings {
+    let keepalive = TcpKeepalive::new().with_time(QUIET).with_interval(QUIET / 4);
+    TcpSettings::default().set_nodelay(true).set_keepalive(keepalive).set_user_timeout(2 * QUIET)
 }
 
 /// One provider of ciphers for the process; a second call finds the first one's.
