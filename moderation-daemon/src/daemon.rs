@@ -164,6 +164,8 @@ async fn serve(config: Config, files: &SourceFiles) -> anyhow::Result<()> {
         tokio::spawn(feed::forget_quiet_sources(pins.clone(), window));
         tokio::spawn(async move { watch.serve(pins, moderator).await });
     }
+    #[cfg(feature = "redis")]
+    let redis = reach(&config)?.map(Arc::new);
     let context = api::Context {
         moderator,
         reader,
@@ -172,6 +174,8 @@ async fn serve(config: Config, files: &SourceFiles) -> anyhow::Result<()> {
         pins,
         watch,
         sharing: sharing.status(),
+        #[cfg(feature = "redis")]
+        redis,
         started_at_boot_ms,
     };
     let app = api_socket.serve(api::app_routes(context.clone()), Arc::clone(&metrics));

@@ -2,6 +2,7 @@
 //! of decisions when it is slow, wrong or gone, and how a host comes back.
 
 mod daemons;
+mod doctor;
 mod fault;
 mod publish;
 mod script;

@@ -3,6 +3,7 @@
 //! `sharing`; when to ask at all, the caller's. Nothing here waits for longer than it is told
 //! to, tries anything twice by itself, or says what a URI holds.
 
+mod examine;
 mod fault;
 mod publish;
 
@@ -27,6 +28,7 @@ use crate::sharing::{
     read_group, read_score,
 };
 
+pub use examine::{Eviction, Examined};
 pub use publish::{Heard, MESSAGE_BYTES, Messages};
 
 /// Patience with what no decision waits for: connecting, settling, asking how things are.

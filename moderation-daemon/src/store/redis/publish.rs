@@ -12,7 +12,7 @@ use tokio::{
     task::AbortHandle,
 };
 
-use super::{PATIENCE, Redis, Target, fault, value};
+use super::{PATIENCE, Redis, fault, value};
 use crate::sharing::Failure;
 
 /// More than this is no message of ours.
@@ -89,14 +89,8 @@ impl Redis {
     /// Listens to a channel, and connects again for as long as it takes. `nodes` of a cluster
     /// pass on what any of them hears.
     pub fn listen(&self, channel: &str) -> Messages {
-        let clients = match &self.target {
-            Target::One(client) => vec![(**client).clone()],
-            Target::Cluster(_, nodes) => {
-                nodes.iter().filter_map(|node| Client::open(node.clone()).ok()).collect()
-            }
-        };
         let (sender, queue) = mpsc::channel(QUEUE);
-        let task = tokio::spawn(follow(clients, self.names.channel(channel), sender));
+        let task = tokio::spawn(follow(self.clients(), self.names.channel(channel), sender));
         Messages { queue, task: task.abort_handle() }
     }
 }
