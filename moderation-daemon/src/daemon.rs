@@ -234,7 +234,10 @@ pub(crate) fn reach(config: &Config) -> anyhow::Result<Option<store::redis::Redi
         return Ok(None);
     }
     let redis = config.redis.with_credentials()?;
+    let text = |secret: Option<config::Secret>| secret.map(|it| it.expose().to_owned());
     let settings = store::redis::Settings {
+        authority: redis.authority()?,
+        login: (text(redis.login.username), text(redis.login.password)),
         uris: redis.uris,
         is_cluster: redis.is_cluster,
         password: redis.password,

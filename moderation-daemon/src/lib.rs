@@ -27,6 +27,7 @@ pub mod store;
 
 pub mod clock;
 pub mod config;
+pub mod credential;
 pub mod exit;
 pub mod metrics;
 pub mod pseudonym;

@@ -16,8 +16,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 const QUIET: Duration = Duration::from_millis(200);
 
 fn link(uris: Vec<String>) -> Result<Link> {
-    let (is_cluster, names) = (uris.len() > 1, Names::new("test"));
-    Ok(Link::new(&Settings { uris, is_cluster, password: None, names })?)
+    Ok(Link::new(&Settings::of(uris, Names::new("test")))?)
 }
 
 fn runtime() -> Result<Runtime> {

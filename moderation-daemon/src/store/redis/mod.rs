@@ -15,7 +15,7 @@ use std::{
 
 use futures_util::future::join_all;
 use redis::{
-    Client, Cmd, ConnectionInfo, IntoConnectionInfo as _, Pipeline, Value,
+    Client, Cmd, ConnectionInfo, IntoConnectionInfo as _, Pipeline, TlsCertificates, Value,
     aio::{ConnectionLike, ConnectionManager, ConnectionManagerConfig},
     cluster::ClusterClient,
     cluster_async::ClusterConnection,
@@ -56,8 +56,21 @@ pub struct Settings {
     pub is_cluster: bool,
     /// Instead of what the URIs have.
     pub password: Option<String>,
+    /// A user and a password where a URI has none.
+    pub login: (Option<String>, Option<String>),
+    /// The only authority that is trusted, in PEM; with one there is TLS, whatever the URIs
+    /// say.
+    pub authority: Option<Vec<u8>>,
     /// What counters are called.
     pub names: Names,
+}
+
+impl Settings {
+    /// With nothing but some URIs: several are a cluster.
+    pub fn of(uris: Vec<String>, names: Names) -> Self {
+        let is_cluster = uris.len() > 1;
+        Self { uris, is_cluster, password: None, login: (None, None), authority: None, names }
+    }
 }
 
 /// Without what a URI holds.
@@ -94,7 +107,7 @@ pub struct Redis {
 
 enum Target {
     One(Box<Client>),
-    Cluster(Box<ClusterClient>, Vec<ConnectionInfo>),
+    Cluster(Box<ClusterClient>, Vec<Client>),
 }
 
 /// Without addresses, beside which a password stands.
@@ -146,20 +159,34 @@ impl Redis {
     /// If a URI makes no sense.
     pub fn new(settings: &Settings) -> Result<Self, BadUri> {
         install_tls();
-        let infos = settings.uris.iter().map(|uri| info(uri, settings.password.as_deref()));
-        let infos = infos.collect::<Result<Vec<_>, _>>()?;
+        let infos = infos(settings)?;
+        let certificates = settings.authority.as_ref().map(|authority| TlsCertificates {
+            client_tls: None,
+            root_cert: Some(authority.clone()),
+        });
+        let client = |info: ConnectionInfo| match &certificates {
+            Some(certificates) => Client::build_with_tls(info, certificates.clone()),
+            None => Client::open(info),
+        };
         let target = if settings.is_cluster {
-            let client = ClusterClient::builder(infos.clone())
+            let nodes = infos.iter().cloned().map(client).collect::<Result<Vec<_>, _>>();
+            let nodes = nodes.map_err(|_| BadUri)?;
+            let builder = ClusterClient::builder(infos);
+            let builder = match &certificates {
+                Some(certificates) => builder.certs(certificates.clone()),
+                None => builder,
+            };
+            let client = builder
                 .connection_timeout(PATIENCE)
                 .response_timeout(PATIENCE)
                 .overall_response_timeout(Some(PATIENCE))
                 .retries(0)
                 .tcp_settings(tcp())
                 .build();
-            Target::Cluster(Box::new(client.map_err(|_| BadUri)?), infos)
+            Target::Cluster(Box::new(client.map_err(|_| BadUri)?), nodes)
         } else {
             let info = infos.into_iter().next().ok_or(BadUri)?;
-            Target::One(Box::new(Client::open(info).map_err(|_| BadUri)?))
+            Target::One(Box::new(client(info).map_err(|_| BadUri)?))
         };
         let names = settings.names.clone();
         let (reserve, settle) = (Script::new(RESERVE), Script::new(SETTLE));
@@ -480,13 +507,32 @@ fn gone() -> Failure {
     Failure::new(Fault::Gone, "")
 }
 
-fn info(uri: &str, password: Option<&str>) -> Result<ConnectionInfo, BadUri> {
-    let info = uri.into_connection_info().map_err(|_| BadUri)?;
-    let settings = match password {
-        Some(password) => info.redis_settings().clone().set_password(password),
-        None => info.redis_settings().clone(),
+fn infos(settings: &Settings) -> Result<Vec<ConnectionInfo>, BadUri> {
+    let parse = |uri: &String| {
+        let with_tls = uri.strip_prefix("redis://").filter(|_| settings.authority.is_some());
+        let uri = with_tls.map_or_else(|| uri.clone(), |rest| format!("rediss://{rest}"));
+        uri.into_connection_info().map_err(|_| BadUri)
     };
-    Ok(info.set_redis_settings(settings).set_tcp_settings(tcp()))
+    let infos = settings.uris.iter().map(parse).collect::<Result<Vec<_>, _>>()?;
+    // Who says it once means all nodes.
+    let first = infos.first().map(ConnectionInfo::redis_settings);
+    let own = |it: Option<&str>| it.map(str::to_owned);
+    let username = first.and_then(|it| own(it.username())).or_else(|| settings.login.0.clone());
+    let password = first.and_then(|it| own(it.password())).or_else(|| settings.login.1.clone());
+    let complete = |info: ConnectionInfo| {
+        let mut known = info.redis_settings().clone();
+        if let Some(username) = username.as_ref().filter(|_| known.username().is_none()) {
+            known = known.set_username(username);
+        }
+        if let Some(password) = password.as_ref().filter(|_| known.password().is_none()) {
+            known = known.set_password(password);
+        }
+        if let Some(password) = &settings.password {
+            known = known.set_password(password);
+        }
+        info.set_redis_settings(known).set_tcp_settings(tcp())
+    };
+    Ok(infos.into_iter().map(complete).collect())
 }
 
 /// Who only listens would never notice that nobody is there any more.
