@@ -31,4 +31,5 @@ pub mod credential;
 pub mod exit;
 pub mod metrics;
 pub mod pseudonym;
+mod random;
 pub mod telemetry;

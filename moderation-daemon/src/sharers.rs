@@ -13,12 +13,12 @@ use crate::{
 #[cfg(feature = "mongodb")]
 mod with {
     use super::{Arc, Config, Metrics, Moderator, Reader, Store};
+    #[cfg(feature = "redis")]
+    use crate::{share::Messages, store::redis::Redis};
     use crate::{
         share::{self, ShareSettings, ShareStatus, Sharing},
         store::Outbox,
     };
-    #[cfg(feature = "redis")]
-    use crate::{share::Messages, store::redis::Redis};
 
     /// How sharing stands; `None`: bans are not shared.
     pub(crate) type SharingStatus = Option<Arc<ShareStatus>>;
@@ -73,8 +73,7 @@ mod with {
                 return Ok(Running::default());
             };
             let (to, reader) = (moderator.clone(), reader.clone());
-            let sharing =
-                share::start(settings.clone(), to, reader, outbox, Arc::clone(metrics))?;
+            let sharing = share::start(settings.clone(), to, reader, outbox, Arc::clone(metrics))?;
             #[cfg(feature = "redis")]
             let messages = self.messages.map(|redis| {
                 let status = &sharing.status;

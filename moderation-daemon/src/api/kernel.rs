@@ -11,8 +11,6 @@ use super::{
     input::Query,
     view::{alarms_by_name, packets_by_reason},
 };
-#[cfg(feature = "mongodb")]
-use crate::{share::MessagesView, sharing::Fault, store::mongo::MongoError};
 use crate::{
     clock,
     config::AttachMode,
@@ -22,6 +20,8 @@ use crate::{
         self, Attachment, Counters, Dropped, Epoch, NetworkError, Pins, Rates, Table, XdpMode,
     },
 };
+#[cfg(feature = "mongodb")]
+use crate::{share::MessagesView, sharing::Fault, store::mongo::MongoError};
 
 pub(super) fn routes() -> Router<Context> {
     Router::new()

@@ -171,7 +171,9 @@ impl RedisFile {
         }
         // A login and an authority belong to the server that they were given for.
         let (uri, login, ca, is_cluster) = match (uri, given.uri) {
-            (None, Some(uri)) => (Some(uri.expose().to_owned()), given.login, given.ca, given.is_cluster),
+            (None, Some(uri)) => {
+                (Some(uri.expose().to_owned()), given.login, given.ca, given.is_cluster)
+            }
             (own, _) => (own, Login::default(), None, false),
         };
         // Where LibreChat uses one that it does not name, it does not start either.

@@ -118,8 +118,7 @@ impl Said {
 
     /// What a message says, and whether to believe it.
     fn read(message: &[u8], mac: &MacKey) -> Result<Self, Unheeded> {
-        let written: Written =
-            serde_json::from_slice(message).map_err(|_| Unheeded::Nonsense)?;
+        let written: Written = serde_json::from_slice(message).map_err(|_| Unheeded::Nonsense)?;
         let (key, fields) = written.fields().ok_or(Unheeded::Nonsense)?;
         match judge(&key, fields, mac) {
             Judged::Ban(document) => Ok(Self::Ban(Box::new(document))),

@@ -91,7 +91,7 @@ pub fn start(
     let (lists_queue, jobs) = mpsc::channel(LIST_QUEUE_CAPACITY);
     let (stop, stopped) = watch::channel(false);
     let sharing = setup.sharing.clone();
-    let shared = sharing.map(|sharing| Shared::start(sharing, &engine, &metrics));
+    let shared = sharing.map(|sharing| Shared::start(sharing, &engine, &metrics)).transpose()?;
     let line = shared.as_ref().map(|shared| Arc::clone(shared.line()));
     let mut task = Task {
         shared,

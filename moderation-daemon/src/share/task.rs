@@ -11,6 +11,7 @@ use crate::{
     ledger::{Follow, Step, judge},
     metrics::Metrics,
     moderator::{Fate, Moderator, News, NewsChange, Unavailable},
+    random,
     store::{
         Outbox, Reader, StoreError,
         mongo::{Changes, Event, Found, Kind, Mongo, MongoError},
@@ -475,8 +476,6 @@ impl Pause {
     fn next(&mut self) -> Duration {
         let whole = (Self::FIRST_MS << self.failures.min(16)).min(Self::MOST_MS);
         self.failures += 1;
-        // Without randomness all come back at once, which is no harm to bans.
-        let random = getrandom::u32().unwrap_or(0);
-        Duration::from_millis(whole / 2 + u64::from(random) % (whole / 2 + 1))
+        Duration::from_millis(whole / 2 + u64::from(random::jitter()) % (whole / 2 + 1))
     }
 }

@@ -298,9 +298,7 @@ fn put_in(
 fn untold(change: &Change, notes: &Notes) -> Option<(BanId, u64)> {
     let (ban, at_unix_ms, is_told) = match change {
         Change::Ban(ban) => (ban.id, ban.created_at_unix_ms, notes.taken.contains_key(&ban.id)),
-        Change::Lift(lift) => {
-            (lift.ban.id, lift.at_unix_ms, notes.told.contains(&lift.ban.id))
-        }
+        Change::Lift(lift) => (lift.ban.id, lift.at_unix_ms, notes.told.contains(&lift.ban.id)),
         _ => return None,
     };
     (!is_told).then_some((ban, at_unix_ms))

@@ -4,6 +4,7 @@
 mod daemons;
 mod doctor;
 mod fault;
+mod kill;
 mod publish;
 mod script;
 mod table;

@@ -29,9 +29,8 @@ pub(super) async fn findings(context: &Context) -> Vec<Finding> {
             Ok(node) => examined(&node, settings, asked),
             Err(failure) => vec![failed("connection", &failure)],
         };
-        findings.extend(
-            found.into_iter().map(|it| Finding { text: format!("{of}{}", it.text), ..it }),
-        );
+        findings
+            .extend(found.into_iter().map(|it| Finding { text: format!("{of}{}", it.text), ..it }));
     }
     findings
 }

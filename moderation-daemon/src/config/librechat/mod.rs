@@ -16,14 +16,13 @@ use std::{collections::BTreeMap, path::Path, time::Duration};
 use serde_yaml::{Mapping, Value};
 
 pub use expression::{evaluate, math};
-pub(super) use process::Process;
 pub use number::{is_enabled, parse_int, to_number, to_text};
+pub(super) use process::Process;
 pub use table::{Family, Sets, VARIABLES, Variable, variable};
 pub use yaml::{Assignment, BadYaml, assignments};
 
 use super::{
-    Profile,
-    friendly,
+    Profile, friendly,
     origin::{Origin, Origins, Source},
 };
 use reading::{Grade, Taken};

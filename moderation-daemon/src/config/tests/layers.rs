@@ -242,8 +242,8 @@ fn librechat_s_redis_is_taken_with_where_it_was_named_and_our_own_file_beats_it(
     let env = "BAN_VIOLATIONS=true\nUSE_REDIS=true\nREDIS_URI=redis://192.0.2.1:7\n\
                REDIS_KEY_PREFIX_VAR=DEPLOYMENT\nREDIS_USERNAME=app\n";
     let folder = folder(env, "");
-    let named = own(folder.path(), "librechat: {environment: true}")
-        .replacen("}\nlibrechat: {", ", ", 1);
+    let named =
+        own(folder.path(), "librechat: {environment: true}").replacen("}\nlibrechat: {", ", ", 1);
     let config = good(&named, &[("DEPLOYMENT", "blue")]);
     assert_eq!(config.redis.uris, ["redis://192.0.2.1:7"]);
     assert_eq!(config.redis.prefix, "blue::moderation");

@@ -5,6 +5,7 @@
 
 mod examine;
 mod fault;
+mod probe;
 mod publish;
 
 use std::{
@@ -24,7 +25,7 @@ use redis::{
 use sha1_smol::Sha1;
 
 use crate::sharing::{
-    Act, Failure, Fault, Group, GroupAnswer, Health, Names, Reserved, Settled, Standing, Verdict,
+    Act, Failure, Fault, Group, GroupAnswer, Names, Reserved, Settled, Standing, Verdict,
     read_group, read_score,
 };
 
@@ -41,9 +42,6 @@ const QUIET: Duration = Duration::from_secs(5);
 const GROUPS_AT_ONCE: usize = 32;
 /// Calls that can wait in the library.
 const CALLS: usize = 1_024;
-/// The mark of an epoch outlives every quiet hour.
-const EPOCH_MS: u64 = 86_400_000;
-
 const RESERVE: &str = include_str!("reserve.lua");
 const SETTLE: &str = include_str!("settle.lua");
 
@@ -99,6 +97,9 @@ pub struct BadUri;
 pub struct Redis {
     target: Target,
     names: Names,
+    /// By which it is seen that something was forgotten: one key, and of a cluster one in
+    /// every piece of its slots.
+    epochs: Vec<String>,
     /// `None` until it is reached, and after what only a new connection mends.
     link: RwLock<Option<Link>>,
     reserve: Script,
@@ -189,40 +190,9 @@ impl Redis {
             Target::One(Box::new(client(info).map_err(|_| BadUri)?))
         };
         let names = settings.names.clone();
+        let epochs = probe::epochs(&names, settings.is_cluster);
         let (reserve, settle) = (Script::new(RESERVE), Script::new(SETTLE));
-        Ok(Self { target, names, link: RwLock::new(None), reserve, settle })
-    }
-
-    /// Looks how things are; connects if there is no connection. `fresh` becomes the epoch
-    /// if there is none. No decision waits for this.
-    ///
-    /// # Errors
-    ///
-    /// See [`Fault`].
-    pub async fn probe(&self, fresh: &str) -> Result<Health, Failure> {
-        let asked = async {
-            let mut link = match self.link() {
-                Some(link) => link,
-                None => self.connect().await?,
-            };
-            let epoch = self.names.epoch();
-            let mut set = redis::cmd("SET");
-            set.arg(&epoch).arg(fresh).arg("NX").arg("GET").arg("PX").arg(EPOCH_MS);
-            let known = value(link.ask(&set).await)?;
-            let mut keep = redis::cmd("PEXPIRE");
-            keep.arg(&epoch).arg(EPOCH_MS);
-            value(link.ask(&keep).await)?;
-            // What decisions do, with nothing in it: it says the time, and whether scripts
-            // may run and are known.
-            let answers = link.run(&self.settle, vec![(vec![epoch], Vec::new())]).await?;
-            let now_ms = answers.first().and_then(|answer| time(answer)).ok_or_else(nonsense)?;
-            let epoch = match known {
-                Value::BulkString(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
-                _ => fresh.to_owned(),
-            };
-            Ok(Health { now_ms, epoch })
-        };
-        self.within(PATIENCE, asked).await
+        Ok(Self { target, names, epochs, link: RwLock::new(None), reserve, settle })
     }
 
     /// Asks for groups, all at once; nothing is taken after that moment of the server's clock.

@@ -86,8 +86,7 @@ fn what_is_fresh_is_told_at_once_however_full_the_outbox_is_and_what_came_from_e
     store.commit_noted(&[lifted(1)], &notes).expect("a commit");
     assert_eq!(drain(&mut fresh), [1, 2, 1]);
     let beta = (uid(3), Origin::Host("beta".to_owned()));
-    let notes =
-        Notes { taken: [(3, beta)].into(), told: [2].into(), ..Notes::default() };
+    let notes = Notes { taken: [(3, beta)].into(), told: [2].into(), ..Notes::default() };
     store.commit_noted(&[falls(3), lifted(2)], &notes).expect("a commit");
     assert!(drain(&mut fresh).is_empty());
     store.commit(&[falls(4), falls(5), falls(6), falls(7)]).expect("a commit");
