@@ -229,7 +229,11 @@ impl Ears {
     }
 
     fn listens(&self, is_listening: bool) {
-        self.status.messages(|view| view.is_listening = is_listening);
+        self.status.messages(|view| {
+            view.is_listening = is_listening;
+            // Who is heard there is there; whether he takes anything, the next ban shows.
+            view.fault = view.fault.filter(|_| !is_listening);
+        });
         self.metrics.messages.listening.set(i64::from(is_listening));
     }
 
