@@ -128,6 +128,8 @@ async fn serve(config: Config, files: &SourceFiles) -> anyhow::Result<()> {
     let store = Store::open(&config.store.path)?.with_names(names);
     let store = sharing.told(store)?;
     let reader = store.reader(&config.store.path)?;
+    // What is told at once does not wait for a page that an operator reads.
+    let said_from = store.reader(&config.store.path)?;
     let lists = ImportStore::open(&config.store.path)?;
     let api_socket = Listener::bind(&config.api)?;
     let admin_socket = Listener::bind(&config.admin)?;
@@ -152,7 +154,7 @@ async fn serve(config: Config, files: &SourceFiles) -> anyhow::Result<()> {
     let setup = Setup { sharing: counting(&config)?, ..setup(&config) };
     let started = moderator::start(setup, store, lists, kernel, Arc::clone(&metrics))?;
     let Started { moderator, mut stopper } = started;
-    let sharing = sharing.start(&moderator, &reader, &metrics)?;
+    let sharing = sharing.start(&moderator, (&reader, said_from), &metrics)?;
     let watch = Arc::new(Watch::new(Arc::clone(&metrics)));
     if let Some(pins) = &pins {
         let (pins, moderator, watch) = (pins.clone(), moderator.clone(), Arc::clone(&watch));
@@ -162,6 +164,8 @@ async fn serve(config: Config, files: &SourceFiles) -> anyhow::Result<()> {
         tokio::spawn(feed::forget_quiet_sources(pins.clone(), window));
         tokio::spawn(async move { watch.serve(pins, moderator).await });
     }
+    #[cfg(feature = "redis")]
+    let redis = reach(&config)?.map(Arc::new);
     let context = api::Context {
         moderator,
         reader,
@@ -170,6 +174,8 @@ async fn serve(config: Config, files: &SourceFiles) -> anyhow::Result<()> {
         pins,
         watch,
         sharing: sharing.status(),
+        #[cfg(feature = "redis")]
+        redis,
         started_at_boot_ms,
     };
     let app = api_socket.serve(api::app_routes(context.clone()), Arc::clone(&metrics));
@@ -210,22 +216,34 @@ fn setup(config: &Config) -> Setup {
 /// With whom is counted: that is known before anything is asked.
 #[cfg(feature = "redis")]
 fn counting(config: &Config) -> anyhow::Result<Option<Sharing>> {
+    let Some(counters) = reach(config)? else { return Ok(None) };
+    let redis = config.redis.with_credentials()?;
+    Ok(Some(Sharing {
+        counters: Arc::new(Counters::Redis(counters)),
+        tags: sharing::Tags::new(redis.digest_key),
+        bound: redis.bound,
+        longest_pause: redis.longest_pause,
+    }))
+}
+
+/// A Redis of one's own, if there is one: who counts waits for nobody who does something
+/// else there.
+#[cfg(feature = "redis")]
+pub(crate) fn reach(config: &Config) -> anyhow::Result<Option<store::redis::Redis>> {
     if !config.redis.enabled {
         return Ok(None);
     }
     let redis = config.redis.with_credentials()?;
+    let text = |secret: Option<config::Secret>| secret.map(|it| it.expose().to_owned());
     let settings = store::redis::Settings {
+        authority: redis.authority()?,
+        login: (text(redis.login.username), text(redis.login.password)),
         uris: redis.uris,
         is_cluster: redis.is_cluster,
         password: redis.password,
         names: sharing::Names::new(redis.prefix),
     };
-    Ok(Some(Sharing {
-        counters: Arc::new(Counters::Redis(store::redis::Redis::new(&settings)?)),
-        tags: sharing::Tags::new(redis.digest_key),
-        bound: redis.bound,
-        longest_pause: redis.longest_pause,
-    }))
+    Ok(Some(store::redis::Redis::new(&settings)?))
 }
 
 #[cfg(not(feature = "redis"))]

@@ -27,7 +27,9 @@ pub mod store;
 
 pub mod clock;
 pub mod config;
+pub mod credential;
 pub mod exit;
 pub mod metrics;
 pub mod pseudonym;
+mod random;
 pub mod telemetry;

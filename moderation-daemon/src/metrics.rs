@@ -1,5 +1,6 @@
 //! What the daemon counts about itself, in OpenMetrics.
 
+mod messages;
 mod sharing;
 
 use std::{
@@ -28,6 +29,7 @@ use crate::{
     network::{Changes, XdpMode},
 };
 
+pub use messages::MessageMetrics;
 pub use sharing::SharingMetrics;
 
 /// Labels of `moderation_events_total`.
@@ -105,6 +107,10 @@ pub enum Table {
     Watchers,
     /// What was taken of shared counters for requests that can be taken back.
     Refundable,
+    /// Lifts of bans that are not known here.
+    Lifts,
+    /// Messages of other hosts.
+    Messages,
 }
 
 impl Table {
@@ -120,6 +126,8 @@ impl Table {
             Self::Addresses => "addresses",
             Self::Watchers => "watchers",
             Self::Refundable => "refundable",
+            Self::Lifts => "lifts",
+            Self::Messages => "messages",
         };
         TableLabels { table }
     }
@@ -153,6 +161,8 @@ pub struct Metrics {
     registry: Registry,
     /// About counting together with other hosts.
     pub sharing: SharingMetrics,
+    /// About bans that hosts tell each other by message.
+    pub messages: MessageMetrics,
     events: Family<EventLabels, Counter>,
     violations: Family<ViolationLabels, Counter>,
     violations_repeated: Family<ViolationLabels, Counter>,
@@ -318,6 +328,7 @@ impl Metrics {
         registry.register("ledger_clock_skew_seconds", "By how much this host's clock is ahead of the shared database's", self.ledger_skew.clone());
         registry.register("ledger_documents", "Documents of bans that were seen, by kind", self.ledger_documents.clone());
         self.sharing.register(&mut registry);
+        self.messages.register(&mut registry);
         self.registry = registry;
     }
 
@@ -405,6 +416,7 @@ impl Metrics {
         let age_ms = if oldest == 0 { 0 } else { now_unix_ms.saturating_sub(oldest) };
         self.ledger_outbox_age.set(Duration::from_millis(age_ms).as_secs_f64());
         self.ledger_outbox_gap.set(i64::from(outbox.has_gap()));
+        self.messages.missed("unsaid", outbox.take_missed());
         if let Some(skew_ms) = view.skew_ms {
             self.ledger_skew.set(skew_ms as f64 / 1_000.0);
         }

@@ -4,19 +4,15 @@
 //!
 //! What has to match a user again (bans, scores, leases) is not renamed.
 
-use std::{
-    env, fmt, fs, io,
-    path::{Path, PathBuf},
-    sync::Arc,
-};
+use std::{fmt, io, path::PathBuf, sync::Arc};
 
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use sha2::Sha256;
 
+use crate::credential::{CredentialError, Credentials};
+
 /// The credential that holds the key, in the folder that systemd names.
 const CREDENTIAL: &str = "pseudonym-key";
-/// Shorter keys can be guessed.
-const MIN_KEY_BYTES: usize = 16;
 
 /// How users are called. Clones share the key.
 #[derive(Clone, Default)]
@@ -39,14 +35,9 @@ pub enum PseudonymError {
         /// Why not.
         source: io::Error,
     },
-    /// Too short.
-    #[error("{} holds {bytes} bytes; a key has at least {MIN_KEY_BYTES}", path.display())]
-    TooShort {
-        /// The file.
-        path: PathBuf,
-        /// How much there is, without white space around it.
-        bytes: usize,
-    },
+    /// This one cannot be used.
+    #[error(transparent)]
+    Credential(CredentialError),
 }
 
 impl Names {
@@ -56,18 +47,19 @@ impl Names {
     ///
     /// See [`PseudonymError`].
     pub fn from_credential() -> Result<Self, PseudonymError> {
-        let folder = env::var_os("CREDENTIALS_DIRECTORY").ok_or(PseudonymError::NoCredentials)?;
-        Self::from_file(&Path::new(&folder).join(CREDENTIAL))
+        Self::keyed_by(&Credentials::of_process())
     }
 
-    fn from_file(path: &Path) -> Result<Self, PseudonymError> {
-        let read = |source| PseudonymError::Read { path: path.to_owned(), source };
-        let bytes = fs::read(path).map_err(read)?;
-        let key = bytes.trim_ascii();
-        if key.len() < MIN_KEY_BYTES {
-            return Err(PseudonymError::TooShort { path: path.to_owned(), bytes: key.len() });
+    fn keyed_by(credentials: &Credentials) -> Result<Self, PseudonymError> {
+        let path = credentials.path(CREDENTIAL).ok_or(PseudonymError::NoCredentials)?;
+        match credentials.key(CREDENTIAL) {
+            Ok(Some(key)) => Ok(Self::keyed(&key)),
+            Ok(None) => Err(PseudonymError::Read { path, source: io::ErrorKind::NotFound.into() }),
+            Err(CredentialError::Read { path, source }) => {
+                Err(PseudonymError::Read { path, source })
+            }
+            Err(error) => Err(PseudonymError::Credential(error)),
         }
-        Ok(Self::keyed(key))
     }
 
     fn keyed(key: &[u8]) -> Self {
@@ -106,6 +98,8 @@ impl fmt::Debug for Names {
 
 #[cfg(test)]
 pub(crate) mod tests {
+    use std::fs;
+
     use super::*;
 
     pub(crate) fn keyed() -> Names {
@@ -127,15 +121,16 @@ pub(crate) mod tests {
     #[test]
     fn a_key_that_is_missing_or_short_is_refused_and_never_shown() {
         let folder = tempfile::tempdir().expect("a temporary folder");
+        let credentials = Credentials::within(folder.path());
         let path = folder.path().join(CREDENTIAL);
-        let error = Names::from_file(&path).expect_err("there is none").to_string();
+        let error = Names::keyed_by(&credentials).expect_err("there is none").to_string();
         assert!(error.starts_with("log.pseudonyms needs ") && error.contains(CREDENTIAL));
         fs::write(&path, "  secret-123456 \n").expect("writable");
-        let error = Names::from_file(&path).expect_err("too short").to_string();
+        let error = Names::keyed_by(&credentials).expect_err("too short").to_string();
         assert!(error.ends_with("holds 13 bytes; a key has at least 16"), "{error}");
         assert!(!error.contains("secret"), "{error}");
         fs::write(&path, "0123456789abcdef\n").expect("writable");
-        let names = Names::from_file(&path).expect("long enough");
+        let names = Names::keyed_by(&credentials).expect("long enough");
         assert_eq!(names.of("anna"), keyed().of("anna"));
         assert_eq!(format!("{names:?}"), "Names(keyed)");
     }

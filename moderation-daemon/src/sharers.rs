@@ -13,6 +13,8 @@ use crate::{
 #[cfg(feature = "mongodb")]
 mod with {
     use super::{Arc, Config, Metrics, Moderator, Reader, Store};
+    #[cfg(feature = "redis")]
+    use crate::{share::Messages, store::redis::Redis};
     use crate::{
         share::{self, ShareSettings, ShareStatus, Sharing},
         store::Outbox,
@@ -25,10 +27,17 @@ mod with {
     pub(crate) struct Sharers {
         settings: Option<(ShareSettings, u64)>,
         outbox: Option<Arc<Outbox>>,
+        #[cfg(feature = "redis")]
+        messages: Option<Redis>,
     }
 
     /// What runs.
-    pub(crate) struct Running(Option<Sharing>);
+    #[derive(Default)]
+    pub(crate) struct Running {
+        sharing: Option<Sharing>,
+        #[cfg(feature = "redis")]
+        _messages: Option<Messages>,
+    }
 
     impl Sharers {
         /// Reads the secrets, before anything is touched.
@@ -37,7 +46,12 @@ mod with {
             let settings = config.mongodb.as_ref().map(|mongodb| {
                 share::secrets(mongodb, bounds).map(|settings| (settings, mongodb.max_waiting))
             });
-            Ok(Self { settings: settings.transpose()?, outbox: None })
+            Ok(Self {
+                settings: settings.transpose()?,
+                outbox: None,
+                #[cfg(feature = "redis")]
+                messages: crate::daemon::reach(config)?.filter(|_| config.mongodb.is_some()),
+            })
         }
 
         /// Has the store keep what others are to be told.
@@ -48,30 +62,41 @@ mod with {
             Ok(store)
         }
 
-        /// Begins to share.
+        /// Begins to share. `reader` is shared with others, `own` is not.
         pub(crate) fn start(
             self,
             moderator: &Moderator,
-            reader: &Reader,
+            (reader, own): (&Reader, Reader),
             metrics: &Arc<Metrics>,
         ) -> anyhow::Result<Running> {
             let Some(((settings, _), outbox)) = self.settings.zip(self.outbox) else {
-                return Ok(Running(None));
+                return Ok(Running::default());
             };
-            let (moderator, reader) = (moderator.clone(), reader.clone());
-            let sharing = share::start(settings, moderator, reader, outbox, Arc::clone(metrics))?;
-            Ok(Running(Some(sharing)))
+            let (to, reader) = (moderator.clone(), reader.clone());
+            let sharing = share::start(settings.clone(), to, reader, outbox, Arc::clone(metrics))?;
+            #[cfg(feature = "redis")]
+            let messages = self.messages.map(|redis| {
+                let status = &sharing.status;
+                share::say_and_hear(redis, &settings, (moderator, own), status, metrics)
+            });
+            #[cfg(not(feature = "redis"))]
+            drop(own);
+            Ok(Running {
+                sharing: Some(sharing),
+                #[cfg(feature = "redis")]
+                _messages: messages,
+            })
         }
     }
 
     impl Running {
         pub(crate) fn status(&self) -> SharingStatus {
-            self.0.as_ref().map(|sharing| Arc::clone(&sharing.status))
+            self.sharing.as_ref().map(|sharing| Arc::clone(&sharing.status))
         }
 
         /// Ends it; what waits, waits for the next life.
         pub(crate) fn end(self) {
-            drop(self.0);
+            drop(self);
         }
     }
 }
@@ -99,10 +124,10 @@ mod without {
         }
 
         #[expect(clippy::unused_self, reason = "as with the feature")]
-        pub(crate) const fn start(
+        pub(crate) fn start(
             self,
             _: &Moderator,
-            _: &Reader,
+            _: (&Reader, Reader),
             _: &Arc<Metrics>,
         ) -> anyhow::Result<Running> {
             Ok(Running)

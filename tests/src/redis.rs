@@ -13,6 +13,7 @@ use anyhow::{Context, Result, bail, ensure};
 use nix::sys::signal::Signal;
 use tempfile::TempDir;
 
+use crate::namespace::Namespace;
 use crate::process::{self, Process, Spawner};
 use crate::{sweep, wait};
 
@@ -30,6 +31,7 @@ const MASTERS: u32 = 3;
 pub struct Redis {
     port: u16,
     arguments: Vec<String>,
+    namespace: Option<Namespace>,
     // In this order: it is killed before its folder goes.
     process: Option<Process>,
     folder: TempDir,
@@ -43,13 +45,22 @@ impl Redis {
 
     /// The same with more on its command line, where `PORT` stands for a second port.
     pub fn with(arguments: &[&str]) -> Result<Self> {
+        Self::set_up(None, arguments)
+    }
+
+    /// The same inside a namespace, on the loopback there.
+    pub fn inside(namespace: &Namespace) -> Result<Self> {
+        Self::set_up(Some(namespace.clone()), &[])
+    }
+
+    fn set_up(namespace: Option<Namespace>, arguments: &[&str]) -> Result<Self> {
         sweep::sweep()?;
         let folder = tempfile::Builder::new()
             .prefix(&format!("{}-", crate::name::fresh()?))
             .tempdir_in(sweep::TEMPORARY)
             .context("cannot make a temporary folder")?;
         let arguments = arguments.iter().map(|it| (*it).to_owned()).collect();
-        let mut server = Self { port: 0, arguments, process: None, folder };
+        let mut server = Self { port: 0, arguments, namespace, process: None, folder };
         // Another process can take a port that was free a moment ago.
         for _ in 0..10 {
             server.port = free_port()?;
@@ -71,13 +82,15 @@ impl Redis {
         command.args(self.arguments.iter().map(|it| if it == "PORT" { &second } else { it }));
         let log = fs::File::options().create(true).append(true).open(self.log_path())?;
         command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
-        let mut process = Spawner::here()?.spawn(command)?;
-        let port = self.port;
+        let mut process = match &self.namespace {
+            Some(namespace) => namespace.spawn(command)?,
+            None => Spawner::here()?.spawn(command)?,
+        };
         wait::until("redis-server to answer", PATIENCE, || {
             if let Some(status) = process.exited()? {
                 bail!("redis-server ended with {status}");
             }
-            let pong = Wire::open(port).and_then(|mut wire| wire.ask(&["PING"]));
+            let pong = self.ask(&["PING"]);
             // Under a password it says so, and is there.
             Ok(pong.is_ok_and(|it| it == "PONG" || it.starts_with("-NOAUTH")).then_some(()))
         })?;
@@ -127,7 +140,11 @@ impl Redis {
 
     /// One command, on a connection of its own; an error begins with `-`.
     pub fn ask(&self, command: &[&str]) -> Result<String> {
-        Wire::open(self.port)?.ask(command)
+        match &self.namespace {
+            Some(namespace) => namespace.run(|| Wire::open(self.port)),
+            None => Wire::open(self.port),
+        }?
+        .ask(command)
     }
 
     /// The names of all keys.
@@ -243,7 +260,8 @@ impl Wire {
         Ok(())
     }
 
-    fn read(&mut self) -> Result<String> {
+    /// The next answer, or what comes without being asked for.
+    pub fn read(&mut self) -> Result<String> {
         let mut line = String::new();
         self.0.read_line(&mut line)?;
         let line = line.trim_end();

@@ -1,6 +1,9 @@
 //! `GET /v1/doctor`: what works between this host and the services that it uses, what does
 //! not, and what to do about it. It looks when it is asked, and mends nothing.
 
+#[cfg(feature = "redis")]
+mod redis;
+
 use axum::{Router, extract::State, routing::get};
 use serde::Serialize;
 
@@ -14,7 +17,7 @@ pub(super) fn routes() -> Router<Context> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 #[cfg_attr(
-    not(feature = "mongodb"),
+    not(any(feature = "mongodb", feature = "redis")),
     expect(dead_code, reason = "without a service nothing can be wrong with one")
 )]
 enum Grade {
@@ -41,7 +44,7 @@ impl Finding {
         Self { check, grade: Grade::Ok, text: text.into(), advice: None }
     }
 
-    #[cfg(feature = "mongodb")]
+    #[cfg(any(feature = "mongodb", feature = "redis"))]
     fn wrong(
         check: &'static str,
         grade: Grade,
@@ -66,8 +69,19 @@ struct Report {
 
 /// A section for each service that bans or counts are shared by.
 async fn doctor(State(context): State<Context>) -> axum::Json<Report> {
-    let sections = vec![Section { name: "mongodb", findings: mongodb(&context).await }];
+    let sections = vec![
+        Section { name: "mongodb", findings: mongodb(&context).await },
+        Section { name: "redis", findings: redis_findings(&context).await },
+    ];
     axum::Json(Report { sections })
+}
+
+#[cfg(feature = "redis")]
+use redis::findings as redis_findings;
+
+#[cfg(not(feature = "redis"))]
+async fn redis_findings(_: &Context) -> Vec<Finding> {
+    vec![Finding::ok("build", "this program was built without Redis")]
 }
 
 #[cfg(not(feature = "mongodb"))]
@@ -81,6 +95,7 @@ async fn mongodb(context: &Context) -> Vec<Finding> {
         return vec![Finding::ok("configuration", "bans are not shared (mongodb.enabled)")];
     };
     let mut findings = vec![sharing::outbox(status)];
+    findings.extend(sharing::messages(status));
     let Some(mongo) = status.mongo() else {
         findings.push(sharing::connecting(status));
         return findings;
@@ -121,6 +136,21 @@ mod sharing {
             }
             (None, None) => Finding::ok("outbox", text),
         }
+    }
+
+    /// Bans by message; `None`: there is no Redis for them.
+    pub(super) fn messages(status: &ShareStatus) -> Option<Finding> {
+        let view = status.view().messages;
+        let advice = "see the section redis; bans travel by documents meanwhile";
+        let wrong = |text: String| Finding::wrong("messages", Grade::Warning, text, advice);
+        if !view.is_used {
+            return None;
+        }
+        Some(match (view.is_listening, view.fault) {
+            (false, _) => wrong("nobody is listened to just now".to_owned()),
+            (true, Some(fault)) => wrong(format!("nothing can be said: {}", fault.name())),
+            (true, None) => Finding::ok("messages", "bans travel by message, too"),
+        })
     }
 
     pub(super) fn connecting(status: &ShareStatus) -> Finding {

@@ -11,8 +11,6 @@ use super::{
     input::Query,
     view::{alarms_by_name, packets_by_reason},
 };
-#[cfg(feature = "mongodb")]
-use crate::store::mongo::MongoError;
 use crate::{
     clock,
     config::AttachMode,
@@ -22,6 +20,8 @@ use crate::{
         self, Attachment, Counters, Dropped, Epoch, NetworkError, Pins, Rates, Table, XdpMode,
     },
 };
+#[cfg(feature = "mongodb")]
+use crate::{share::MessagesView, sharing::Fault, store::mongo::MongoError};
 
 pub(super) fn routes() -> Router<Context> {
     Router::new()
@@ -84,10 +84,22 @@ fn sharing(context: &Context) -> Value {
             "oldest_ms": (oldest > 0).then_some(waits_ms),
             "gap": outbox.has_gap(),
         },
+        "messages": messages(context, view.messages),
         "clock_skew_ms": view.skew_ms,
         "documents": view.documents,
         "foreign": view.foreign,
     })
+}
+
+/// How bans travel by message; null: they do not.
+#[cfg(feature = "mongodb")]
+fn messages(context: &Context, view: MessagesView) -> Value {
+    let (counts, fault) = (&context.metrics.messages, view.fault.map(Fault::name));
+    let [sent, heard] = [&counts.sent, &counts.heard].map(|count| count.get());
+    let shown = json!({
+        "listening": view.is_listening, "fault": fault, "sent": sent, "heard": heard,
+    });
+    if view.is_used { shown } else { Value::Null }
 }
 
 #[cfg(not(feature = "mongodb"))]

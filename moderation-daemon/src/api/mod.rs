@@ -69,6 +69,9 @@ pub struct Context {
         expect(dead_code, reason = "there is nothing to tell without the feature")
     )]
     pub(crate) sharing: SharingStatus,
+    /// For the doctor alone, who must not be in the way of decisions.
+    #[cfg(feature = "redis")]
+    pub(crate) redis: Option<Arc<crate::store::redis::Redis>>,
     /// When the daemon started, on the boot clock.
     pub started_at_boot_ms: u64,
 }

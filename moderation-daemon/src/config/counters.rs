@@ -2,24 +2,19 @@
 //! password can stand in a URI: then it comes from a credential or from LibreChat's own
 //! environment, is shown nowhere and is in no tree that is.
 
-use std::{
-    env, fmt, fs, io,
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::{fmt, fs, io, path::PathBuf, time::Duration};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
-use super::{ConfigError, friendly};
+use super::{ConfigError, friendly, secret::Secret};
+use crate::credential::{CredentialError, Credentials};
 
 /// The credentials, in the folder that systemd names.
 const URI: &str = "redis-uri";
 const PASSWORD: &str = "redis-password";
 const DIGEST_KEY: &str = "redis-digest-key";
-/// Shorter keys can be guessed.
-const MIN_KEY_BYTES: usize = 16;
 /// Every key has the prefix in it.
 const MAX_PREFIX_BYTES: usize = 64;
 
@@ -67,19 +62,31 @@ impl Default for RedisFile {
     }
 }
 
-/// What LibreChat was told of its Redis.
-#[derive(Clone, Default)]
+/// What LibreChat was told of its Redis. Nothing of it is shown but whether it is used.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Given {
+    /// `USE_REDIS`.
     pub(super) uses: bool,
-    pub(super) uri: Option<String>,
-    pub(super) prefix: Option<String>,
+    /// `REDIS_URI`.
+    pub(super) uri: Option<Secret>,
+    /// `REDIS_KEY_PREFIX`, or what is in the variable that `REDIS_KEY_PREFIX_VAR` names.
+    pub(super) prefix: Option<Secret>,
+    /// `REDIS_USERNAME` and `REDIS_PASSWORD`, where the URI has none.
+    pub(super) login: Login,
+    /// `REDIS_CA`: the file of the only authority that is trusted. With it there is TLS,
+    /// whatever the URI says.
+    pub(super) ca: Option<Secret>,
+    /// `USE_REDIS_CLUSTER`.
+    pub(super) is_cluster: bool,
 }
 
-/// Nothing of it is shown.
-impl fmt::Debug for Given {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Given").field("uses", &self.uses).finish_non_exhaustive()
-    }
+/// A user and a password, for servers whose URI has none.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Login {
+    /// The user.
+    pub username: Option<Secret>,
+    /// The password.
+    pub password: Option<Secret>,
 }
 
 /// Counters that hosts share.
@@ -93,6 +100,10 @@ pub struct Redis {
     pub is_cluster: bool,
     /// Instead of the password in a URI; a secret.
     pub password: Option<String>,
+    /// Where a URI has no user or password: LibreChat's.
+    pub login: Login,
+    /// The file of the only authority that is trusted, LibreChat's; a path, shown nowhere.
+    pub ca: Option<Secret>,
     /// What all names begin with.
     pub prefix: String,
     /// What makes digests of who somebody is; a secret if it is from a credential.
@@ -116,31 +127,15 @@ impl fmt::Debug for Redis {
     }
 }
 
-/// Why a credential cannot be used. What is in it is not told.
+/// Why Redis cannot be used. What is in a credential or a variable is not told.
 #[derive(Debug, thiserror::Error)]
-pub enum CredentialError {
-    /// It cannot be read.
-    #[error("cannot read the credential {}", path.display())]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// Why not.
-        source: io::Error,
-    },
-    /// It is no text.
-    #[error("the credential {} is no text", path.display())]
-    NoText {
-        /// The file.
-        path: PathBuf,
-    },
-    /// Too short.
-    #[error("{} holds {bytes} bytes; a key has at least {MIN_KEY_BYTES}", path.display())]
-    TooShort {
-        /// The file.
-        path: PathBuf,
-        /// How much there is, without white space around it.
-        bytes: usize,
-    },
+pub enum RedisError {
+    /// A credential.
+    #[error(transparent)]
+    Credential(#[from] CredentialError),
+    /// LibreChat would go on without it, and without TLS.
+    #[error("cannot read the file that LibreChat's REDIS_CA names")]
+    Authority(#[source] io::Error),
     /// Nobody says where it is.
     #[error(
         "redis.enabled is true, and nobody says where it is: set redis.uri, the credential \
@@ -163,7 +158,7 @@ impl RedisFile {
             if range.contains(&value) { Ok(value) } else { Err(ConfigError::value(key, problem)) }
         };
         // LibreChat's own is a place for its own keys: ours begin with theirs, and two colons.
-        let of_librechat = || given.prefix.map(|prefix| format!("{prefix}::moderation"));
+        let of_librechat = || given.prefix.map(|it| format!("{}::moderation", it.expose()));
         let is_own = prefix.is_some();
         let prefix = prefix.or_else(of_librechat).unwrap_or_else(|| "moderation".to_owned());
         let is_good = |c: char| c.is_ascii_graphic() && c != '{' && c != '}';
@@ -171,10 +166,16 @@ impl RedisFile {
             let problem = format!(
                 "1 to {MAX_PREFIX_BYTES} printable characters of ASCII, no braces and no spaces"
             );
-            let key = if is_own { "redis.prefix" } else { "REDIS_KEY_PREFIX" };
+            let key = if is_own { "redis.prefix" } else { "LibreChat's prefix of keys" };
             return Err(ConfigError::value(key, problem));
         }
-        let uri = uri.or(given.uri);
+        // A login and an authority belong to the server that they were given for.
+        let (uri, login, ca, is_cluster) = match (uri, given.uri) {
+            (None, Some(uri)) => {
+                (Some(uri.expose().to_owned()), given.login, given.ca, given.is_cluster)
+            }
+            (own, _) => (own, Login::default(), None, false),
+        };
         // Where LibreChat uses one that it does not name, it does not start either.
         let is_used = enabled.unwrap_or(given.uses && uri.is_some());
         if is_used && !cfg!(feature = "redis") {
@@ -184,9 +185,11 @@ impl RedisFile {
         let uris = uri.map(|uri| split(&uri)).unwrap_or_default();
         Ok(Redis {
             enabled: is_used,
-            is_cluster: cluster || uris.len() > 1,
+            is_cluster: cluster || is_cluster || uris.len() > 1,
             uris,
             password: None,
+            login,
+            ca,
             digest_key: digest(b"prefix", prefix.as_bytes()),
             prefix,
             bound: between("redis.bound", bound, 1, 1_000)?,
@@ -200,44 +203,36 @@ impl Redis {
     ///
     /// # Errors
     ///
-    /// See [`CredentialError`].
-    pub fn with_credentials(&self) -> Result<Self, CredentialError> {
-        let folder = env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from);
-        self.with_folder(folder.as_deref())
+    /// See [`RedisError`].
+    pub fn with_credentials(&self) -> Result<Self, RedisError> {
+        self.with(&Credentials::of_process())
     }
 
-    fn with_folder(&self, folder: Option<&Path>) -> Result<Self, CredentialError> {
+    fn with(&self, credentials: &Credentials) -> Result<Self, RedisError> {
         let mut all = self.clone();
-        if let Some(uri) = credential(folder, URI)? {
-            all.uris = split(&text(folder, URI, uri)?);
+        if let Some(uri) = credentials.text(URI)? {
+            all.uris = split(&uri);
             all.is_cluster |= all.uris.len() > 1;
+            (all.login, all.ca) = (Login::default(), None);
         }
-        if let Some(password) = credential(folder, PASSWORD)? {
-            all.password = Some(text(folder, PASSWORD, password)?);
+        if let Some(password) = credentials.text(PASSWORD)? {
+            all.password = Some(password);
         }
-        if let Some(key) = credential(folder, DIGEST_KEY)? {
-            if key.len() < MIN_KEY_BYTES {
-                let path = folder.unwrap_or(Path::new("")).join(DIGEST_KEY);
-                return Err(CredentialError::TooShort { path, bytes: key.len() });
-            }
+        if let Some(key) = credentials.key(DIGEST_KEY)? {
             all.digest_key = digest(b"key", &key);
         }
-        if all.uris.is_empty() { Err(CredentialError::NoUri) } else { Ok(all) }
+        if all.uris.is_empty() { Err(RedisError::NoUri) } else { Ok(all) }
     }
-}
 
-fn credential(folder: Option<&Path>, name: &str) -> Result<Option<Vec<u8>>, CredentialError> {
-    let Some(path) = folder.map(|folder| folder.join(name)) else { return Ok(None) };
-    match fs::read(&path) {
-        Ok(bytes) => Ok(Some(bytes.trim_ascii().to_vec())),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(source) => Err(CredentialError::Read { path, source }),
+    /// What is in the file of the authority, if there is one.
+    ///
+    /// # Errors
+    ///
+    /// [`RedisError::Authority`].
+    pub fn authority(&self) -> Result<Option<Vec<u8>>, RedisError> {
+        let path = self.ca.as_ref().map(|path| PathBuf::from(path.expose()));
+        path.map(|path| fs::read(path).map_err(RedisError::Authority)).transpose()
     }
-}
-
-fn text(folder: Option<&Path>, name: &str, bytes: Vec<u8>) -> Result<String, CredentialError> {
-    let path = || folder.unwrap_or(Path::new("")).join(name);
-    String::from_utf8(bytes).map_err(|_| CredentialError::NoText { path: path() })
 }
 
 fn split(uris: &str) -> Vec<String> {
@@ -257,7 +252,8 @@ mod tests {
     const SECRET: &str = "tr0ub4dor";
 
     fn given(uses: bool, uri: Option<&str>, prefix: Option<&str>) -> Given {
-        Given { uses, uri: uri.map(str::to_owned), prefix: prefix.map(str::to_owned) }
+        let (uri, prefix) = (uri.map(Secret::new), prefix.map(Secret::new));
+        Given { uses, uri, prefix, ..Given::default() }
     }
 
     #[test]
@@ -311,11 +307,33 @@ mod tests {
     }
 
     #[test]
+    fn a_login_and_an_authority_go_with_the_server_that_they_were_given_for() {
+        let secret = || Some(Secret::new(SECRET));
+        let given = || Given {
+            login: Login { username: secret(), password: secret() },
+            ca: Some(Secret::new("/nowhere/ca.pem")),
+            is_cluster: true,
+            ..given(true, Some("redis://192.0.2.1"), None)
+        };
+        let theirs = RedisFile::default().check(given()).expect("well");
+        assert_eq!((&theirs.login.username, theirs.is_cluster), (&secret(), true));
+        assert!(matches!(theirs.authority(), Err(RedisError::Authority(_))));
+        assert!(!format!("{theirs:?}{:?}", given()).contains(SECRET));
+        let own = RedisFile { uri: Some("redis://192.0.2.2".to_owned()), ..RedisFile::default() };
+        let own = own.check(given()).expect("well");
+        assert_eq!((own.login, own.ca, own.is_cluster), (Login::default(), None, false));
+        let folder = tempfile::tempdir().expect("a folder");
+        fs::write(folder.path().join(URI), "redis://192.0.2.3").expect("writable");
+        let all = theirs.with(&Credentials::within(folder.path())).expect("complete");
+        assert_eq!((all.login, all.ca), (Login::default(), None));
+    }
+
+    #[test]
     fn credentials_overrule_and_show_nothing() {
         let folder = tempfile::tempdir().expect("a folder");
         let plain = RedisFile::default().check(Given::default()).expect("it makes sense");
-        let read = || plain.with_folder(Some(folder.path()));
-        assert!(matches!(read(), Err(CredentialError::NoUri)));
+        let read = || plain.with(&Credentials::within(folder.path()));
+        assert!(matches!(read(), Err(RedisError::NoUri)));
         fs::write(folder.path().join(URI), format!("rediss://u:{SECRET}@192.0.2.1\n")).expect("w");
         fs::write(folder.path().join(PASSWORD), SECRET).expect("writable");
         fs::write(folder.path().join(DIGEST_KEY), "short").expect("writable");

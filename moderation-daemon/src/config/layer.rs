@@ -11,7 +11,7 @@ use super::{
     check::absolute,
     counters::Given,
     file::{self, File},
-    librechat::{self, Assignment, Defaults, Env, Yaml},
+    librechat::{self, Assignment, Defaults, Env, Process, Yaml},
     origin::{Origin, Origins, Warning},
     secret::Secret,
 };
@@ -60,7 +60,7 @@ pub(super) fn read(
     let mut tree = serde_yaml::to_value(File::of(own.profile)).expect("plain values");
     let written = written(text, &tree)?;
     let is_own = |key: &str| written.keys.iter().any(|own| covers(own, key));
-    let (layer, mongo_uri) = librechat_layer(&own, files, &is_own, environment)?;
+    let (layer, process) = librechat_layer(&own, files, &is_own, environment)?;
 
     let mut origins = layer.origins;
     let mut warnings = Vec::new();
@@ -73,6 +73,12 @@ pub(super) fn read(
         }
         warnings.push(Warning { about: remark.about, text: remark.text });
     }
+    if process.lacks_prefix() && !is_own("redis.prefix") {
+        let text = "the variable that it names is not set here, and may be where LibreChat runs; \
+                    set redis.prefix, the same on all hosts";
+        let about = "REDIS_KEY_PREFIX_VAR".to_owned();
+        warnings.push(Warning { about, text: text.to_owned() });
+    }
     merge(&mut tree, Value::Mapping(layer.values), "");
     merge(&mut tree, Value::Mapping(written.tree), "");
     for key in written.keys {
@@ -80,7 +86,7 @@ pub(super) fn read(
         origins.insert(key, Origin::own(path.map(Path::to_owned)));
     }
     let file = serde_yaml::from_value(tree).map_err(|source| ConfigError::Syntax { source })?;
-    let (told, redis) = (layer.told, layer.redis);
+    let (told, redis, mongo_uri) = (layer.told, process.redis(), process.secret(MONGO_URI));
     Ok(Layered { file, origins, warnings, told, redis, mongo_uri })
 }
 
@@ -102,16 +108,13 @@ fn librechat_layer(
     files: Files,
     is_own: &dyn Fn(&str) -> bool,
     environment: Environment<'_>,
-) -> Result<(librechat::Layer, Option<Secret>), ConfigError> {
+) -> Result<(librechat::Layer, Process), ConfigError> {
     let settings = &own.librechat;
-    let mut env = Env::default();
-    let mut mongo_uri = None;
+    let (mut env, mut process) = (Env::default(), Process::default());
     if settings.environment {
         for (name, text) in environment() {
             env.add_own(&name, &text);
-            if name == MONGO_URI {
-                mongo_uri = Some(Secret::new(text));
-            }
+            process.add_own(name, text);
         }
     }
     if let Some(path) = &settings.env_file {
@@ -119,10 +122,7 @@ fn librechat_layer(
         let text = contents(&path, files)?.unwrap_or_default();
         let text = String::from_utf8_lossy(&text);
         env.add_file(&path, &text);
-        // Of several lines the last one counts.
-        let mut lines = librechat::dotenv::parse(&text).into_iter();
-        let last = lines.rfind(|line| line.name == MONGO_URI && !line.value.is_empty());
-        mongo_uri = mongo_uri.or(last.map(|line| Secret::new(line.value)));
+        process.add_file(&text);
     }
     let numbers = match &settings.yaml {
         None => None,
@@ -144,7 +144,7 @@ fn librechat_layer(
     });
     let is_given = settings.environment || settings.env_file.is_some();
     let defaults = if is_given { Defaults::OfCode } else { Defaults::OfExample };
-    Ok((librechat::layer(env, yaml.as_ref(), defaults, own.profile, is_own), mongo_uri))
+    Ok((librechat::layer(env, yaml.as_ref(), defaults, own.profile, is_own), process))
 }
 
 fn rate_limits(text: &[u8]) -> Result<Vec<Assignment>, ConfigError> {

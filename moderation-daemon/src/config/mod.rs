@@ -38,7 +38,7 @@ use layer::Files;
 
 pub use self::mongodb::{Foreign, Mongodb};
 pub use check::ConfigError;
-pub use counters::{CredentialError, Redis};
+pub use counters::{Login, Redis, RedisError};
 pub use document::{default_file, render};
 pub use effective::Effective;
 pub use file::{AttachMode, Log, LogFormat, LogLevel};

@@ -325,10 +325,25 @@ fn sharing(sharing: &Value) -> Vec<(&'static str, String)> {
     let (state, outbox) = (field(&sharing["state"]), &sharing["outbox"]);
     let text = format!("{state} as {}, {} wait", field(&sharing["host"]), outbox["rows"]);
     let mut rows = vec![("sharing", text)];
+    rows.extend(messages(&sharing["messages"]));
     if sharing["problem"].is_string() {
         rows.push(("problem", field(&sharing["problem"])));
     }
     rows
+}
+
+/// How bans travel by message, if they do.
+fn messages(messages: &Value) -> Option<(&'static str, String)> {
+    let is_heard = messages["listening"].as_bool()?;
+    let [sent, heard] = ["sent", "heard"].map(|name| messages[name].as_u64().unwrap_or(0));
+    let mut text = format!("{sent} said, {heard} heard");
+    if !is_heard {
+        text += "; nobody is listened to just now";
+    }
+    if let Some(fault) = messages["fault"].as_str() {
+        text += &format!("; nothing can be said just now: {fault}");
+    }
+    Some(("messages", text))
 }
 
 fn imports_text(imports: &Value) -> String {

@@ -6,7 +6,7 @@
 use std::collections::{HashSet, VecDeque};
 
 use super::{
-    BanDocument, Entry, ForeignBan, Holder, Judged, LiftDocument, Origin, Uid, Unusable,
+    BanDocument, Entry, ForeignBan, Holder, Judged, LiftDocument, Memory, Origin, Uid, Unusable,
     seen::Entries,
 };
 use crate::engine::{Author, Ban, Moment};
@@ -109,8 +109,7 @@ impl Alarm {
 pub struct Follow {
     settings: FollowSettings,
     entries: Entries,
-    lifted: HashSet<Uid>,
-    lifted_in_order: VecDeque<Uid>,
+    lifted: Memory<Uid>,
     /// Gone, and not judged yet.
     gone: Vec<Entry>,
     /// When the first and the last of them went, on the boot clock.
@@ -129,8 +128,7 @@ impl Follow {
         Self {
             settings,
             entries,
-            lifted: HashSet::new(),
-            lifted_in_order: VecDeque::new(),
+            lifted: Memory::new(MOST_LIFTS),
             gone: Vec::new(),
             gone_since: None,
             blocked: VecDeque::new(),
@@ -177,7 +175,7 @@ impl Follow {
     /// Documents under these keys were removed because their ban was lifted. What stands
     /// there for another ban stays.
     pub fn removed(&mut self, uid: &Uid, keys: &[String]) {
-        self.remember_lift(uid);
+        self.lifted.remember(uid);
         for key in keys {
             if self.entries.stands(uid, key) {
                 self.entries.remove(key);
@@ -245,24 +243,10 @@ impl Follow {
     }
 
     fn see_lift(&mut self, document: &LiftDocument) -> Vec<Step> {
-        if !self.remember_lift(&document.uid) {
+        if !self.lifted.remember(&document.uid) {
             return Vec::new();
         }
         vec![Step::Lift { uid: document.uid.clone(), host: document.host.clone() }]
-    }
-
-    /// Says whether that is news.
-    fn remember_lift(&mut self, uid: &Uid) -> bool {
-        if !self.lifted.insert(uid.clone()) {
-            return false;
-        }
-        self.lifted_in_order.push_back(uid.clone());
-        if self.lifted_in_order.len() > MOST_LIFTS
-            && let Some(oldest) = self.lifted_in_order.pop_front()
-        {
-            self.lifted.remove(&oldest);
-        }
-        true
     }
 
     fn see_foreign(&mut self, id: &str, document: ForeignBan, now: Moment) -> Vec<Step> {

@@ -7,6 +7,8 @@ mod document;
 mod follow;
 mod judge;
 mod mac;
+mod memory;
+mod message;
 mod seen;
 
 #[cfg(test)]
@@ -18,6 +20,8 @@ pub use document::{BanDocument, LiftDocument, copy_keys, keys, subject};
 pub use follow::{Alarm, Follow, FollowSettings, Step};
 pub use judge::{Field, Fields, ForeignBan, Judged, Unusable, judge};
 pub use mac::MacKey;
+pub use memory::Memory;
+pub use message::{Ear, Said, Unheeded};
 pub use seen::{Entry, Holder};
 
 use crate::engine::Ban;

@@ -12,7 +12,8 @@ use super::{
 use crate::{
     clock,
     engine::{Ban, BanRefusal, LiftTarget, Moment, Overlay},
-    ledger::{Entry, Origin, Uid},
+    ledger::{Entry, Memory, Origin, Uid},
+    metrics::Table,
     store::{Named, Notes},
 };
 
@@ -101,9 +102,11 @@ impl Task {
                 return Ok(());
             }
         };
-        let mut hearing = Hearing { overlay: self.engine.overlay(), named, notes, now };
+        let (overlay, lifted) = (self.engine.overlay(), &mut self.lifted);
+        let mut hearing = Hearing { overlay, lifted, named, notes, now };
         let fates: Vec<_> = told.into_iter().map(|change| hearing.hear(change)).collect();
-        let Hearing { overlay, notes, .. } = hearing;
+        let Hearing { overlay, notes, lifted, .. } = hearing;
+        (0..lifted.take_forgotten()).for_each(|_| self.metrics.overflow(Table::Lifts));
         let changes = overlay.into_changes();
         let written = self
             .with_store(move |store| store.commit_noted(&changes, &notes).map(|()| changes))
@@ -140,6 +143,9 @@ fn names(changes: &[Change]) -> Vec<Uid> {
 /// One piece of news on its way.
 struct Hearing<'e> {
     overlay: Overlay<'e>,
+    /// Bans that were lifted elsewhere before they were heard of here, by whichever way
+    /// either of them came: a lift beats its ban.
+    lifted: &'e mut Memory<Uid>,
     /// Bans that have a name, from before and from this piece of news.
     named: BTreeMap<Uid, Named>,
     notes: Notes,
@@ -168,7 +174,7 @@ impl Hearing<'_> {
             }
             return Fate::Known;
         }
-        if !ban.holds_at(self.now.unix_ms) {
+        if !ban.holds_at(self.now.unix_ms) || self.lifted.contains(&uid) {
             return Fate::Known;
         }
         match self.overlay.take_ban(ban) {
@@ -182,8 +188,13 @@ impl Hearing<'_> {
     }
 
     fn lift(&mut self, uid: &Uid, host: &str) -> Fate {
-        let Some(named) = self.named.get(uid).filter(|named| !named.is_lifted).copied() else {
-            return Fate::Known;
+        let named = match self.named.get(uid) {
+            None => {
+                self.lifted.remember(uid);
+                return Fate::Known;
+            }
+            Some(named) if named.is_lifted => return Fate::Known,
+            Some(named) => *named,
         };
         let target = LiftTarget::Ban(named.id);
         let lifted = self.overlay.lift(&target, &format!("host:{host}"), self.now);

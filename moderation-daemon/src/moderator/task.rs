@@ -21,6 +21,7 @@ use crate::{
     blocklist::Imports,
     clock,
     engine::{Author, Change, EndPenalty, Engine, Prefix, Queue, Trust},
+    ledger::{Memory, Uid},
     metrics::{Metrics, Table},
     network::{Guards, MAX_ALLOWED},
     store::{self, Allowed, ImportStore, Store, StoreError},
@@ -36,6 +37,9 @@ const TICK: Duration = Duration::from_secs(1);
 const PRUNE_EVERY_TICKS: u64 = 600;
 /// And at the latest after so many new violations: strangers cause them.
 const PRUNE_EVERY_VIOLATIONS: u64 = 50_000;
+
+/// Lifts that are remembered of bans that are not known here.
+const MOST_LIFTS: usize = 65_536;
 
 /// How often imported entries that have lapsed are looked for.
 const LOOK_FOR_LAPSED_EVERY_TICKS: u64 = 30;
@@ -87,7 +91,7 @@ pub fn start(
     let (lists_queue, jobs) = mpsc::channel(LIST_QUEUE_CAPACITY);
     let (stop, stopped) = watch::channel(false);
     let sharing = setup.sharing.clone();
-    let shared = sharing.map(|sharing| Shared::start(sharing, &engine, &metrics));
+    let shared = sharing.map(|sharing| Shared::start(sharing, &engine, &metrics)).transpose()?;
     let line = shared.as_ref().map(|shared| Arc::clone(shared.line()));
     let mut task = Task {
         shared,
@@ -110,6 +114,7 @@ pub fn start(
         violations_since_prune: 0,
         lines: Throttle::default(),
         is_nearly_full: false,
+        lifted: Memory::new(MOST_LIFTS),
     };
     task.enforcer.read_guards();
     task.set_allowlist(allowlist);
@@ -149,6 +154,8 @@ pub(super) struct Task {
     lines: Throttle,
     /// Whether that has been said.
     pub(super) is_nearly_full: bool,
+    /// Bans that were lifted elsewhere before they were heard of.
+    pub(super) lifted: Memory<Uid>,
 }
 
 /// The store is gone: the task that had it panicked.

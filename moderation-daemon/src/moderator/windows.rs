@@ -22,6 +22,7 @@ use crate::{
     clock,
     engine::{Engine, Moment, Pass, snapshot_seed},
     metrics::Metrics,
+    random,
 };
 
 /// Where and how often it is written down.
@@ -67,7 +68,7 @@ impl Left {
     /// else so that nobody can foresee them.
     pub(super) fn seed(&self) -> anyhow::Result<[u64; 2]> {
         let known = self.bytes.as_deref().and_then(|bytes| snapshot_seed(bytes).ok());
-        known.map_or_else(|| Ok([draw()?, draw()?]), Ok)
+        known.map_or_else(|| Ok([random::number()?, random::number()?]), Ok)
     }
 
     /// Lets it count in an engine that was made with its seed.
@@ -116,13 +117,8 @@ fn boot() -> anyhow::Result<String> {
             error = &error as &dyn std::error::Error,
             "cannot tell this boot from others; limits go by the wall clock over restarts"
         );
-        Ok(format!("{:016x}", draw()?))
+        Ok(format!("{:016x}", random::number()?))
     })
-}
-
-/// For digests that nobody can foresee.
-fn draw() -> anyhow::Result<u64> {
-    getrandom::u64().context("the kernel gives no random numbers")
 }
 
 /// Writes windows down.

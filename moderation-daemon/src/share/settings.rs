@@ -1,14 +1,11 @@
 //! What sharing needs to be told, secrets included. They come from credentials or from
 //! the environment, never from the YAML, and are never shown.
 
-use std::{
-    env, fs, io,
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::{env, time::Duration};
 
 use crate::{
     config,
+    credential::{CredentialError, Credentials, MIN_KEY_BYTES},
     ledger::{FollowSettings, MacKey},
     store::mongo::MongoSettings,
 };
@@ -18,8 +15,6 @@ use crate::{
 const URI: (&str, &str) = ("mongo-uri", "MONGO_URI");
 /// The credential that holds the key by which hosts know each other's documents.
 const KEY: &str = "ledger-key";
-/// Shorter keys can be guessed.
-const MIN_KEY_BYTES: usize = 16;
 
 /// All of it.
 #[derive(Clone, Debug)]
@@ -57,14 +52,9 @@ pub enum SecretError {
         /// How much there is, without white space around it.
         bytes: usize,
     },
-    /// A credential cannot be read.
-    #[error("cannot read the credential {}", path.display())]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// Why not.
-        source: io::Error,
-    },
+    /// A credential cannot be used.
+    #[error(transparent)]
+    Credential(#[from] CredentialError),
 }
 
 /// What is needed with the secrets of this process.
@@ -76,12 +66,12 @@ pub fn secrets(
     settings: &config::Mongodb,
     bounds: (usize, usize),
 ) -> Result<ShareSettings, SecretError> {
-    let folder = env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from);
-    let credential = |name: &str| folder.as_deref().map_or(Ok(None), |folder| read(folder, name));
+    let credentials = Credentials::of_process();
     let of_process = || env::var(URI.1).ok().filter(|text| !text.is_empty());
     let of_librechat = || settings.uri.as_ref().map(|uri| uri.expose().to_owned());
-    let uri = credential(URI.0)?.or_else(of_process).or_else(of_librechat);
-    let key = credential(KEY)?.ok_or(SecretError::NoKey)?;
+    let uri = credentials.text(URI.0)?.or_else(of_process).or_else(of_librechat);
+    // A text: a key that was cut off somewhere in the middle of a character is another one.
+    let key = credentials.text(KEY)?.ok_or(SecretError::NoKey)?;
     if key.len() < MIN_KEY_BYTES {
         return Err(SecretError::ShortKey { bytes: key.len() });
     }
@@ -114,14 +104,4 @@ const SETTLE: Duration = Duration::from_millis(250);
 
 fn milliseconds(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
-}
-
-/// A credential without the white space around it; `None`: there is none of that name.
-fn read(folder: &Path, name: &str) -> Result<Option<String>, SecretError> {
-    let path = folder.join(name);
-    match fs::read_to_string(&path) {
-        Ok(text) => Ok(Some(text.trim().to_owned())),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(source) => Err(SecretError::Read { path, source }),
-    }
 }

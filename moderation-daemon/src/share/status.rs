@@ -1,10 +1,13 @@
-//! How sharing stands, for the status, metrics and doctor. Written by the task alone.
+//! How sharing stands, for the status, metrics and doctor. Written by the tasks alone.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::store::{
-    Outbox,
-    mongo::{Mongo, MongoError},
+use crate::{
+    sharing::Fault,
+    store::{
+        Outbox,
+        mongo::{Mongo, MongoError},
+    },
 };
 
 /// What the task is about.
@@ -55,6 +58,19 @@ pub struct ShareView {
     pub foreign: usize,
     /// Documents that were seen and still are there.
     pub documents: usize,
+    /// How messages fare.
+    pub messages: MessagesView,
+}
+
+/// How messages fare.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct MessagesView {
+    /// Whether bans are told by message at all.
+    pub is_used: bool,
+    /// Whether it is listened.
+    pub is_listening: bool,
+    /// Why nothing can be said, if nothing can.
+    pub fault: Option<Fault>,
 }
 
 /// See the module.
@@ -91,6 +107,11 @@ impl ShareStatus {
 
     pub(super) fn change(&self, change: impl FnOnce(&mut ShareView)) {
         change(&mut self.lock());
+    }
+
+    #[cfg(feature = "redis")]
+    pub(super) fn messages<T>(&self, change: impl FnOnce(&mut MessagesView) -> T) -> T {
+        change(&mut self.lock().messages)
     }
 
     /// Whoever panicked has changed single values, all of them whole.

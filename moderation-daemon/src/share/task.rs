@@ -11,6 +11,7 @@ use crate::{
     ledger::{Follow, Step, judge},
     metrics::Metrics,
     moderator::{Fate, Moderator, News, NewsChange, Unavailable},
+    random,
     store::{
         Outbox, Reader, StoreError,
         mongo::{Changes, Event, Found, Kind, Mongo, MongoError},
@@ -414,33 +415,40 @@ impl Task {
         Ok(())
     }
 
-    /// Takes news to the moderator, who may be busy.
+    /// Takes news to the moderator.
     pub(super) async fn hear(&mut self, news: News) -> Result<(), Ended> {
         // Until it was heard, what was followed is ahead of what is written down.
         self.is_torn = true;
-        let mut tries = 0;
-        let fates = loop {
-            match self.moderator.hear(news.clone()).await {
-                Err(Unavailable::QueueFull) if tries < ASK_AT_MOST => {
-                    tries += 1;
-                    tokio::time::sleep(ASK_AGAIN).await;
-                }
-                fates => break fates?,
-            }
-        };
+        tell(&self.moderator, &self.metrics, news).await?;
         self.is_torn = false;
-        for fate in fates {
-            match fate {
-                Fate::Taken => self.metrics.ledger_followed.inc(),
-                Fate::Known => continue,
-                Fate::Refused(refusal) => {
-                    self.metrics.ban_refused(refusal);
-                    continue;
-                }
-            };
-        }
         Ok(())
     }
+}
+
+/// Takes news to the moderator, who may be busy.
+pub(super) async fn tell(
+    moderator: &Moderator,
+    metrics: &Metrics,
+    news: News,
+) -> Result<(), Unavailable> {
+    let mut tries = 0;
+    let fates = loop {
+        match moderator.hear(news.clone()).await {
+            Err(Unavailable::QueueFull) if tries < ASK_AT_MOST => {
+                tries += 1;
+                tokio::time::sleep(ASK_AGAIN).await;
+            }
+            fates => break fates?,
+        }
+    };
+    for fate in fates {
+        match fate {
+            Fate::Taken => drop(metrics.ledger_followed.inc()),
+            Fate::Known => {}
+            Fate::Refused(refusal) => metrics.ban_refused(refusal),
+        }
+    }
+    Ok(())
 }
 
 /// Reading the store blocks.
@@ -468,8 +476,6 @@ impl Pause {
     fn next(&mut self) -> Duration {
         let whole = (Self::FIRST_MS << self.failures.min(16)).min(Self::MOST_MS);
         self.failures += 1;
-        // Without randomness all come back at once, which is no harm to bans.
-        let random = getrandom::u32().unwrap_or(0);
-        Duration::from_millis(whole / 2 + u64::from(random) % (whole / 2 + 1))
+        Duration::from_millis(whole / 2 + u64::from(random::jitter()) % (whole / 2 + 1))
     }
 }

@@ -59,6 +59,11 @@ impl Fault {
             Self::Nonsense => "nonsense",
         }
     }
+
+    /// The one of that name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|fault| fault.name() == name)
+    }
 }
 
 /// How a breaker stands.

@@ -101,6 +101,11 @@ impl Names {
         format!("{}:epoch", self.prefix)
     }
 
+    /// The same for those slots of a cluster that a tag stands for.
+    pub fn epoch_in(&self, tag: &str) -> String {
+        format!("{}:epoch:{{{tag}}}", self.prefix)
+    }
+
     /// The channel of that name.
     pub fn channel(&self, name: &str) -> String {
         format!("{}:{name}", self.prefix)

@@ -5,13 +5,13 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
 
 use rusqlite::{Connection, Error, OptionalExtension as _, Row, Transaction, params};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, mpsc};
 
 use super::{
     Reader, Store, StoreError,
@@ -31,6 +31,8 @@ pub struct Outbox {
     rows: AtomicU64,
     oldest_unix_ms: AtomicU64,
     has_gap: AtomicBool,
+    fresh: OnceLock<mpsc::Sender<BanId>>,
+    missed: AtomicU64,
 }
 
 impl Outbox {
@@ -42,6 +44,33 @@ impl Outbox {
     /// Has [`Outbox::filled`] return once.
     pub fn ring(&self) {
         self.bell.notify_one();
+    }
+
+    /// From now on the bans that fell on this host or were lifted here, each as soon as
+    /// that is written down, for whoever has a faster way to tell; of these, `capacity` can
+    /// wait. Taking a row out of the outbox does not take them back.
+    ///
+    /// # Panics
+    ///
+    /// If somebody has asked before.
+    pub fn fresh(&self, capacity: usize) -> mpsc::Receiver<BanId> {
+        let (sender, fresh) = mpsc::channel(capacity);
+        assert!(self.fresh.set(sender).is_ok(), "there is one faster way");
+        fresh
+    }
+
+    /// How many of them found no room since this was asked last.
+    pub fn take_missed(&self) -> u64 {
+        self.missed.swap(0, Ordering::Relaxed)
+    }
+
+    fn tell_fresh(&self, changes: &[Change], notes: &Notes) {
+        let Some(fresh) = self.fresh.get() else { return };
+        for (ban, _) in changes.iter().filter_map(|change| untold(change, notes)) {
+            if fresh.try_send(ban).is_err() {
+                self.missed.fetch_add(1, Ordering::Relaxed);
+            }
+        }
     }
 
     /// How many rows wait.
@@ -150,6 +179,9 @@ impl Store {
             }
         })?;
         self.checkpointer.committed();
+        if let Some(Sharing { outbox, .. }) = &self.sharing {
+            outbox.tell_fresh(changes, notes);
+        }
         self.measure_after(changes, notes, rows);
         Ok(())
     }
@@ -242,14 +274,8 @@ fn put_in(
         insert.execute(params![sql_ms(ban), sql_ms(at_unix_ms)]).map(drop)
     };
     for change in changes {
-        match change {
-            Change::Ban(ban) if !notes.taken.contains_key(&ban.id) => {
-                put(ban.id, ban.created_at_unix_ms)?;
-            }
-            Change::Lift(lift) if !notes.told.contains(&lift.ban.id) => {
-                put(lift.ban.id, lift.at_unix_ms)?;
-            }
-            _ => {}
+        if let Some((ban, at_unix_ms)) = untold(change, notes) {
+            put(ban, at_unix_ms)?;
         }
     }
     let mut again = notes.again.clone();
@@ -266,6 +292,16 @@ fn put_in(
         to.execute("INSERT OR REPLACE INTO ledger (name, value) VALUES ('gap', 1)", [])?;
     }
     Ok(rows)
+}
+
+/// The ban that a change is about of which others do not know, and when that was.
+fn untold(change: &Change, notes: &Notes) -> Option<(BanId, u64)> {
+    let (ban, at_unix_ms, is_told) = match change {
+        Change::Ban(ban) => (ban.id, ban.created_at_unix_ms, notes.taken.contains_key(&ban.id)),
+        Change::Lift(lift) => (lift.ban.id, lift.at_unix_ms, notes.told.contains(&lift.ban.id)),
+        _ => return None,
+    };
+    (!is_told).then_some((ban, at_unix_ms))
 }
 
 /// The bans of this host that hold and do not wait already.
@@ -394,6 +430,22 @@ impl Reader {
         rows("the outbox", &self.lock(), &sql, [limit], |row| {
             Ok(Waiting { row: column(row, FIRST + 2)?, shared: shared(row, FIRST)? })
         })
+    }
+
+    /// The bans of these numbers as they stand, in their order. Blocks: call it where that is
+    /// allowed.
+    ///
+    /// # Errors
+    ///
+    /// See [`StoreError`].
+    pub fn shared_bans(&self, ids: &[BanId]) -> Result<Vec<SharedBan>, StoreError> {
+        let sql = format!("SELECT {}, {SHARED} FROM bans WHERE id = ?1", read::COLUMNS);
+        let connection = self.lock();
+        let mut bans = Vec::with_capacity(ids.len());
+        for id in ids {
+            bans.extend(rows("bans", &connection, &sql, [sql_ms(*id)], |row| shared(row, FIRST))?);
+        }
+        Ok(bans)
     }
 
     /// The bans of this host that hold, from a number on. Blocks: call it where that is

@@ -17,7 +17,7 @@ fn finding(report: &Value, check: &str) -> Result<Value> {
 #[test]
 fn a_doctor_finds_all_well_and_an_index_for_every_question() -> Result<()> {
     Mongod::each(|mongod| {
-        let alpha = mongod.host("alpha", json!({}))?;
+        let alpha = mongod.host("alpha", json!({ "mongodb": { "end_sessions": true } }))?;
         ban(&alpha, &json!({ "user": "anna" }))?;
         await_told(&alpha)?;
         let report: Value = serde_json::from_str(&alpha.ctl(&["--json", "doctor"])?.success()?)?;
@@ -29,6 +29,11 @@ fn a_doctor_finds_all_well_and_an_index_for_every_question() -> Result<()> {
         ensure!(finding(&report, "replica set")?["grade"] == want, "{report}");
         let text = alpha.ctl(&["doctor"])?.success()?;
         ensure!(text.contains("every question has one"), "{text}");
+        mongod.base()?.run(doc! { "dropIndexes": "sessions", "index": "moderation_user" })?;
+        let finished = alpha.ctl(&["--json", "doctor"])?;
+        let report: Value = serde_json::from_str(&finished.stdout)?;
+        let text = finding(&report, "indexes")?["text"].to_string();
+        ensure!(text.contains("no index answers: sessions of a user"), "{report}");
         Ok(())
     })
 }

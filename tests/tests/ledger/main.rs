@@ -4,6 +4,7 @@ mod doctor;
 mod fault;
 mod foreign;
 mod loss;
+mod messages;
 mod packets;
 mod pardon;
 mod share;

@@ -27,7 +27,7 @@ fn host(namespace: &Namespace, uri: &str, name: &str) -> Result<Daemon> {
 }
 
 /// Sends until a packet is dropped, or until one is not.
-fn await_dropped(lab: &Lab, to: IpAddr, at: &Daemon, dropped: bool) -> Result<()> {
+pub(super) fn await_dropped(lab: &Lab, to: IpAddr, at: &Daemon, dropped: bool) -> Result<()> {
     let counters = KernelCounters::open(at.pin_root())?;
     let socket = lab.abuser.run(|| {
         let socket = UdpSocket::bind((ABUSER_V4, 0))?;

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use moderation_tests::caller::Caller;
 use moderation_tests::daemon::Daemon;
-use moderation_tests::redis::{Redis, Wire};
+use moderation_tests::redis::{Cluster, Redis, Wire};
 use serde_json::{Value, json};
 
 use crate::daemons::{alone, host, poke, together};
@@ -220,6 +220,36 @@ fn after_flushall_each_host_goes_by_what_it_counted_and_leases_keep_their_places
     }
     assert_eq!(left, 3, "here nothing was forgotten");
     flood.end()
+}
+
+#[test]
+fn whichever_node_of_a_cluster_forgets_it_is_noticed_and_leases_are_held_again() -> Result<()> {
+    if !is_here() {
+        return Ok(());
+    }
+    let mut cluster = Cluster::start()?;
+    let one = host(&cluster.uris().join(","), &Value::Null)?;
+    // So many holders that each node has some.
+    for number in 0..12 {
+        let body = json!({ "user": format!("user{number}") });
+        let answer = Caller::app(&one).post("/v1/leases", &body)?;
+        assert!(answer["lease"].is_object(), "{answer}");
+    }
+    let leases = |node: &Redis| -> Result<usize> {
+        Ok(node.keys()?.iter().filter(|key| key.ends_with(":leases")).count())
+    };
+    for (times, node) in (1..).zip(cluster.nodes()) {
+        let before = leases(node)?;
+        assert!(before > 0, "each node has some");
+        node.ask(&["FLUSHALL"])?;
+        moderation_tests::wait::until("it to be noticed", crate::daemons::PATIENCE, || {
+            let metrics = Caller::operator(&one).get("/metrics")?;
+            let want = format!("moderation_redis_forgotten_total {times}\n");
+            let is_seen = metrics.as_str().is_some_and(|text| text.contains(&want));
+            Ok((is_seen && leases(node)? == before).then_some(()))
+        })?;
+    }
+    Ok(())
 }
 
 #[test]

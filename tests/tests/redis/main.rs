@@ -2,7 +2,9 @@
 //! of decisions when it is slow, wrong or gone, and how a host comes back.
 
 mod daemons;
+mod doctor;
 mod fault;
+mod kill;
 mod publish;
 mod script;
 mod table;

@@ -25,11 +25,9 @@ pub(crate) struct Host {
 
 impl Host {
     pub(crate) fn of(uris: Vec<String>, seed: u64) -> Result<Self> {
-        let is_cluster = uris.len() > 1;
-        let names = Names::new("test");
         let mut runtime = tokio::runtime::Builder::new_multi_thread();
         let runtime = runtime.worker_threads(1).enable_all().build()?;
-        let redis = Redis::new(&Settings { uris, is_cluster, password: None, names })?;
+        let redis = Redis::new(&Settings::of(uris, Names::new("test")))?;
         let host = Self { runtime, redis, tickets: Tickets::new(seed) };
         host.runtime.block_on(host.redis.probe("first"))?;
         Ok(host)

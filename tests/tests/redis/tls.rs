@@ -1,5 +1,7 @@
-//! Redis over TLS: a certificate that the system trusts is taken, another one is not.
+//! Redis over TLS: a certificate that the system trusts is taken, or the one that LibreChat names;
+//! another one is not.
 
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
@@ -53,5 +55,40 @@ fn a_certificate_that_the_system_trusts_is_taken_and_another_one_is_not() -> Res
     together(&trusting)?;
     let other = setup().start()?;
     alone(&other, &["gone"])?;
+    as_librechat_names_it(&redis, folder.path(), &certificate)
+}
+
+/// With an authority there is TLS, whatever the URI says; who somebody is stands beside it.
+fn as_librechat_names_it(redis: &Redis, folder: &Path, certificate: &str) -> Result<()> {
+    const SECRET: &str = "tr0ub4dor-and-3";
+    let rule = ["ACL", "SETUSER", "app", "on", &format!(">{SECRET}"), "~blue::*", "&blue::*"];
+    let answer = redis.ask(&[&rule[..], &["+@all"]].concat())?;
+    ensure!(answer == "OK", "ACL SETUSER: {answer}");
+    let env = folder.join(".env");
+    let port = redis.second_port();
+    let text = format!(
+        "BAN_VIOLATIONS=true\nUSE_REDIS=true\nREDIS_URI=redis://127.0.0.1:{port}\n\
+         REDIS_USERNAME=app\nREDIS_PASSWORD={SECRET}\nREDIS_CA={certificate}\n\
+         REDIS_KEY_PREFIX_VAR=DEPLOYMENT_ID\nDEPLOYMENT_ID=blue\n"
+    );
+    std::fs::write(&env, text)?;
+    let overrides = json!({
+        "network": { "mode": "off" },
+        "redis": { "bound": "500ms", "longest_pause": "200ms" },
+        "librechat": { "env_file": env },
+    });
+    let daemon = Setup::new().overrides(overrides.clone()).start()?;
+    together(&daemon)?;
+    let keys = redis.keys()?;
+    ensure!(keys.contains(&"blue::moderation:epoch".to_owned()), "{keys:?}");
+    let shown = daemon.ctl(&["config"])?.success()?;
+    ensure!(shown.contains("REDIS_URI=\"set\" in ") && !shown.contains(SECRET), "{shown}");
+    ensure!(!daemon.log().contains(SECRET));
+
+    let text = std::fs::read_to_string(&env)?.replace(certificate, "/nowhere/ca.pem");
+    std::fs::write(&env, text)?;
+    let mut without = Setup::new().overrides(overrides).prepare()?;
+    ensure!(without.start().is_err(), "LibreChat's authority is not there");
+    ensure!(without.log().contains("cannot read the file that LibreChat's REDIS_CA names"));
     Ok(())
 }

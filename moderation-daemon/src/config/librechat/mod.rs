@@ -6,6 +6,7 @@
 pub mod dotenv;
 mod expression;
 mod number;
+mod process;
 mod reading;
 mod table;
 mod yaml;
@@ -16,13 +17,12 @@ use serde_yaml::{Mapping, Value};
 
 pub use expression::{evaluate, math};
 pub use number::{is_enabled, parse_int, to_number, to_text};
+pub(super) use process::Process;
 pub use table::{Family, Sets, VARIABLES, Variable, variable};
 pub use yaml::{Assignment, BadYaml, assignments};
 
 use super::{
-    Profile,
-    counters::Given,
-    friendly,
+    Profile, friendly,
     origin::{Origin, Origins, Source},
 };
 use reading::{Grade, Taken};
@@ -137,8 +137,6 @@ pub(super) struct Layer {
     pub(super) remarks: Vec<Remark>,
     /// Variables that set nothing here, and whether they are set.
     pub(super) told: Vec<(&'static str, String)>,
-    /// Whether LibreChat runs with Redis, on which its file formats depend, and with which.
-    pub(super) redis: Given,
 }
 
 /// Something to say about a variable.
@@ -190,15 +188,23 @@ pub(super) fn layer(
     if defaults == Defaults::OfCode {
         builder.tell(&env);
     }
-    let text = |name: &str| env.texts.get(name).map(ToString::to_string);
-    let filled = |name: &str| text(name).filter(|text| !text.is_empty());
-    builder.layer.redis = Given {
-        uses: text("USE_REDIS").is_some_and(|text| is_enabled(&text)),
-        uri: filled("REDIS_URI"),
-        prefix: filled("REDIS_KEY_PREFIX"),
-    };
+    for (key, names) in CONNECTION {
+        let origin = names.iter().filter(|name| env.is_set(name)).find_map(|it| env.set.get(it));
+        if let Some(origin) = origin {
+            builder.layer.origins.insert(key.to_owned(), origin.clone());
+        }
+    }
     builder.layer
 }
+
+/// Keys of our own file that LibreChat's connection stands in for, where they say nothing.
+/// What is in the variables is in no tree: it may be a secret.
+const CONNECTION: [(&str, &[&str]); 4] = [
+    ("redis.enabled", &["USE_REDIS"]),
+    ("redis.uri", &["REDIS_URI"]),
+    ("redis.cluster", &["USE_REDIS_CLUSTER"]),
+    ("redis.prefix", &["REDIS_KEY_PREFIX", "REDIS_KEY_PREFIX_VAR"]),
+];
 
 struct Builder<'a> {
     layer: Layer,

@@ -236,6 +236,42 @@ fn no_secret_is_in_anything_that_is_shown() {
     assert!(config.librechat.uses_redis);
 }
 
+/// As it is written there, and not that it is set.
+#[test]
+fn librechat_s_redis_is_taken_with_where_it_was_named_and_our_own_file_beats_it() {
+    let env = "BAN_VIOLATIONS=true\nUSE_REDIS=true\nREDIS_URI=redis://192.0.2.1:7\n\
+               REDIS_KEY_PREFIX_VAR=DEPLOYMENT\nREDIS_USERNAME=app\n";
+    let folder = folder(env, "");
+    let named =
+        own(folder.path(), "librechat: {environment: true}").replacen("}\nlibrechat: {", ", ", 1);
+    let config = good(&named, &[("DEPLOYMENT", "blue")]);
+    assert_eq!(config.redis.uris, ["redis://192.0.2.1:7"]);
+    assert_eq!(config.redis.prefix, "blue::moderation");
+    assert_eq!(config.redis.login.username.as_ref().map(|it| it.expose()), Some("app"));
+    assert_eq!(config.redis.enabled, cfg!(feature = "redis"));
+    let at = folder.path().display();
+    let origin = |config: &Config, key: &str| config.effective.origins.get(key).cloned();
+    for (key, want) in [
+        ("redis.enabled", format!("USE_REDIS=\"true\" in {at}/.env:2")),
+        ("redis.uri", format!("REDIS_URI=\"set\" in {at}/.env:3")),
+        ("redis.prefix", format!("REDIS_KEY_PREFIX_VAR=\"set\" in {at}/.env:4")),
+    ] {
+        assert_eq!(origin(&config, key), Some(want), "{key}");
+    }
+    assert!(config.warnings.is_empty(), "{:?}", config.warnings);
+
+    let unnamed = good(&own(folder.path(), ""), &[]);
+    assert_eq!(unnamed.redis.prefix, "moderation");
+    let told = unnamed.warnings.iter().map(ToString::to_string).collect::<String>();
+    assert!(told.starts_with("REDIS_KEY_PREFIX_VAR: the variable that it names"), "{told}");
+
+    let more = "redis: {uri: \"redis://192.0.2.2\", prefix: ours}";
+    let ours = good(&own(folder.path(), more), &[]);
+    assert_eq!(ours.redis.uris, ["redis://192.0.2.2"]);
+    assert_eq!((ours.redis.prefix.as_str(), ours.warnings.len()), ("ours", 0));
+    assert_eq!(origin(&ours, "redis.uri").as_deref(), Some("in the configuration"));
+}
+
 #[test]
 fn a_section_of_which_all_is_commented_out_says_nothing() {
     let config = good("limits:\nbans:\nscores:\n  #logins: 3\n", &[]);

@@ -2,6 +2,7 @@
 
 mod document;
 mod follow;
+mod message;
 mod property;
 
 use super::*;

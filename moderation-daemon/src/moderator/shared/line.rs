@@ -3,7 +3,10 @@
 //! decision has to find out. Its lock is never held over an await.
 
 use std::{
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -14,6 +17,7 @@ use crate::{
     clock,
     engine::Moment,
     metrics::Metrics,
+    random::{self, NoRandomness},
     sharing::{Act, Arrears, Breaker, Failure, Fault, Group, Health, Reserved, State},
     store::Counters,
 };
@@ -53,6 +57,9 @@ pub(crate) struct Line {
     /// The state changed: whoever looks after it is to look now.
     changed: Notify,
     metrics: Arc<Metrics>,
+    /// An epoch that begins with one of its probes has this name, and the probe's number.
+    own_epoch: String,
+    probes: AtomicU64,
 }
 
 #[derive(Debug)]
@@ -73,7 +80,7 @@ impl Line {
         bound: Duration,
         longest_pause: Duration,
         metrics: Arc<Metrics>,
-    ) -> Self {
+    ) -> Result<Self, NoRandomness> {
         let breaker = Breaker::new(longest_pause, clock::now().boot_ms);
         let state = Inner {
             breaker,
@@ -83,14 +90,16 @@ impl Line {
             epoch: None,
             is_lost: false,
         };
-        Self {
+        Ok(Self {
             counters,
             bound,
             state: Mutex::new(state),
             settled: Notify::new(),
             changed: Notify::new(),
             metrics,
-        }
+            own_epoch: format!("{:016x}", random::number()?),
+            probes: AtomicU64::new(0),
+        })
     }
 
     // Whoever panicked while writing left single values, all of them whole.
@@ -213,7 +222,7 @@ impl Line {
     fn fail(&self, failure: &Failure) {
         let opened = {
             let mut inner = self.lock();
-            inner.breaker.fail(failure.fault, clock::now().boot_ms, chance())
+            inner.breaker.fail(failure.fault, clock::now().boot_ms, random::jitter())
         };
         self.metrics.sharing.failed(failure.fault);
         if opened {
@@ -284,7 +293,7 @@ impl Line {
 
     /// Well is who answers within the bound; connecting may take longer.
     async fn probe(&self) -> Result<(), Failure> {
-        let fresh = format!("{:016x}", random());
+        let fresh = format!("{}-{}", self.own_epoch, self.probes.fetch_add(1, Ordering::Relaxed));
         self.counters.probe(&fresh).await?;
         let sent = clock::now();
         let health = tokio::time::timeout(self.bound, self.counters.probe(&fresh)).await;
@@ -328,17 +337,4 @@ impl Line {
             }
         }
     }
-}
-
-/// A random number; where the kernel has none, the clock will do, since nobody guesses.
-pub(super) fn random() -> u64 {
-    let mut bytes = [0; 8];
-    match getrandom::fill(&mut bytes) {
-        Ok(()) => u64::from_le_bytes(bytes),
-        Err(_) => clock::boot_ns(),
-    }
-}
-
-fn chance() -> u32 {
-    u32::try_from(random() >> 32).unwrap_or(0)
 }

@@ -21,6 +21,7 @@ use crate::{
     clock,
     engine::{Change, Engine, LeaseId, Moment, RequestId},
     metrics::{Metrics, Table},
+    random::{self, NoRandomness},
     sharing::{Act, Deed, Failure, LeaseName, Reserved, Tags, Tickets},
     store::Counters,
 };
@@ -111,20 +112,25 @@ impl Flights {
 }
 
 impl Shared {
-    pub(super) fn start(sharing: Sharing, engine: &Engine, metrics: &Arc<Metrics>) -> Self {
+    /// Fails if the kernel gives no random numbers.
+    pub(super) fn start(
+        sharing: Sharing,
+        engine: &Engine,
+        metrics: &Arc<Metrics>,
+    ) -> Result<Self, NoRandomness> {
         let Sharing { counters, tags, bound, longest_pause } = sharing;
-        let line = Line::new(counters, bound, longest_pause, Arc::clone(metrics));
-        let line = Arc::new(line);
+        let line = Arc::new(Line::new(counters, bound, longest_pause, Arc::clone(metrics))?);
+        let tickets = Tickets::new(random::number()?);
         let keeper = tokio::spawn(Arc::clone(&line).keep()).abort_handle();
-        let planner = Planner::new(tags, Tickets::new(line::random()), engine, bound);
-        Self {
+        let planner = Planner::new(tags, tickets, engine, bound);
+        Ok(Self {
             line,
             planner,
             next_lease: engine.next_lease(),
             refundable: (HashMap::new(), VecDeque::new()),
             metrics: Arc::clone(metrics),
             keeper,
-        }
+        })
     }
 
     pub(super) fn line(&self) -> &Arc<Line> {

@@ -87,8 +87,10 @@ impl Mongo {
 
     async fn unindexed(&self) -> Result<Vec<&'static str>, MongoError> {
         let mut unindexed = Vec::new();
-        for (name, filter) in query::all() {
-            let find = doc! { "find": self.documents.name(), "filter": filter };
+        let logs = query::all().into_iter().map(|(name, it)| (self.documents.name(), name, it));
+        let sessions = (query::SESSIONS, "sessions of a user", query::sessions_of("someone"));
+        for (collection, name, filter) in logs.chain(self.end_sessions.then_some(sessions)) {
+            let find = doc! { "find": collection, "filter": filter };
             let explain = doc! { "explain": find, "verbosity": "queryPlanner" };
             let plan = within("explain a question", self.run(explain)).await?;
             let planner = plan.get_document("queryPlanner").map(ToString::to_string);

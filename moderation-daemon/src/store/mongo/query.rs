@@ -107,7 +107,7 @@ pub(super) fn changes() -> Vec<Document> {
     ] } }]
 }
 
-/// Each question by name, to see that an index answers it; of sessions only if asked.
+/// Each question by name, to see that an index answers it.
 pub(super) fn all() -> Vec<(&'static str, Document)> {
     let keys = ["BANS:someone".to_owned()];
     let uid = "0123456789abcdef0123456789abcdef";

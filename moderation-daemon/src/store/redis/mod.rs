@@ -3,7 +3,9 @@
 //! `sharing`; when to ask at all, the caller's. Nothing here waits for longer than it is told
 //! to, tries anything twice by itself, or says what a URI holds.
 
+mod examine;
 mod fault;
+mod probe;
 mod publish;
 
 use std::{
@@ -14,31 +16,32 @@ use std::{
 
 use futures_util::future::join_all;
 use redis::{
-    Client, Cmd, ConnectionInfo, IntoConnectionInfo as _, Pipeline, Value,
+    Client, Cmd, ConnectionInfo, IntoConnectionInfo as _, Pipeline, TlsCertificates, Value,
     aio::{ConnectionLike, ConnectionManager, ConnectionManagerConfig},
     cluster::ClusterClient,
     cluster_async::ClusterConnection,
-    io::tcp::TcpSettings,
+    io::tcp::{TcpSettings, socket2::TcpKeepalive},
 };
 use sha1_smol::Sha1;
 
 use crate::sharing::{
-    Act, Failure, Fault, Group, GroupAnswer, Health, Names, Reserved, Settled, Standing, Verdict,
+    Act, Failure, Fault, Group, GroupAnswer, Names, Reserved, Settled, Standing, Verdict,
     read_group, read_score,
 };
 
+pub use examine::{Eviction, Examined};
 pub use publish::{Heard, MESSAGE_BYTES, Messages};
 
 /// Patience with what no decision waits for: connecting, settling, asking how things are.
 const PATIENCE: Duration = Duration::from_secs(1);
+/// A connection on which nothing comes for so long is looked after, and given up after twice
+/// that.
+const QUIET: Duration = Duration::from_secs(5);
 /// Decisions that one call of a script serves, and acts: about a tenth of a millisecond, for
 /// so long the server serves nobody else.
 const GROUPS_AT_ONCE: usize = 32;
 /// Calls that can wait in the library.
 const CALLS: usize = 1_024;
-/// The mark of an epoch outlives every quiet hour.
-const EPOCH_MS: u64 = 86_400_000;
-
 const RESERVE: &str = include_str!("reserve.lua");
 const SETTLE: &str = include_str!("settle.lua");
 
@@ -51,8 +54,21 @@ pub struct Settings {
     pub is_cluster: bool,
     /// Instead of what the URIs have.
     pub password: Option<String>,
+    /// A user and a password where a URI has none.
+    pub login: (Option<String>, Option<String>),
+    /// The only authority that is trusted, in PEM; with one there is TLS, whatever the URIs
+    /// say.
+    pub authority: Option<Vec<u8>>,
     /// What counters are called.
     pub names: Names,
+}
+
+impl Settings {
+    /// With nothing but some URIs: several are a cluster.
+    pub fn of(uris: Vec<String>, names: Names) -> Self {
+        let is_cluster = uris.len() > 1;
+        Self { uris, is_cluster, password: None, login: (None, None), authority: None, names }
+    }
 }
 
 /// Without what a URI holds.
@@ -81,6 +97,9 @@ pub struct BadUri;
 pub struct Redis {
     target: Target,
     names: Names,
+    /// By which it is seen that something was forgotten: one key, and of a cluster one in
+    /// every piece of its slots.
+    epochs: Vec<String>,
     /// `None` until it is reached, and after what only a new connection mends.
     link: RwLock<Option<Link>>,
     reserve: Script,
@@ -89,7 +108,7 @@ pub struct Redis {
 
 enum Target {
     One(Box<Client>),
-    Cluster(Box<ClusterClient>, Vec<ConnectionInfo>),
+    Cluster(Box<ClusterClient>, Vec<Client>),
 }
 
 /// Without addresses, beside which a password stands.
@@ -141,56 +160,39 @@ impl Redis {
     /// If a URI makes no sense.
     pub fn new(settings: &Settings) -> Result<Self, BadUri> {
         install_tls();
-        let infos = settings.uris.iter().map(|uri| info(uri, settings.password.as_deref()));
-        let infos = infos.collect::<Result<Vec<_>, _>>()?;
+        let infos = infos(settings)?;
+        let certificates = settings.authority.as_ref().map(|authority| TlsCertificates {
+            client_tls: None,
+            root_cert: Some(authority.clone()),
+        });
+        let client = |info: ConnectionInfo| match &certificates {
+            Some(certificates) => Client::build_with_tls(info, certificates.clone()),
+            None => Client::open(info),
+        };
         let target = if settings.is_cluster {
-            let client = ClusterClient::builder(infos.clone())
+            let nodes = infos.iter().cloned().map(client).collect::<Result<Vec<_>, _>>();
+            let nodes = nodes.map_err(|_| BadUri)?;
+            let builder = ClusterClient::builder(infos);
+            let builder = match &certificates {
+                Some(certificates) => builder.certs(certificates.clone()),
+                None => builder,
+            };
+            let client = builder
                 .connection_timeout(PATIENCE)
                 .response_timeout(PATIENCE)
                 .overall_response_timeout(Some(PATIENCE))
                 .retries(0)
-                .tcp_settings(TcpSettings::default().set_nodelay(true))
+                .tcp_settings(tcp())
                 .build();
-            Target::Cluster(Box::new(client.map_err(|_| BadUri)?), infos)
+            Target::Cluster(Box::new(client.map_err(|_| BadUri)?), nodes)
         } else {
             let info = infos.into_iter().next().ok_or(BadUri)?;
-            Target::One(Box::new(Client::open(info).map_err(|_| BadUri)?))
+            Target::One(Box::new(client(info).map_err(|_| BadUri)?))
         };
         let names = settings.names.clone();
+        let epochs = probe::epochs(&names, settings.is_cluster);
         let (reserve, settle) = (Script::new(RESERVE), Script::new(SETTLE));
-        Ok(Self { target, names, link: RwLock::new(None), reserve, settle })
-    }
-
-    /// Looks how things are; connects if there is no connection. `fresh` becomes the epoch
-    /// if there is none. No decision waits for this.
-    ///
-    /// # Errors
-    ///
-    /// See [`Fault`].
-    pub async fn probe(&self, fresh: &str) -> Result<Health, Failure> {
-        let asked = async {
-            let mut link = match self.link() {
-                Some(link) => link,
-                None => self.connect().await?,
-            };
-            let epoch = self.names.epoch();
-            let mut set = redis::cmd("SET");
-            set.arg(&epoch).arg(fresh).arg("NX").arg("GET").arg("PX").arg(EPOCH_MS);
-            let known = value(link.ask(&set).await)?;
-            let mut keep = redis::cmd("PEXPIRE");
-            keep.arg(&epoch).arg(EPOCH_MS);
-            value(link.ask(&keep).await)?;
-            // What decisions do, with nothing in it: it says the time, and whether scripts
-            // may run and are known.
-            let answers = link.run(&self.settle, vec![(vec![epoch], Vec::new())]).await?;
-            let now_ms = answers.first().and_then(|answer| time(answer)).ok_or_else(nonsense)?;
-            let epoch = match known {
-                Value::BulkString(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
-                _ => fresh.to_owned(),
-            };
-            Ok(Health { now_ms, epoch })
-        };
-        self.within(PATIENCE, asked).await
+        Ok(Self { target, names, epochs, link: RwLock::new(None), reserve, settle })
     }
 
     /// Asks for groups, all at once; nothing is taken after that moment of the server's clock.
@@ -475,14 +477,38 @@ fn gone() -> Failure {
     Failure::new(Fault::Gone, "")
 }
 
-fn info(uri: &str, password: Option<&str>) -> Result<ConnectionInfo, BadUri> {
-    let info = uri.into_connection_info().map_err(|_| BadUri)?;
-    let settings = match password {
-        Some(password) => info.redis_settings().clone().set_password(password),
-        None => info.redis_settings().clone(),
+fn infos(settings: &Settings) -> Result<Vec<ConnectionInfo>, BadUri> {
+    let parse = |uri: &String| {
+        let with_tls = uri.strip_prefix("redis://").filter(|_| settings.authority.is_some());
+        let uri = with_tls.map_or_else(|| uri.clone(), |rest| format!("rediss://{rest}"));
+        uri.into_connection_info().map_err(|_| BadUri)
     };
-    let tcp = TcpSettings::default().set_nodelay(true);
-    Ok(info.set_redis_settings(settings).set_tcp_settings(tcp))
+    let infos = settings.uris.iter().map(parse).collect::<Result<Vec<_>, _>>()?;
+    // Who says it once means all nodes.
+    let first = infos.first().map(ConnectionInfo::redis_settings);
+    let own = |it: Option<&str>| it.map(str::to_owned);
+    let username = first.and_then(|it| own(it.username())).or_else(|| settings.login.0.clone());
+    let password = first.and_then(|it| own(it.password())).or_else(|| settings.login.1.clone());
+    let complete = |info: ConnectionInfo| {
+        let mut known = info.redis_settings().clone();
+        if let Some(username) = username.as_ref().filter(|_| known.username().is_none()) {
+            known = known.set_username(username);
+        }
+        if let Some(password) = password.as_ref().filter(|_| known.password().is_none()) {
+            known = known.set_password(password);
+        }
+        if let Some(password) = &settings.password {
+            known = known.set_password(password);
+        }
+        info.set_redis_settings(known).set_tcp_settings(tcp())
+    };
+    Ok(infos.into_iter().map(complete).collect())
+}
+
+/// Who only listens would never notice that nobody is there any more.
+fn tcp() -> TcpSettings {
+    let keepalive = TcpKeepalive::new().with_time(QUIET).with_interval(QUIET / 4);
+    TcpSettings::default().set_nodelay(true).set_keepalive(keepalive).set_user_timeout(2 * QUIET)
 }
 
 /// One provider of ciphers for the process; a second call finds the first one's.

@@ -12,7 +12,7 @@ use tokio::{
     task::AbortHandle,
 };
 
-use super::{PATIENCE, Redis, Target, fault, gone, value};
+use super::{PATIENCE, Redis, fault, value};
 use crate::sharing::Failure;
 
 /// More than this is no message of ours.
@@ -37,6 +37,8 @@ pub enum Heard {
     /// From here on it is listened, for the first time or again: what was said before was
     /// not heard.
     Listening,
+    /// From here on nothing is heard, until it is listened again.
+    Deaf,
     /// So many messages were not taken, because too many waited.
     Missed(u64),
 }
@@ -45,6 +47,11 @@ impl Messages {
     /// The next thing heard.
     pub async fn next(&mut self) -> Option<Heard> {
         self.queue.recv().await
+    }
+
+    /// The next thing heard, if it is there already.
+    pub fn ready(&mut self) -> Option<Heard> {
+        self.queue.try_recv().ok()
     }
 }
 
@@ -55,7 +62,8 @@ impl Drop for Messages {
 }
 
 impl Redis {
-    /// Says something to all who listen.
+    /// Says something to all who listen; connects if there is no connection. No decision
+    /// waits for this.
     ///
     /// # Errors
     ///
@@ -66,23 +74,23 @@ impl Redis {
     /// If the message is longer than [`MESSAGE_BYTES`].
     pub async fn publish(&self, channel: &str, message: &[u8]) -> Result<(), Failure> {
         assert!(message.len() <= MESSAGE_BYTES, "a message is short");
-        let Some(mut link) = self.link() else { return Err(gone()) };
         let mut command = redis::cmd("PUBLISH");
         command.arg(self.names.channel(channel)).arg(message);
-        self.within(PATIENCE, async { value(link.ask(&command).await).map(drop) }).await
+        let said = async {
+            let mut link = match self.link() {
+                Some(link) => link,
+                None => self.connect().await?,
+            };
+            value(link.ask(&command).await).map(drop)
+        };
+        self.within(PATIENCE, said).await
     }
 
     /// Listens to a channel, and connects again for as long as it takes. `nodes` of a cluster
     /// pass on what any of them hears.
     pub fn listen(&self, channel: &str) -> Messages {
-        let clients = match &self.target {
-            Target::One(client) => vec![(**client).clone()],
-            Target::Cluster(_, nodes) => {
-                nodes.iter().filter_map(|node| Client::open(node.clone()).ok()).collect()
-            }
-        };
         let (sender, queue) = mpsc::channel(QUEUE);
-        let task = tokio::spawn(follow(clients, self.names.channel(channel), sender));
+        let task = tokio::spawn(follow(self.clients(), self.names.channel(channel), sender));
         Messages { queue, task: task.abort_handle() }
     }
 }
@@ -96,6 +104,9 @@ async fn follow(clients: Vec<Client>, channel: String, queue: mpsc::Sender<Heard
                     return;
                 }
                 hear(connection, &queue, &mut missed).await;
+                if queue.send(Heard::Deaf).await.is_err() {
+                    return;
+                }
             }
             Ok(Err(error)) => tracing::debug!(fault = error.fault.name(), "cannot listen"),
             Err(_) => tracing::debug!("nobody to listen to"),

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use tokio::sync::mpsc;
+
 use super::*;
 use crate::ledger::{Entry, Holder, Origin, Uid};
 
@@ -68,6 +70,31 @@ fn what_waits_survives_the_daemon_and_is_gone_when_it_was_acknowledged() {
     store.commit_noted(&[], &notes).expect("a commit");
     assert_eq!(waiting(&store, &folder), [(2, false)]);
     assert_eq!(outbox.rows(), 1);
+}
+
+#[test]
+fn what_is_fresh_is_told_at_once_however_full_the_outbox_is_and_what_came_from_elsewhere_is_not() {
+    let folder = folder();
+    let (mut store, outbox) = shared(&folder, 1);
+    let mut fresh = outbox.fresh(3);
+    let drain = |fresh: &mut mpsc::Receiver<BanId>| -> Vec<BanId> {
+        std::iter::from_fn(|| fresh.try_recv().ok()).collect()
+    };
+    store.commit(&[falls(1), falls(2)]).expect("a commit");
+    let rows = reader(&store, &folder).outbox(9).expect("readable");
+    let notes = Notes { sent: vec![rows[0].row], again: [2].into(), ..Notes::default() };
+    store.commit_noted(&[lifted(1)], &notes).expect("a commit");
+    assert_eq!(drain(&mut fresh), [1, 2, 1]);
+    let beta = (uid(3), Origin::Host("beta".to_owned()));
+    let notes = Notes { taken: [(3, beta)].into(), told: [2].into(), ..Notes::default() };
+    store.commit_noted(&[falls(3), lifted(2)], &notes).expect("a commit");
+    assert!(drain(&mut fresh).is_empty());
+    store.commit(&[falls(4), falls(5), falls(6), falls(7)]).expect("a commit");
+    assert_eq!((outbox.take_missed(), outbox.take_missed()), (1, 0));
+    assert_eq!(drain(&mut fresh), [4, 5, 6]);
+    let bans = reader(&store, &folder).shared_bans(&[4, 99, 1]).expect("readable");
+    let bans: Vec<_> = bans.iter().map(|it| (it.ban.id, it.lifted.is_some())).collect();
+    assert_eq!(bans, [(4, false), (1, true)]);
 }
 
 #[test]
