@@ -37,29 +37,36 @@ const SETTLE_AT_MOST: u64 = 3;
 const MOST_LIFTS: usize = 100_000;
 const MINUTE_MS: u64 = 60_000;
 
-/// What is to be done.
+/// Something that happened elsewhere, and is to hold here.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Step {
-    /// Take over a ban, unless it is known.
+pub enum Change {
+    /// A ban fell.
     Ban {
-        /// Its name.
+        /// Its name everywhere.
         uid: Uid,
         /// Who made it.
         origin: Origin,
         /// The ban, without a number.
         ban: Box<Ban>,
     },
-    /// Lift a ban that another host has lifted, if it stands.
+    /// A ban was lifted, which all hosts know.
     Lift {
         /// Its name.
         uid: Uid,
-        /// That host.
+        /// The host that lifted it.
         host: String,
     },
-    /// Lift whatever is under a key that somebody deleted, and the ban that it stood for.
+    /// Somebody deleted a document, which no other host may know.
     Pardon(Entry),
-    /// Share again what is known of these bans.
+    /// Documents of these bans are gone: those of this host are to be shared again.
     Reship(Vec<Uid>),
+}
+
+/// What is to be done.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Step {
+    /// Let it hold here, too.
+    Tell(Change),
     /// Share all of them again.
     ReshipAll,
     /// Remember what was seen.
@@ -205,7 +212,7 @@ impl Follow {
         let uid = &document.uid;
         if self.lifted.contains(uid) {
             // A lift beats an older ban, whoever brought its document back.
-            return vec![Step::Reship(vec![uid.clone()])];
+            return vec![Step::Tell(Change::Reship(vec![uid.clone()]))];
         }
         let is_own = document.host == self.settings.host;
         let holder = if is_own { Holder::Here } else { Holder::Elsewhere };
@@ -226,7 +233,7 @@ impl Follow {
             before.holder == Holder::Here && before.uid != *uid && before.ends() > entry.ends()
         });
         if let Some(lost) = lost {
-            steps.push(Step::Reship(vec![lost.uid.clone()]));
+            steps.push(Step::Tell(Change::Reship(vec![lost.uid.clone()])));
         }
         let is_known = self.entries.knows(uid) && !self.is_thorough;
         self.entries.put(entry.clone());
@@ -236,7 +243,8 @@ impl Follow {
                 Some(ban) => {
                     let origin =
                         if is_own { Origin::Here } else { Origin::Host(document.host.clone()) };
-                    steps.push(Step::Ban { uid: uid.clone(), origin, ban: Box::new(ban) });
+                    let (uid, ban) = (uid.clone(), Box::new(ban));
+                    steps.push(Step::Tell(Change::Ban { uid, origin, ban }));
                 }
                 None => steps.push(Step::Alarm(Alarm::Unusable)),
             }
@@ -248,7 +256,8 @@ impl Follow {
         if !self.remember_lift(&document.uid) {
             return Vec::new();
         }
-        vec![Step::Lift { uid: document.uid.clone(), host: document.host.clone() }]
+        let (uid, host) = (document.uid.clone(), document.host.clone());
+        vec![Step::Tell(Change::Lift { uid, host })]
     }
 
     /// Says whether that is news.
@@ -313,7 +322,8 @@ impl Follow {
             severity: None,
             review: false,
         };
-        steps.push(Step::Ban { uid, origin: Origin::Foreign, ban: Box::new(ban) });
+        let (origin, ban) = (Origin::Foreign, Box::new(ban));
+        steps.push(Step::Tell(Change::Ban { uid, origin, ban }));
         steps
     }
 
@@ -417,9 +427,9 @@ impl Follow {
             steps.extend(deleted.into_iter().map(|entry| Step::Forget(entry.key)));
             let mut bans: Vec<_> = bans.into_iter().collect();
             bans.sort();
-            steps.push(Step::Reship(bans));
+            steps.push(Step::Tell(Change::Reship(bans)));
         } else {
-            steps.extend(deleted.into_iter().map(Step::Pardon));
+            steps.extend(deleted.into_iter().map(|entry| Step::Tell(Change::Pardon(entry))));
         }
         steps
     }

@@ -10,7 +10,7 @@ use crate::{
     clock,
     ledger::{Follow, Step, judge},
     metrics::Metrics,
-    moderator::{Fate, Moderator, News, NewsChange, Unavailable},
+    moderator::{Fate, Moderator, News, Unavailable},
     store::{
         Outbox, Reader, StoreError,
         mongo::{Changes, Event, Found, Kind, Mongo, MongoError},
@@ -127,6 +127,11 @@ impl Task {
                 pause = Pause::default();
             }
             self.report(&ended);
+            if matches!(&ended, Ended::Mongo(error) if error.is_about_rights()) {
+                // Connections stay with the user whom they came as, though there may be
+                // another one of that name by now.
+                mongo = None;
+            }
             tokio::time::sleep(pause.next()).await;
         }
     }
@@ -381,12 +386,7 @@ impl Task {
         let mut news = News::default();
         for step in steps {
             match step {
-                Step::Ban { uid, origin, ban } => {
-                    news.changes.push(NewsChange::Ban { uid, origin, ban });
-                }
-                Step::Lift { uid, host } => news.changes.push(NewsChange::Lift { uid, host }),
-                Step::Pardon(entry) => news.changes.push(NewsChange::Pardon(entry)),
-                Step::Reship(uids) => news.changes.push(NewsChange::Reship(uids)),
+                Step::Tell(change) => news.changes.push(change),
                 Step::ReshipAll => news.notes.all_again = true,
                 Step::Note(entry) => news.notes.seen.push(entry),
                 Step::Forget(key) => news.notes.gone.push(key),

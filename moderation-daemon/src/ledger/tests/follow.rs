@@ -46,7 +46,7 @@ fn id(key: &str) -> String {
 
 fn bans(steps: &[Step]) -> Vec<(Uid, Origin)> {
     let ban = |step: &Step| match step {
-        Step::Ban { uid, origin, .. } => Some((uid.clone(), origin.clone())),
+        Step::Tell(Change::Ban { uid, origin, .. }) => Some((uid.clone(), origin.clone())),
         _ => None,
     };
     steps.iter().filter_map(ban).collect()
@@ -55,7 +55,7 @@ fn bans(steps: &[Step]) -> Vec<(Uid, Origin)> {
 fn pardons(steps: &[Step]) -> Vec<&str> {
     let mut pardons = Vec::new();
     for step in steps {
-        if let Step::Pardon(entry) = step {
+        if let Step::Tell(Change::Pardon(entry)) = step {
             pardons.push(entry.key.as_str());
         }
     }
@@ -122,7 +122,7 @@ fn a_lift_of_another_host_is_one_and_its_deletions_are_no_pardon() {
     let lift = LiftDocument::of(&anna, "beta", NOW.unix_ms, &key());
     let judged = judge(&lift.key, read_lift(&lift), &key());
     let steps = follow.see(&id(&lift.key), judged.clone(), at(5));
-    assert_eq!(steps, [Step::Lift { uid: uid(7), host: "beta".to_owned() }]);
+    assert_eq!(steps, [Step::Tell(Change::Lift { uid: uid(7), host: "beta".to_owned() })]);
     assert_eq!(follow.see(&id(&lift.key), judged, at(6)), [], "once");
     follow.gone(&id("BANS:anna"), at(10));
     follow.gone(&id("BANS:192.0.2.7"), at(10));
@@ -130,7 +130,7 @@ fn a_lift_of_another_host_is_one_and_its_deletions_are_no_pardon() {
     assert_eq!(pardons(&steps), Vec::<&str>::new());
     assert_eq!(steps.len(), 2, "both are forgotten: {steps:?}");
     // A backup brings the document back.
-    assert_eq!(see(&mut follow, &anna, "beta", at(500))[0], Step::Reship(vec![uid(7)]));
+    assert_eq!(see(&mut follow, &anna, "beta", at(500))[0], Step::Tell(Change::Reship(vec![uid(7)])));
 }
 
 #[test]
@@ -147,7 +147,7 @@ fn more_deletions_at_once_than_a_person_makes_are_a_loss_of_data() {
     let steps = follow.settle(at(200 + SETTLE_MS));
     assert_eq!(alarms(&steps), [Alarm::DataLoss]);
     assert_eq!(pardons(&steps), Vec::<&str>::new());
-    assert!(steps.contains(&Step::Reship(vec![uid(1), uid(2), uid(3)])), "{steps:?}");
+    assert!(steps.contains(&Step::Tell(Change::Reship(vec![uid(1), uid(2), uid(3)]))), "{steps:?}");
 }
 
 #[test]
@@ -223,7 +223,7 @@ fn a_document_that_comes_back_at_once_was_not_deleted() {
 fn foreign_documents_hold_at_the_api_only_and_are_bounded() {
     let mut follow = Follow::new(settings(), Vec::new());
     let blocks = |steps: &[Step]| match steps {
-        [Step::Note(_), Step::Ban { ban, origin: Origin::Foreign, .. }] => Some(ban.blocks),
+        [Step::Note(_), Step::Tell(Change::Ban { ban, origin: Origin::Foreign, .. })] => Some(ban.blocks),
         _ => None,
     };
     assert_eq!(blocks(&see_foreign(&mut follow, "BANS:192.0.2.7", None, NOW)), Some(false));
@@ -246,7 +246,7 @@ fn the_kernel_drops_for_foreign_documents_only_what_was_opted_in_and_not_too_man
     for last in 1..=4 {
         let steps = see_foreign(&mut follow, &format!("BANS:192.0.2.{last}"), None, at(0));
         for step in &steps {
-            if let Step::Ban { ban, .. } = step {
+            if let Step::Tell(Change::Ban { ban, .. }) = step {
                 blocked.push((ban.blocks, alarms(&steps).len()));
             }
         }
@@ -255,7 +255,7 @@ fn the_kernel_drops_for_foreign_documents_only_what_was_opted_in_and_not_too_man
     let steps = see_foreign(&mut follow, "BANS:192.0.2.5", None, at(60_000));
     assert!(alarms(&steps).is_empty(), "a minute later the circuit is closed: {steps:?}");
     let steps = see_foreign(&mut follow, "BANS:anna", None, at(60_000));
-    assert!(matches!(&steps[..], [_, Step::Ban { ban, .. }] if !ban.blocks), "{steps:?}");
+    assert!(matches!(&steps[..], [_, Step::Tell(Change::Ban { ban, .. })] if !ban.blocks), "{steps:?}");
 }
 
 #[test]
@@ -288,7 +288,7 @@ fn a_longer_ban_takes_the_place_and_a_shorter_one_gives_it_back() {
     see(&mut follow, &longer, "alpha", NOW);
     let shorter = shared(7, Some("anna"), None);
     let steps = see(&mut follow, &shorter, "beta", NOW);
-    assert_eq!(steps[0], Step::Reship(vec![uid(8)]), "ours was to be seen for longer");
+    assert_eq!(steps[0], Step::Tell(Change::Reship(vec![uid(8)])), "ours was to be seen for longer");
     assert_eq!(bans(&steps).len(), 1);
 }
 

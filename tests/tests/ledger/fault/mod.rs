@@ -14,7 +14,7 @@ use moderation_tests::mongod::Plan;
 use moderation_tests::need;
 use mongodb::bson::doc;
 
-use self::stage::{Fate, Servers, Stage, World, some_time};
+use self::stage::{Fate, Pace, Servers, Stage, World, some_time};
 use super::{LOGS, is_possible};
 
 /// A set of one tells of changes as one of three does.
@@ -75,7 +75,7 @@ fn nothing_is_lost_in_ten_minutes_without_mongod() -> Result<()> {
     if !is_possible() {
         return Ok(());
     }
-    let mut stage = Stage::new(ONE, Plan::default())?;
+    let mut stage = Stage::new(ONE, Plan::default())?.at(Pace::STEADY);
     stage.survive(Fate::Live, |world| {
         let member = &mut world.set.members[0];
         member.kill()?;

@@ -4,6 +4,7 @@
 
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
@@ -27,8 +28,8 @@ use super::super::{LOGS, packets};
 const BOUND: Duration = Duration::from_secs(1);
 /// Patience with everything being told.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// Between two bans of one host; many enough that every fault meets some.
-const PACE: Duration = Duration::from_millis(10);
+/// Until a host that was killed is asked again.
+const BREATH: Duration = Duration::from_millis(10);
 /// The database's own address, which is on none of the router's wires.
 const DATABASE: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 200);
 
@@ -39,6 +40,7 @@ pub(super) struct Stage {
     alpha: Daemon,
     beta: Daemon,
     rounds: usize,
+    pace: Pace,
 }
 
 /// What there is for a database.
@@ -54,6 +56,23 @@ pub(super) enum Servers {
 pub(super) struct World {
     pub(super) lab: Lab,
     pub(super) set: Set,
+}
+
+/// How much goes on.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Pace {
+    /// Between two bans of a host.
+    pub(super) ban: Duration,
+    /// Between two questions.
+    pub(super) ask: Duration,
+}
+
+impl Pace {
+    /// As many decisions as there can be, and many enough bans that every fault meets some.
+    pub(super) const FULL: Self = Self { ban: Duration::from_millis(10), ask: Duration::ZERO };
+    /// For minutes.
+    pub(super) const STEADY: Self =
+        Self { ban: Duration::from_millis(50), ask: Duration::from_millis(5) };
 }
 
 /// Whether hosts live through a fault.
@@ -76,7 +95,14 @@ impl Stage {
         };
         let alpha = packets::host(&lab.host, &set.uri(), "alpha")?;
         let beta = packets::host(&lab.bystander, &set.uri(), "beta")?;
-        Ok(Self { world: World { lab, set }, alpha, beta, rounds: 0 })
+        let world = World { lab, set };
+        Ok(Self { world, alpha, beta, rounds: 0, pace: Pace::FULL })
+    }
+
+    /// At another pace.
+    pub(super) fn at(mut self, pace: Pace) -> Self {
+        self.pace = pace;
+        self
     }
 
     /// Bans fall and decisions are asked for while something goes wrong. In the end all
@@ -87,7 +113,8 @@ impl Stage {
         fault: impl FnOnce(&mut World) -> Result<()>,
     ) -> Result<()> {
         self.rounds += 1;
-        let traffic = Traffic::start(self.rounds, [&self.alpha, &self.beta], fate);
+        let calling = Calling { round: self.rounds, pace: self.pace, fate };
+        let traffic = Traffic::start(calling, [&self.alpha, &self.beta]);
         some_time();
         let over = AtomicBool::new(false);
         let Self { world, alpha, beta, .. } = self;
@@ -217,15 +244,14 @@ struct Counted {
 }
 
 impl Traffic {
-    fn start(round: usize, hosts: [&Daemon; 2], fate: Fate) -> Self {
+    fn start(calling: Calling, hosts: [&Daemon; 2]) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let mut callers = Vec::new();
         for (number, host) in hosts.into_iter().enumerate() {
-            let banning = Banning { admin: host.admin_socket(), name: [round, number], fate };
-            let asking = Asking { api: host.api_socket(), fate };
+            let (admin, api) = (host.admin_socket(), host.api_socket());
             let (stopped, also) = (Arc::clone(&stop), Arc::clone(&stop));
-            callers.push(thread::spawn(move || banning.run(&stopped)));
-            callers.push(thread::spawn(move || asking.run(&also)));
+            callers.push(thread::spawn(move || calling.ban(number, &admin, &stopped)));
+            callers.push(thread::spawn(move || calling.ask(&api, &also)));
         }
         Self { stop, callers }
     }
@@ -243,26 +269,28 @@ impl Traffic {
     }
 }
 
-/// An answer, unless the host may be dead.
-fn answered(answer: Result<Value>, fate: Fate) -> Result<Option<Value>> {
-    match (answer, fate) {
-        (Ok(answer), _) => Ok(Some(answer)),
-        (Err(_), Fate::Die) => Ok(None),
-        (Err(error), Fate::Live) => Err(error),
-    }
-}
-
-struct Banning {
-    admin: std::path::PathBuf,
-    name: [usize; 2],
+/// How somebody calls a host.
+#[derive(Clone, Copy)]
+struct Calling {
+    round: usize,
+    pace: Pace,
     fate: Fate,
 }
 
-impl Banning {
-    /// A user, and an address or a block, in turns.
-    fn run(&self, stop: &AtomicBool) -> Result<Counted> {
+impl Calling {
+    /// An answer, unless the host may be dead.
+    fn answered(self, answer: Result<Value>) -> Result<Option<Value>> {
+        match (answer, self.fate) {
+            (Ok(answer), _) => Ok(Some(answer)),
+            (Err(_), Fate::Die) => Ok(None),
+            (Err(error), Fate::Live) => Err(error),
+        }
+    }
+
+    /// Bans a user and an address, or a user and a block, in turns.
+    fn ban(self, host: usize, admin: &Path, stop: &AtomicBool) -> Result<Counted> {
         let mut counted = Counted::default();
-        let [round, host] = self.name;
+        let round = self.round;
         for number in 0.. {
             if stop.load(Ordering::Relaxed) {
                 break;
@@ -272,39 +300,32 @@ impl Banning {
             let ip = if number % 2 == 0 { format!("{place}/64") } else { format!("{place}7") };
             let begun = Instant::now();
             let body = json!({ "user": user, "ip": ip });
-            let answer = Caller::new(&self.admin).post("/v1/bans", &body);
-            if answered(answer, self.fate)?.is_some() {
+            if self.answered(Caller::new(admin).post("/v1/bans", &body))?.is_some() {
                 counted.slowest = counted.slowest.max(begun.elapsed());
                 counted.acknowledged.insert(user);
             }
-            thread::sleep(PACE); // paces: a hundred bans a second and host
+            thread::sleep(self.pace.ban); // paces: so many bans a second
         }
         Ok(counted)
     }
-}
 
-struct Asking {
-    api: std::path::PathBuf,
-    fate: Fate,
-}
-
-impl Asking {
     /// One question after the other, each about somebody else.
-    fn run(&self, stop: &AtomicBool) -> Result<Counted> {
+    fn ask(self, api: &Path, stop: &AtomicBool) -> Result<Counted> {
         let mut counted = Counted::default();
-        let mut app = Caller::new(&self.api);
+        let mut app = Caller::new(api);
         while !stop.load(Ordering::Relaxed) {
-            let user = format!("visitor{}", counted.decisions);
+            let user = format!("visitor{}-{}", self.round, counted.decisions);
             let begun = Instant::now();
-            match answered(app.event("message", &json!({ "user": user })), self.fate)? {
+            match self.answered(app.event("message", &json!({ "user": user })))? {
                 Some(decision) => {
                     ensure!(decision["decision"] == "allow", "{user}: {decision}");
                     counted.slowest = counted.slowest.max(begun.elapsed());
                     counted.decisions += 1;
+                    thread::sleep(self.pace.ask); // paces: a load that lasts for minutes
                 }
                 None => {
-                    app = Caller::new(&self.api);
-                    thread::sleep(PACE); // paces: until the host is there again
+                    app = Caller::new(api);
+                    thread::sleep(BREATH); // paces: until the host is there again
                 }
             }
         }
