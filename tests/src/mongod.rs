@@ -28,6 +28,8 @@ use crate::{name, need, sweep, wait};
 /// Patience with a start, an election, an answer, on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(30);
 const SET: &str = "rs0";
+/// Documents that are read in one go, if they are small.
+const BATCH: i32 = 100_000;
 /// LibreChat's own name for its database.
 pub const DATABASE: &str = "LibreChat";
 
@@ -327,10 +329,31 @@ impl Base {
 
     /// All documents of a collection that match.
     pub fn find(&self, collection: &str, filter: Document) -> Result<Vec<Document>> {
-        let found =
-            self.run(doc! { "find": collection, "filter": filter, "batchSize": 100_000 })?;
-        let batch = found.get_document("cursor")?.get_array("firstBatch")?;
-        batch.iter().map(|it| it.as_document().cloned().context("no document")).collect()
+        self.find_fields(collection, filter, doc! {})
+    }
+
+    /// The same with some fields of them only.
+    pub fn find_fields(
+        &self,
+        collection: &str,
+        filter: Document,
+        fields: Document,
+    ) -> Result<Vec<Document>> {
+        let find = doc! { "find": collection, "filter": filter, "projection": fields, "batchSize": BATCH };
+        let (mut reply, mut name) = (self.run(find)?, "firstBatch");
+        let mut all = Vec::new();
+        loop {
+            let cursor = reply.get_document("cursor")?;
+            let found = cursor.get_array(name)?.iter();
+            let found = found.map(|it| it.as_document().cloned().context("no document"));
+            all.extend(found.collect::<Result<Vec<_>>>()?);
+            let id = cursor.get_i64("id")?;
+            if id == 0 {
+                return Ok(all);
+            }
+            let more = doc! { "getMore": id, "collection": collection, "batchSize": BATCH };
+            (reply, name) = (self.run(more)?, "nextBatch");
+        }
     }
 
     /// Puts documents in.

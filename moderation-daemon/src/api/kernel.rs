@@ -12,7 +12,10 @@ use super::{
     view::{alarms_by_name, packets_by_reason},
 };
 #[cfg(feature = "mongodb")]
-use crate::store::mongo::MongoError;
+use crate::{
+    share::{RecordsView, ShareStatus},
+    store::mongo::MongoError,
+};
 use crate::{
     clock,
     config::AttachMode,
@@ -79,14 +82,32 @@ fn sharing(context: &Context) -> Value {
         "problem": view.problem.as_ref().map(ToString::to_string).or(view.trouble),
         "advice": view.problem.as_ref().map(MongoError::advice),
         "host": context.config.mongodb.as_ref().map(|mongodb| mongodb.host.as_str()),
+        "same_name": view.has_twin,
         "outbox": {
             "rows": outbox.rows(),
             "oldest_ms": (oldest > 0).then_some(waits_ms),
             "gap": outbox.has_gap(),
         },
+        "violations": violations(context, status),
         "clock_skew_ms": view.skew_ms,
         "documents": view.documents,
         "foreign": view.foreign,
+    })
+}
+
+/// How records of violations are sent; null: they are not.
+#[cfg(feature = "mongodb")]
+fn violations(context: &Context, status: &ShareStatus) -> Value {
+    let wanted = context.config.mongodb.as_ref().and_then(|mongodb| mongodb.violations.as_ref());
+    let Some(wanted) = wanted else { return Value::Null };
+    let RecordsView { backlog, problem } = status.records();
+    let oldest = backlog.oldest_unix_ms;
+    let waits_ms = clock::now().unix_ms.saturating_sub(oldest);
+    json!({
+        "collection": wanted.collection,
+        "waiting": backlog.waiting(),
+        "oldest_ms": (oldest > 0).then_some(waits_ms),
+        "problem": problem,
     })
 }
 

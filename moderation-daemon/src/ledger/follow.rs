@@ -92,12 +92,20 @@ pub enum Alarm {
     Unusable,
     /// A lift without a valid signature.
     Forged,
+    /// Another host has this one's name.
+    SameName,
 }
 
 impl Alarm {
     /// All of them.
-    pub const ALL: [Self; 5] =
-        [Self::DataLoss, Self::ForeignFull, Self::ForeignRunaway, Self::Unusable, Self::Forged];
+    pub const ALL: [Self; 6] = [
+        Self::DataLoss,
+        Self::ForeignFull,
+        Self::ForeignRunaway,
+        Self::Unusable,
+        Self::Forged,
+        Self::SameName,
+    ];
 
     /// Its name in metrics.
     pub const fn name(self) -> &'static str {
@@ -107,6 +115,7 @@ impl Alarm {
             Self::ForeignRunaway => "foreign_runaway",
             Self::Unusable => "unusable",
             Self::Forged => "forged",
+            Self::SameName => "same_name",
         }
     }
 }
@@ -363,8 +372,8 @@ impl Follow {
     }
 
     /// All keys that there are were listed, after their documents and all lifts were seen.
-    pub fn listed(&mut self, keys: &HashSet<String>, now: Moment) {
-        let missing = self.entries.iter().filter(|entry| !keys.contains(&entry.key));
+    pub fn listed(&mut self, is_there: impl Fn(&str) -> bool, now: Moment) {
+        let missing = self.entries.iter().filter(|entry| !is_there(&entry.key));
         let missing: Vec<_> = missing.map(|entry| entry.key.clone()).collect();
         missing.iter().for_each(|key| self.miss(key, now));
     }

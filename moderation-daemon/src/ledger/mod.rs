@@ -6,6 +6,7 @@
 mod document;
 mod follow;
 mod judge;
+mod life;
 mod mac;
 mod seen;
 
@@ -17,6 +18,7 @@ use std::{fmt, str::FromStr};
 pub use document::{BanDocument, LiftDocument, copy_keys, keys, subject};
 pub use follow::{Alarm, Change, Follow, FollowSettings, Step};
 pub use judge::{Field, Fields, ForeignBan, Judged, Unusable, judge};
+pub use life::{Sign, Standing, Taken};
 pub use mac::MacKey;
 pub use seen::{Entry, Holder};
 

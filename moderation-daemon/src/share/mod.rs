@@ -4,11 +4,12 @@
 //! be told waits in the store.
 
 mod compare;
+mod records;
 mod settings;
 mod ship;
 mod status;
 mod task;
 
 pub use settings::{SecretError, ShareSettings, secrets};
-pub use status::{ShareState, ShareStatus, ShareView};
+pub use status::{RecordsView, ShareState, ShareStatus, ShareView};
 pub use task::{Sharing, start};

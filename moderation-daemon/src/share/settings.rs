@@ -10,7 +10,7 @@ use std::{
 use crate::{
     config,
     ledger::{FollowSettings, MacKey},
-    store::mongo::MongoSettings,
+    store::mongo::{MongoSettings, RecordSettings},
 };
 
 /// The credential that holds the connection string, and the variable that LibreChat has it
@@ -92,6 +92,11 @@ pub fn secrets(
             database: settings.database.clone(),
             collection: settings.collection.clone(),
             end_sessions: settings.end_sessions,
+            records: settings.violations.clone().map(|violations| RecordSettings {
+                host: settings.host.clone(),
+                collection: violations.collection,
+                retention: violations.retention,
+            }),
         },
         follow: FollowSettings {
             host: settings.host.clone(),

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::store::{
-    Outbox,
+    Backlog, Outbox,
     mongo::{Mongo, MongoError},
 };
 
@@ -55,24 +55,45 @@ pub struct ShareView {
     pub foreign: usize,
     /// Documents that were seen and still are there.
     pub documents: usize,
+    /// Whether another host has this one's name.
+    pub has_twin: bool,
+}
+
+/// How sending records of violations stands.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RecordsView {
+    /// How much waits.
+    pub backlog: Backlog,
+    /// What failed last, unless that is over.
+    pub problem: Option<String>,
 }
 
 /// See the module.
 #[derive(Debug)]
 pub struct ShareStatus {
     view: Mutex<ShareView>,
+    records: Mutex<RecordsView>,
     mongo: Mutex<Option<Mongo>>,
     outbox: Arc<Outbox>,
 }
 
 impl ShareStatus {
     pub(super) fn new(outbox: Arc<Outbox>) -> Self {
-        Self { view: Mutex::default(), mongo: Mutex::default(), outbox }
+        Self { view: Mutex::default(), records: Mutex::default(), mongo: Mutex::default(), outbox }
     }
 
     /// How it stands now.
     pub fn view(&self) -> ShareView {
         self.lock().clone()
+    }
+
+    /// How sending records of violations stands.
+    pub fn records(&self) -> RecordsView {
+        self.records.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(super) fn change_records(&self, change: impl FnOnce(&mut RecordsView)) {
+        change(&mut self.records.lock().unwrap_or_else(PoisonError::into_inner));
     }
 
     /// What waits to be told.

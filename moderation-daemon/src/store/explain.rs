@@ -191,7 +191,7 @@ fn penalties(connection: &Connection, about: &About) -> Result<Vec<Penalty>, Sto
     rows("penalties", connection, &sql, parameters, penalties::penalty)
 }
 
-const COLUMNS: &str = "id, type, user, ip, points, previous, total, limiter, max_shown,
+pub(super) const COLUMNS: &str = "id, type, user, ip, points, previous, total, limiter, max_shown,
      window_ms, pending, repeats, severity, details, ban, penalty, at_ms, imported, logout";
 
 /// From the violation that the ban fell for back to where its score began, or
@@ -256,7 +256,7 @@ fn latest(
     rows("violations", connection, &sql, params![user, ip, address, most], violation)
 }
 
-fn violation(row: &Row<'_>) -> Result<ViolationRecord, StoreError> {
+pub(super) fn violation(row: &Row<'_>) -> Result<ViolationRecord, StoreError> {
     let number = |index| Ok(column::<Option<i64>>(row, index)?.map(unix_ms));
     Ok(ViolationRecord {
         id: unix_ms(column(row, 0)?),

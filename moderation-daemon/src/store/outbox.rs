@@ -17,7 +17,7 @@ use super::{
     Reader, Store, StoreError,
     explain::rows,
     read::{self, column, unix_ms},
-    sql_ms, transaction,
+    records, sql_ms, transaction,
 };
 use crate::{
     engine::{BanId, Change},
@@ -93,6 +93,8 @@ pub struct Notes {
     pub beat_unix_ms: Option<u64>,
     /// All was compared: there is no gap any more.
     pub is_compared: bool,
+    /// The last record of a violation that the shared database took.
+    pub records_until: Option<u64>,
 }
 
 /// A row of the outbox with its ban as it stands.
@@ -327,6 +329,9 @@ fn write_notes(to: &Transaction<'_>, notes: &Notes) -> Result<u64, Error> {
     }
     if let Some(beat) = notes.beat_unix_ms {
         put.execute(params!["beat", sql_ms(beat)])?;
+    }
+    if let Some(until) = notes.records_until {
+        records::told(to, until)?;
     }
     if notes.is_compared {
         to.execute("DELETE FROM ledger WHERE name = 'gap'", [])?;

@@ -2,11 +2,14 @@
 
 mod doctor;
 mod fault;
+mod flood;
 mod foreign;
 mod loss;
 mod packets;
 mod pardon;
+mod records;
 mod share;
+mod twin;
 
 use std::time::Duration;
 

@@ -1,7 +1,5 @@
 //! What follows from what was seen: stories, one for each kind.
 
-use std::collections::HashSet;
-
 use super::*;
 
 const SETTLE_MS: u64 = 250;
@@ -170,13 +168,13 @@ fn what_is_not_listed_is_gone_unless_the_database_was_set_back() {
     let anna = shared(7, Some("anna"), None);
     let mut follow = Follow::new(settings(), Vec::new());
     see(&mut follow, &anna, "beta", NOW);
-    follow.listed(&HashSet::new(), at(0));
+    follow.listed(|_| false, at(0));
     assert!(follow.missing().contains("BANS:anna"));
     assert_eq!(pardons(&follow.settle(at(SETTLE_MS))), ["BANS:anna"]);
 
     let mut follow = Follow::new(settings(), Vec::new());
     see(&mut follow, &anna, "beta", NOW);
-    follow.listed(&HashSet::new(), at(0));
+    follow.listed(|_| false, at(0));
     let steps = follow.set_back();
     assert_eq!(alarms(&steps), [Alarm::DataLoss]);
     assert!(pardons(&steps).is_empty() && steps.contains(&Step::ReshipAll));
@@ -192,7 +190,7 @@ fn what_was_seen_in_an_earlier_life_and_is_gone_since_was_deleted() {
         _ => None,
     });
     let mut follow = Follow::new(settings(), seen.collect());
-    follow.listed(&HashSet::new(), at(0));
+    follow.listed(|_| false, at(0));
     assert_eq!(pardons(&follow.settle(at(SETTLE_MS))), ["BANS:anna"]);
 }
 

@@ -114,8 +114,8 @@ impl World {
             }
             Happens::List => {
                 let keys = self.documents.keys().map(|user| format!("BANS:{}", USERS[*user]));
-                let keys = keys.collect();
-                self.follow.listed(&keys, self.now);
+                let keys: std::collections::HashSet<_> = keys.collect();
+                self.follow.listed(|key| keys.contains(key), self.now);
             }
             Happens::Wait(ms) => self.wait(ms),
         }

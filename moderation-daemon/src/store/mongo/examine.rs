@@ -23,6 +23,9 @@ pub struct Examined {
     pub missing_indexes: Vec<String>,
     /// Questions that no index answers.
     pub unindexed: Vec<&'static str>,
+    /// Of records of violations: questions that no index answers, and whether they may be
+    /// written; `None`: they are not.
+    pub records: Option<(Vec<&'static str>, bool)>,
 }
 
 impl Mongo {
@@ -58,7 +61,8 @@ impl Mongo {
                 .and_then(|at| u64::try_from(at.timestamp_millis()).ok()),
             denied,
             missing_indexes: self.missing_indexes().await?,
-            unindexed: self.unindexed().await?,
+            unindexed: self.unanswered(self.documents.name(), query::all()).await?,
+            records: self.examine_records().await?,
         })
     }
 
@@ -85,17 +89,22 @@ impl Mongo {
         Ok(names.filter(|name| !present.contains(name)).collect())
     }
 
-    async fn unindexed(&self) -> Result<Vec<&'static str>, MongoError> {
-        let mut unindexed = Vec::new();
-        for (name, filter) in query::all() {
-            let find = doc! { "find": self.documents.name(), "filter": filter };
+    /// Those of some questions to a collection that no index answers.
+    pub(super) async fn unanswered(
+        &self,
+        collection: &str,
+        questions: impl IntoIterator<Item = (&'static str, Document)> + Send,
+    ) -> Result<Vec<&'static str>, MongoError> {
+        let mut unanswered = Vec::new();
+        for (name, filter) in questions.into_iter().collect::<Vec<_>>() {
+            let find = doc! { "find": collection, "filter": filter };
             let explain = doc! { "explain": find, "verbosity": "queryPlanner" };
             let plan = within("explain a question", self.run(explain)).await?;
             let planner = plan.get_document("queryPlanner").map(ToString::to_string);
             if planner.is_ok_and(|text| text.contains("COLLSCAN")) {
-                unindexed.push(name);
+                unanswered.push(name);
             }
         }
-        Ok(unindexed)
+        Ok(unanswered)
     }
 }

@@ -61,10 +61,17 @@ const MOST_BYTES: i32 = 32 * 1_024;
 
 /// What is read of documents under some keys.
 pub(super) fn whole(keys: &[String]) -> Vec<Document> {
-    vec![
-        doc! { "$match": under(keys) },
-        doc! { "$match": { "$expr": { "$lte": [{ "$bsonSize": "$$ROOT" }, MOST_BYTES] } } },
-    ]
+    small(under(keys))
+}
+
+/// The same of those that hosts wrote, whose `_id` is their key.
+pub(super) fn of_hosts(keys: &[String]) -> Vec<Document> {
+    small(doc! { "_id": { "$in": keys.to_vec() } })
+}
+
+fn small(filter: Document) -> Vec<Document> {
+    let size = doc! { "$lte": [{ "$bsonSize": "$$ROOT" }, MOST_BYTES] };
+    vec![doc! { "$match": filter }, doc! { "$match": { "$expr": size } }]
 }
 
 pub(super) fn under(keys: &[String]) -> Document {

@@ -226,7 +226,7 @@ fn lifted(document: &LiftDocument) -> Document {
     }
 }
 
-fn date(unix_ms: u64) -> DateTime {
+pub(super) fn date(unix_ms: u64) -> DateTime {
     DateTime::from_millis(i64::try_from(unix_ms).unwrap_or(i64::MAX))
 }
 

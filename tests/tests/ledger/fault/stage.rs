@@ -149,6 +149,11 @@ impl Stage {
         let hosts = [&self.alpha, &self.beta];
         let what = format!("{} bans everywhere", acknowledged.len());
         let equal = wait::until(&what, PATIENCE, || {
+            for host in hosts {
+                if host.status()?["sharing"]["outbox"]["rows"] != 0 {
+                    return Ok(None);
+                }
+            }
             let shared = shared(&base)?;
             for host in hosts {
                 if held(host)? != shared || in_kernel(host)? != shared.prefixes {
@@ -217,7 +222,8 @@ pub(super) fn held(daemon: &Daemon) -> Result<Banned> {
 }
 
 pub(super) fn shared(base: &Base) -> Result<Banned> {
-    let documents = base.find(LOGS, doc! { "type": "ban" })?;
+    let fields = doc! { "user": 1, "ip": 1 };
+    let documents = base.find_fields(LOGS, doc! { "type": "ban" }, fields)?;
     let texts = |name: &str| {
         documents.iter().filter_map(|it| it.get_str(name).ok()).map(str::to_owned).collect()
     };
