@@ -15,7 +15,7 @@ mod tests;
 
 use std::{fmt, str::FromStr};
 
-pub use document::{BanDocument, LiftDocument, copy_keys, keys, subject};
+pub use document::{BanDocument, LiftDocument, address_of, copy_keys, keys, subject};
 pub use follow::{Alarm, Change, Follow, FollowSettings, Step};
 pub use judge::{Field, Fields, ForeignBan, Judged, Unusable, judge};
 pub use life::{Sign, Standing, Taken};

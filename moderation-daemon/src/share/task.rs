@@ -26,7 +26,7 @@ const BEAT: Duration = Duration::from_secs(5);
 /// How often it is written down, and until where changes were followed if there were none.
 const WRITE_DOWN_EVERY_BEATS: u32 = 12;
 /// After so many signs of life without one of another host under our name, there is none.
-const TWIN_BEATS: u8 = 3;
+const TWIN_BEATS: u8 = 2;
 /// How often, and for how long in all, a busy moderator is asked again.
 const ASK_AGAIN: Duration = Duration::from_millis(50);
 const ASK_AT_MOST: u32 = 100;

@@ -356,7 +356,8 @@ pub(super) fn origin_name(origin: &Origin) -> Option<String> {
     }
 }
 
-fn origin(name: Option<String>) -> Origin {
+/// The reverse.
+pub(super) fn origin(name: Option<String>) -> Origin {
     match name {
         None => Origin::Here,
         Some(name) => match name.strip_prefix("host:") {
@@ -367,7 +368,7 @@ fn origin(name: Option<String>) -> Origin {
 }
 
 /// Bans by their names, behind the columns of a [`read::BanRecord`].
-const SHARED: &str = "uid, origin";
+const SHARED: &str = "uid";
 
 fn shared(row: &Row<'_>, at: usize) -> Result<SharedBan, StoreError> {
     let record = read::record(row)?;
@@ -375,14 +376,14 @@ fn shared(row: &Row<'_>, at: usize) -> Result<SharedBan, StoreError> {
     let bad = |_| read::corrupt("bans", &record.ban.id.to_string(), "no name that hosts share");
     Ok(SharedBan {
         uid: uid.parse().map_err(bad)?,
-        origin: origin(column(row, at + 1)?),
+        origin: record.origin,
         lifted: record.lifted_at_unix_ms.map(|at| (at, record.lifted_by.unwrap_or_default())),
         ban: record.ban,
     })
 }
 
 /// Where the columns of [`SHARED`] begin.
-const FIRST: usize = 15;
+const FIRST: usize = 16;
 
 impl Reader {
     /// The first rows that wait. Blocks: call it where that is allowed.
@@ -397,7 +398,7 @@ impl Reader {
              ORDER BY outbox.id LIMIT ?1"
         );
         rows("the outbox", &self.lock(), &sql, [limit], |row| {
-            Ok(Waiting { row: column(row, FIRST + 2)?, shared: shared(row, FIRST)? })
+            Ok(Waiting { row: column(row, FIRST + 1)?, shared: shared(row, FIRST)? })
         })
     }
 

@@ -114,7 +114,7 @@ impl World {
             }
             Happens::List => {
                 let keys = self.documents.keys().map(|user| format!("BANS:{}", USERS[*user]));
-                let keys: std::collections::HashSet<_> = keys.collect();
+                let keys: HashSet<_> = keys.collect();
                 self.follow.listed(|key| keys.contains(key), self.now);
             }
             Happens::Wait(ms) => self.wait(ms),

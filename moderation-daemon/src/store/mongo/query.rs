@@ -83,6 +83,11 @@ pub(super) fn of_ban(keys: &[String], uid: &str) -> Document {
     doc! { "key": { "$in": keys.to_vec() }, "uid": uid }
 }
 
+/// All copies of LibreChat's.
+pub(super) fn copies() -> Document {
+    doc! { "key": regex("^ban:".to_owned()) }
+}
+
 /// LibreChat's copies of a ban, by its name in them.
 pub(super) fn copies_of(uid: &str) -> Document {
     doc! { "key": regex("^ban:".to_owned()), "value": regex(uid.to_owned()) }
@@ -123,6 +128,7 @@ pub(super) fn all() -> Vec<(&'static str, Document)> {
         ("reading", under(&keys)),
         ("lifting", of_ban(&keys, uid)),
         ("removing copies", copies_of(uid)),
+        ("looking through copies", copies()),
         ("the sign of life", sign_of_life("host")),
     ]
 }

@@ -303,7 +303,7 @@ impl Calling {
             }
             let user = format!("user{round}-{host}-{number}");
             let place = format!("2001:db8:{round:x}{host:x}:{number:x}::");
-            let ip = if number % 2 == 0 { format!("{place}/64") } else { format!("{place}7") };
+            let ip = if number % 2 == 0 { format!("{place}/64") } else { format!("{place}7/128") };
             let begun = Instant::now();
             let body = json!({ "user": user, "ip": ip });
             if self.answered(Caller::new(admin).post("/v1/bans", &body))?.is_some() {
