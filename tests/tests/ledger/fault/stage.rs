@@ -11,6 +11,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, ensure};
+use moderation_daemon::engine::Prefix;
 use moderation_daemon::network::{BanMaps, Pins};
 use moderation_tests::caller::Caller;
 use moderation_tests::daemon::Daemon;
@@ -135,11 +136,13 @@ impl Stage {
         let count = self.await_equal(&acknowledged)?;
         println!(
             "{fate:?}: {} bans acknowledged, {count} everywhere; {decisions} decisions, the \
-             slowest {slowest:?}; hosts killed {killed} times",
+             slowest {:?} at {:?}; hosts killed {killed} times",
             acknowledged.len(),
+            slowest.0,
+            slowest.1,
         );
         ensure!(acknowledged.len() > 20, "only {} bans fell", acknowledged.len());
-        ensure!(fate == Fate::Die || slowest < BOUND, "a decision took {slowest:?}");
+        ensure!(fate == Fate::Die || slowest.0 < BOUND, "a decision took {slowest:?}");
         Ok(())
     }
 
@@ -167,6 +170,8 @@ impl Stage {
             let held = hosts.map(|it| held(it).map_or(0, |it| it.users.len()));
             let kernels = hosts.map(|it| in_kernel(it).map_or(0, |it| it.len()));
             let logs = hosts.map(|it| it.log()).join("\n");
+            let logs: Vec<_> = logs.lines().filter(|line| !line.contains(" INFO ")).collect();
+            let logs = logs.join("\n");
             format!("shared {shared:?}, held {held:?}, in kernels {kernels:?}; {logs}")
         })?;
         let lost: Vec<_> = acknowledged.difference(&shared.users).collect();
@@ -201,7 +206,7 @@ pub(super) fn some_time() {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Banned {
     pub(super) users: BTreeSet<String>,
-    prefixes: BTreeSet<String>,
+    prefixes: BTreeSet<Prefix>,
 }
 
 pub(super) fn held(daemon: &Daemon) -> Result<Banned> {
@@ -210,9 +215,8 @@ pub(super) fn held(daemon: &Daemon) -> Result<Banned> {
     loop {
         let page = Caller::operator(daemon).get(&format!("/v1/bans?limit=1000&after={after}"))?;
         for ban in page["bans"].as_array().context("bans")? {
-            let text = |name: &str| ban[name].as_str().map(str::to_owned);
-            banned.users.extend(text("user"));
-            banned.prefixes.extend(text("address"));
+            banned.users.extend(ban["user"].as_str().map(str::to_owned));
+            banned.prefixes.extend(ban["address"].as_str().map(prefix).transpose()?);
         }
         match page["next"].as_u64() {
             Some(next) => after = next,
@@ -224,15 +228,19 @@ pub(super) fn held(daemon: &Daemon) -> Result<Banned> {
 pub(super) fn shared(base: &Base) -> Result<Banned> {
     let fields = doc! { "user": 1, "ip": 1 };
     let documents = base.find_fields(LOGS, doc! { "type": "ban" }, fields)?;
-    let texts = |name: &str| {
-        documents.iter().filter_map(|it| it.get_str(name).ok()).map(str::to_owned).collect()
-    };
-    Ok(Banned { users: texts("user"), prefixes: texts("ip") })
+    let texts = |name: &'static str| documents.iter().filter_map(move |it| it.get_str(name).ok());
+    let prefixes = texts("ip").map(prefix).collect::<Result<_>>()?;
+    Ok(Banned { users: texts("user").map(str::to_owned).collect(), prefixes })
 }
 
-fn in_kernel(daemon: &Daemon) -> Result<BTreeSet<String>> {
+/// However it is written.
+fn prefix(text: &str) -> Result<Prefix> {
+    text.parse().map_err(|_| anyhow!("{text} is no prefix"))
+}
+
+fn in_kernel(daemon: &Daemon) -> Result<BTreeSet<Prefix>> {
     let maps = BanMaps::open(&Pins::new(daemon.pin_root()))?;
-    Ok(maps.all()?.iter().map(|(prefix, _)| prefix.to_string()).collect())
+    Ok(maps.all()?.iter().map(|(prefix, _)| prefix).collect())
 }
 
 /// Somebody who bans on both hosts, and somebody who asks for decisions all the time.
@@ -245,8 +253,15 @@ struct Traffic {
 #[derive(Default)]
 struct Counted {
     acknowledged: BTreeSet<String>,
-    slowest: Duration,
+    /// What the slowest answer took, and when after the beginning it was asked for.
+    slowest: (Duration, Duration),
     decisions: usize,
+}
+
+impl Counted {
+    fn took(&mut self, asked: Instant, since: Instant) {
+        self.slowest = self.slowest.max((asked.elapsed(), asked - since));
+    }
 }
 
 impl Traffic {
@@ -295,7 +310,7 @@ impl Calling {
 
     /// Bans a user and an address, or a user and a block, in turns.
     fn ban(self, host: usize, admin: &Path, stop: &AtomicBool) -> Result<Counted> {
-        let mut counted = Counted::default();
+        let (mut counted, since) = (Counted::default(), Instant::now());
         let round = self.round;
         for number in 0.. {
             if stop.load(Ordering::Relaxed) {
@@ -307,7 +322,7 @@ impl Calling {
             let begun = Instant::now();
             let body = json!({ "user": user, "ip": ip });
             if self.answered(Caller::new(admin).post("/v1/bans", &body))?.is_some() {
-                counted.slowest = counted.slowest.max(begun.elapsed());
+                counted.took(begun, since);
                 counted.acknowledged.insert(user);
             }
             thread::sleep(self.pace.ban); // paces: so many bans a second
@@ -317,7 +332,7 @@ impl Calling {
 
     /// One question after the other, each about somebody else.
     fn ask(self, api: &Path, stop: &AtomicBool) -> Result<Counted> {
-        let mut counted = Counted::default();
+        let (mut counted, since) = (Counted::default(), Instant::now());
         let mut app = Caller::new(api);
         while !stop.load(Ordering::Relaxed) {
             let user = format!("visitor{}-{}", self.round, counted.decisions);
@@ -325,7 +340,7 @@ impl Calling {
             match self.answered(app.event("message", &json!({ "user": user })))? {
                 Some(decision) => {
                     ensure!(decision["decision"] == "allow", "{user}: {decision}");
-                    counted.slowest = counted.slowest.max(begun.elapsed());
+                    counted.took(begun, since);
                     counted.decisions += 1;
                     thread::sleep(self.pace.ask); // paces: a load that lasts for minutes
                 }
