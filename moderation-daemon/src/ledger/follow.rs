@@ -33,6 +33,9 @@ pub struct FollowSettings {
 /// Deletions that go on are judged nevertheless, so that one of them is felt within a
 /// second.
 const SETTLE_AT_MOST: u64 = 3;
+/// After a loss, whatever else turns out to be gone belongs to it: it may be noticed
+/// before all that is gone was told.
+const LOSS_LASTS_MS: u64 = 10_000;
 /// Lifts that are remembered; older ones are in the store.
 const MOST_LIFTS: usize = 100_000;
 const MINUTE_MS: u64 = 60_000;
@@ -131,6 +134,8 @@ pub struct Follow {
     gone: Vec<Entry>,
     /// When the first and the last of them went, on the boot clock.
     gone_since: Option<(u64, u64)>,
+    /// Until when what is gone was lost, on the boot clock.
+    lost_until: u64,
     /// When foreign documents were blocked, on the boot clock.
     blocked: VecDeque<u64>,
     /// Whether what is known is told again, to see whether it holds.
@@ -149,6 +154,7 @@ impl Follow {
             lifted_in_order: VecDeque::new(),
             gone: Vec::new(),
             gone_since: None,
+            lost_until: 0,
             blocked: VecDeque::new(),
             is_thorough: false,
         }
@@ -383,8 +389,10 @@ impl Follow {
         self.gone.iter().map(|entry| entry.key.clone()).collect()
     }
 
-    /// The whole collection is gone.
-    pub fn dropped(&mut self) -> Vec<Step> {
+    /// The collection is gone, or the database was set back, or is another one: what is gone
+    /// nobody meant to delete. What is there has to be seen anew.
+    pub fn lost(&mut self, now: Moment) -> Vec<Step> {
+        self.lost_until = now.boot_ms.saturating_add(LOSS_LASTS_MS);
         let keys: Vec<_> = self.keys().map(str::to_owned).collect();
         let mut steps = vec![Step::Alarm(Alarm::DataLoss)];
         for key in keys {
@@ -409,14 +417,6 @@ impl Follow {
         Some(due.saturating_sub(now.boot_ms))
     }
 
-    /// The database was set back, or is another one: what is gone nobody meant to delete.
-    pub fn set_back(&mut self) -> Vec<Step> {
-        let mut steps = vec![Step::Alarm(Alarm::DataLoss)];
-        steps.extend(self.take_gone().into_iter().map(|entry| Step::Forget(entry.key)));
-        steps.push(Step::ReshipAll);
-        steps
-    }
-
     /// Judges what is gone, if it is time.
     pub fn settle(&mut self, now: Moment) -> Vec<Step> {
         if self.settles_in(now) != Some(0) {
@@ -431,8 +431,11 @@ impl Follow {
             .map(|entry| Step::Forget(entry.key))
             .collect();
         let bans: HashSet<_> = deleted.iter().map(|entry| entry.uid.clone()).collect();
-        if bans.len() > self.settings.most_deleted {
-            steps.push(Step::Alarm(Alarm::DataLoss));
+        let is_known = now.boot_ms < self.lost_until;
+        if is_known || bans.len() > self.settings.most_deleted {
+            if !is_known {
+                steps.push(Step::Alarm(Alarm::DataLoss));
+            }
             steps.extend(deleted.into_iter().map(|entry| Step::Forget(entry.key)));
             let mut bans: Vec<_> = bans.into_iter().collect();
             bans.sort();

@@ -34,9 +34,11 @@ impl Task {
 
     /// Everything, and nothing that is gone was meant to be.
     pub(super) async fn compare_after_a_loss(&mut self, mongo: &Mongo) -> Result<(), Ended> {
-        self.poll_thoroughly(mongo).await?;
-        let steps = self.follow.set_back();
+        let steps = self.follow.lost(clock::now());
         self.perform(mongo, steps, None).await?;
+        self.poll_thoroughly(mongo).await?;
+        // So that the same loss is not met again.
+        self.leave_sign(mongo, None).await?;
         self.share_what_is_missing(mongo).await
     }
 

@@ -23,8 +23,6 @@ use crate::{
 pub(super) const BATCH: usize = 128;
 /// How often a sign of life is left; that the database is gone is noticed by it, too.
 const BEAT: Duration = Duration::from_secs(5);
-/// How often it is written down, and until where changes were followed if there were none.
-const WRITE_DOWN_EVERY_BEATS: u32 = 12;
 /// After so many signs of life without one of another host under our name, there is none.
 const TWIN_BEATS: u8 = 2;
 /// How often, and for how long in all, a busy moderator is asked again.
@@ -98,7 +96,6 @@ pub fn start(
         stamps: Stamps::default(),
         position,
         life: Life { id: fresh_life(), taken: Taken { beat_unix_ms: beat, at_unix_ms: None }, twin: 0 },
-        beats: 0,
         is_compared: false,
         is_torn: false,
         lines: Throttle::default(),
@@ -120,7 +117,6 @@ pub(super) struct Task {
     /// Until where changes were followed.
     position: Option<Vec<u8>>,
     life: Life,
-    beats: u32,
     /// Whether all was compared in this life.
     is_compared: bool,
     /// Whether something was followed and not taken over.
@@ -282,7 +278,7 @@ impl Task {
                 Event::Seen(found) => steps.extend(self.see(*found)),
                 Event::Gone(id) => self.follow.gone(&id, clock::now()),
                 Event::Dropped => {
-                    steps.extend(self.follow.dropped());
+                    steps.extend(self.follow.lost(clock::now()));
                     self.stamps = Stamps::default();
                     is_dropped = true;
                 }
@@ -357,11 +353,10 @@ impl Task {
         if self.follow.settles_in(clock::now()) != Some(0) {
             return Ok(());
         }
-        let steps = if self.was_set_back(mongo).await? {
-            self.follow.set_back()
-        } else {
-            self.follow.settle(clock::now())
-        };
+        if self.was_set_back(mongo).await? {
+            return self.compare_after_a_loss(mongo).await;
+        }
+        let steps = self.follow.settle(clock::now());
         self.perform(mongo, steps, None).await
     }
 
@@ -391,13 +386,21 @@ impl Task {
         self.life.twin = TWIN_BEATS;
     }
 
-    /// Leaves a sign of life, and now and then writes down where we are.
+    /// Leaves a sign of life, unless the database was set back meanwhile, and writes down
+    /// that it did and where we are: an older one is known by it after a crash, too.
     async fn live(&mut self, mongo: &Mongo, position: Option<Vec<u8>>) -> Result<(), Ended> {
         self.life.twin = self.life.twin.saturating_sub(1);
-        if self.beats > 0 && self.was_set_back(mongo).await? {
-            let steps = self.follow.set_back();
-            self.perform(mongo, steps, None).await?;
+        if self.was_set_back(mongo).await? {
+            return self.compare_after_a_loss(mongo).await;
         }
+        self.leave_sign(mongo, position).await
+    }
+
+    pub(super) async fn leave_sign(
+        &mut self,
+        mongo: &Mongo,
+        position: Option<Vec<u8>>,
+    ) -> Result<(), Ended> {
         let now = clock::now().unix_ms;
         let server = mongo.beat(&self.settings.follow.host, &self.life.id, now).await?;
         self.life.taken = Taken { beat_unix_ms: Some(now), at_unix_ms: server };
@@ -409,16 +412,13 @@ impl Task {
             view.documents = documents;
             view.has_twin = self.life.twin > 0;
         });
-        if self.beats.is_multiple_of(WRITE_DOWN_EVERY_BEATS) {
-            let mut news = News::default();
-            news.notes.beat_unix_ms = Some(now);
-            news.notes.position.clone_from(&position);
-            self.hear(news).await?;
-            if position.is_some() {
-                self.position = position;
-            }
+        let mut news = News::default();
+        news.notes.beat_unix_ms = Some(now);
+        news.notes.position.clone_from(&position);
+        self.hear(news).await?;
+        if position.is_some() {
+            self.position = position;
         }
-        self.beats = self.beats.wrapping_add(1);
         Ok(())
     }
 

@@ -175,7 +175,7 @@ fn what_is_not_listed_is_gone_unless_the_database_was_set_back() {
     let mut follow = Follow::new(settings(), Vec::new());
     see(&mut follow, &anna, "beta", NOW);
     follow.listed(|_| false, at(0));
-    let steps = follow.set_back();
+    let steps = follow.lost(at(0));
     assert_eq!(alarms(&steps), [Alarm::DataLoss]);
     assert!(pardons(&steps).is_empty() && steps.contains(&Step::ReshipAll));
     assert_eq!(follow.settle(at(SETTLE_MS)), []);
@@ -199,11 +199,27 @@ fn a_dropped_collection_pardons_nobody() {
     let mut follow = Follow::new(settings(), Vec::new());
     see(&mut follow, &shared(7, Some("anna"), None), "beta", NOW);
     follow.gone(&id("BANS:anna"), at(0));
-    let steps = follow.dropped();
+    let steps = follow.lost(at(0));
     assert_eq!(alarms(&steps), [Alarm::DataLoss]);
     assert!(steps.contains(&Step::ReshipAll) && pardons(&steps).is_empty(), "{steps:?}");
     assert_eq!(follow.settle(at(SETTLE_MS)), []);
     assert_eq!(follow.keys().count(), 0);
+}
+
+#[test]
+fn what_turns_out_to_be_gone_shortly_after_a_loss_belongs_to_it() {
+    let anna = shared(7, Some("anna"), None);
+    for (after_ms, is_pardon) in [(1_000, false), (20_000, true)] {
+        let mut follow = Follow::new(settings(), Vec::new());
+        follow.lost(at(0));
+        see(&mut follow, &anna, "beta", at(0));
+        follow.gone(&id("BANS:anna"), at(after_ms));
+        let steps = follow.settle(at(after_ms + SETTLE_MS));
+        assert_eq!(!pardons(&steps).is_empty(), is_pardon, "{steps:?}");
+        let again = Step::Tell(Change::Reship(vec![uid(7)]));
+        assert_eq!(steps.contains(&again), !is_pardon, "{steps:?}");
+        assert!(alarms(&steps).is_empty(), "it was told already");
+    }
 }
 
 #[test]

@@ -10,9 +10,9 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use moderation_tests::mongod::Plan;
-use moderation_tests::need;
-use mongodb::bson::doc;
+use moderation_tests::mongod::{Base, Plan};
+use moderation_tests::{need, wait};
+use mongodb::bson::{Document, doc};
 
 use self::stage::{Fate, Pace, Servers, Stage, World, some_time};
 use super::{LOGS, is_possible};
@@ -185,9 +185,23 @@ fn nothing_is_lost_when_an_old_backup_is_restored() -> Result<()> {
         let base = world.set.base()?;
         let backup = base.find(LOGS, doc! {})?;
         ensure!(!backup.is_empty());
-        some_time();
+        // It is an old one if hosts have left signs of life since.
+        for _ in 0..2 {
+            later_signs(&base)?;
+        }
         base.delete(LOGS, doc! {})?;
         // What hosts wrote again meanwhile keeps its place, as with mongorestore.
         base.run(doc! { "insert": LOGS, "documents": backup, "ordered": false }).map(drop)
+    })
+}
+
+/// Waits until both hosts have left another sign of life.
+fn later_signs(base: &Base) -> Result<()> {
+    let signs = || base.find(LOGS, doc! { "type": "host" });
+    let beats = |signs: &[Document]| signs.iter().map(|it| it.get("beat").cloned()).collect();
+    let before: Vec<_> = beats(&signs()?);
+    wait::until("signs of life", Duration::from_secs(30), || {
+        let now: Vec<_> = beats(&signs()?);
+        Ok(now.iter().all(|beat| !before.contains(beat)).then_some(()))
     })
 }
