@@ -339,7 +339,8 @@ impl Base {
         filter: Document,
         fields: Document,
     ) -> Result<Vec<Document>> {
-        let find = doc! { "find": collection, "filter": filter, "projection": fields, "batchSize": BATCH };
+        let find =
+            doc! { "find": collection, "filter": filter, "projection": fields, "batchSize": BATCH };
         let (mut reply, mut name) = (self.run(find)?, "firstBatch");
         let mut all = Vec::new();
         loop {

@@ -164,9 +164,12 @@ mod sharing {
             indexes(examined),
             clock_skew(examined, settings, asked_unix_ms),
         ];
-        findings.extend(examined.records.as_ref().map(|(unindexed, may_write)| {
-            record_indexes(unindexed, *may_write)
-        }));
+        findings.extend(
+            examined
+                .records
+                .as_ref()
+                .map(|(unindexed, may_write)| record_indexes(unindexed, *may_write)),
+        );
         findings
     }
 
@@ -193,7 +196,8 @@ mod sharing {
             return Finding::ok(check, "every question has one");
         }
         let text = format!("no index answers: {}", unindexed.join(", "));
-        let advice = "let the user of MONGO_URI make indexes; missing ones are made within a minute";
+        let advice =
+            "let the user of MONGO_URI make indexes; missing ones are made within a minute";
         Finding::wrong(check, Grade::Problem, text, advice)
     }
 

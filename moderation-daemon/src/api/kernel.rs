@@ -11,11 +11,6 @@ use super::{
     input::Query,
     view::{alarms_by_name, packets_by_reason},
 };
-#[cfg(feature = "mongodb")]
-use crate::{
-    share::{RecordsView, ShareStatus},
-    store::mongo::MongoError,
-};
 use crate::{
     clock,
     config::AttachMode,
@@ -24,6 +19,11 @@ use crate::{
     network::{
         self, Attachment, Counters, Dropped, Epoch, NetworkError, Pins, Rates, Table, XdpMode,
     },
+};
+#[cfg(feature = "mongodb")]
+use crate::{
+    share::{RecordsView, ShareStatus},
+    store::mongo::MongoError,
 };
 
 pub(super) fn routes() -> Router<Context> {

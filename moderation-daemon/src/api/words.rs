@@ -339,9 +339,9 @@ fn whom(ban: &Ban) -> String {
 fn origin_told(id: u64, origin: &Origin) -> Option<String> {
     match origin {
         Origin::Here => None,
-        Origin::Host(name) => Some(format!(
-            "Ban {id} comes from host {name}: what led to it is recorded there."
-        )),
+        Origin::Host(name) => {
+            Some(format!("Ban {id} comes from host {name}: what led to it is recorded there."))
+        }
         Origin::Foreign => Some(format!(
             "Ban {id} comes from a document in the shared database that no host has signed: \
              LibreChat, a person or an intruder wrote it."

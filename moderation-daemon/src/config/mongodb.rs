@@ -173,9 +173,10 @@ impl MongodbFile {
         if self.clock_skew > Duration::from_secs(60) {
             return wrong("clock_skew", "more than a minute: set the clocks instead".to_owned());
         }
-        for (key, name) in
-            [("collection", &self.collection), ("violations.collection", &self.violations.collection)]
-        {
+        for (key, name) in [
+            ("collection", &self.collection),
+            ("violations.collection", &self.violations.collection),
+        ] {
             if name.is_empty() || name.contains(['$', '\0']) {
                 return wrong(key, "no name of a collection".to_owned());
             }

@@ -95,7 +95,11 @@ pub fn start(
         follow,
         stamps: Stamps::default(),
         position,
-        life: Life { id: fresh_life(), taken: Taken { beat_unix_ms: beat, at_unix_ms: None }, twin: 0 },
+        life: Life {
+            id: fresh_life(),
+            taken: Taken { beat_unix_ms: beat, at_unix_ms: None },
+            twin: 0,
+        },
         is_compared: false,
         is_torn: false,
         lines: Throttle::default(),

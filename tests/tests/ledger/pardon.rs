@@ -160,7 +160,8 @@ fn a_ban_is_shown_with_where_it_comes_from() -> Result<()> {
         for user in ["anna", "bert"] {
             await_banned(&[&alpha, &beta], &format!("user={user}"), true)?;
         }
-        let cases = [(&alpha, "anna", "here"), (&beta, "anna", "host:alpha"), (&beta, "bert", "foreign")];
+        let cases =
+            [(&alpha, "anna", "here"), (&beta, "anna", "host:alpha"), (&beta, "bert", "foreign")];
         for (host, user, want) in cases {
             let all = Caller::operator(host).get("/v1/bans")?;
             let of_user = |it: &&serde_json::Value| it["user"] == user;

@@ -132,8 +132,8 @@ fn the_database_forgets_violations_after_their_retention_also_after_it_was_chang
             let listed = base.run(doc! { "listIndexes": RECORDS })?;
             let listed = listed.get_document("cursor")?.get_array("firstBatch")?;
             let found = listed.iter().filter_map(|it| it.as_document()?.get("expireAfterSeconds"));
-            let seconds = found.filter_map(|it| it.as_i64().or(it.as_i32().map(i64::from)));
-            seconds.last().context("an index that expires")
+            let mut seconds = found.filter_map(|it| it.as_i64().or(it.as_i32().map(i64::from)));
+            seconds.next().context("an index that expires")
         };
         ensure!(over(&base)? == 30 * 24 * 3_600);
         alpha.reconfigure(&json!({ "mongodb": { "violations": { "retention": "1s" } } }))?;

@@ -37,7 +37,5 @@ fn two_hosts_with_one_name_say_so_until_one_of_them_is_gone() -> Result<()> {
     }
     ensure!(metric(&beta, SAME_NAME)? == 0.0);
     twin.stop()?;
-    wait::until("it to be over", PATIENCE, || {
-        Ok((metric(&alpha, SAME_NAME)? == 0.0).then_some(()))
-    })
+    wait::until("it to be over", PATIENCE, || Ok((metric(&alpha, SAME_NAME)? == 0.0).then_some(())))
 }

@@ -101,8 +101,12 @@ fn a_score_that_grew_into_a_ban_is_told_with_what_led_to_it() {
         first_at_unix_ms: 1,
         last_at_unix_ms: 2,
     }];
-    let bans =
-        vec![BanRecord { ban: one.as_ref().clone(), lifted_at_unix_ms: None, lifted_by: None, origin: Origin::Here }];
+    let bans = vec![BanRecord {
+        ban: one.as_ref().clone(),
+        lifted_at_unix_ms: None,
+        lifted_by: None,
+        origin: Origin::Here,
+    }];
     let dossier = Dossier { bans: vec![one], ..Dossier::default() };
     let history = History { bans, violations, totals, ..History::default() };
     let (verdict, because) = told("user anna", None, &dossier, &history);

@@ -128,7 +128,10 @@ fn a_lift_of_another_host_is_one_and_its_deletions_are_no_pardon() {
     assert_eq!(pardons(&steps), Vec::<&str>::new());
     assert_eq!(steps.len(), 2, "both are forgotten: {steps:?}");
     // A backup brings the document back.
-    assert_eq!(see(&mut follow, &anna, "beta", at(500))[0], Step::Tell(Change::Reship(vec![uid(7)])));
+    assert_eq!(
+        see(&mut follow, &anna, "beta", at(500))[0],
+        Step::Tell(Change::Reship(vec![uid(7)]))
+    );
 }
 
 #[test]
@@ -237,7 +240,9 @@ fn a_document_that_comes_back_at_once_was_not_deleted() {
 fn foreign_documents_hold_at_the_api_only_and_are_bounded() {
     let mut follow = Follow::new(settings(), Vec::new());
     let blocks = |steps: &[Step]| match steps {
-        [Step::Note(_), Step::Tell(Change::Ban { ban, origin: Origin::Foreign, .. })] => Some(ban.blocks),
+        [Step::Note(_), Step::Tell(Change::Ban { ban, origin: Origin::Foreign, .. })] => {
+            Some(ban.blocks)
+        }
         _ => None,
     };
     assert_eq!(blocks(&see_foreign(&mut follow, "BANS:192.0.2.7", None, NOW)), Some(false));
@@ -269,7 +274,10 @@ fn the_kernel_drops_for_foreign_documents_only_what_was_opted_in_and_not_too_man
     let steps = see_foreign(&mut follow, "BANS:192.0.2.5", None, at(60_000));
     assert!(alarms(&steps).is_empty(), "a minute later the circuit is closed: {steps:?}");
     let steps = see_foreign(&mut follow, "BANS:anna", None, at(60_000));
-    assert!(matches!(&steps[..], [_, Step::Tell(Change::Ban { ban, .. })] if !ban.blocks), "{steps:?}");
+    assert!(
+        matches!(&steps[..], [_, Step::Tell(Change::Ban { ban, .. })] if !ban.blocks),
+        "{steps:?}"
+    );
 }
 
 #[test]
@@ -302,7 +310,11 @@ fn a_longer_ban_takes_the_place_and_a_shorter_one_gives_it_back() {
     see(&mut follow, &longer, "alpha", NOW);
     let shorter = shared(7, Some("anna"), None);
     let steps = see(&mut follow, &shorter, "beta", NOW);
-    assert_eq!(steps[0], Step::Tell(Change::Reship(vec![uid(8)])), "ours was to be seen for longer");
+    assert_eq!(
+        steps[0],
+        Step::Tell(Change::Reship(vec![uid(8)])),
+        "ours was to be seen for longer"
+    );
     assert_eq!(bans(&steps).len(), 1);
 }
 

@@ -23,7 +23,12 @@ fn a_sign_of_life_tells_a_twin_from_a_backup_and_from_an_earlier_life() {
         ("an older one of ours", &now, Some(sign(95, 495, LIFE)), Standing::SetBack),
         ("a backup of an earlier life", &now, Some(sign(50, 450, "before")), Standing::SetBack),
         ("the life before", &earlier, Some(sign(100, 500, "before")), Standing::Ours),
-        ("an older one than the life before", &earlier, Some(sign(90, 490, "x")), Standing::SetBack),
+        (
+            "an older one than the life before",
+            &earlier,
+            Some(sign(90, 490, "x")),
+            Standing::SetBack,
+        ),
         ("a twin", &now, Some(sign(101, 501, "twin")), Standing::Twin),
         ("a twin at the same moment", &now, Some(sign(100, 500, "twin")), Standing::Twin),
         ("a twin whose clock is behind", &now, Some(sign(7, 501, "twin")), Standing::Twin),

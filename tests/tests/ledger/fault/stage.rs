@@ -169,7 +169,7 @@ impl Stage {
             let shared = shared(&base).map(|it| it.users.len());
             let held = hosts.map(|it| held(it).map_or(0, |it| it.users.len()));
             let kernels = hosts.map(|it| in_kernel(it).map_or(0, |it| it.len()));
-            let logs = hosts.map(|it| it.log()).join("\n");
+            let logs = hosts.map(Daemon::log).join("\n");
             let logs: Vec<_> = logs.lines().filter(|line| !line.contains(" INFO ")).collect();
             let logs = logs.join("\n");
             format!("shared {shared:?}, held {held:?}, in kernels {kernels:?}; {logs}")
@@ -187,7 +187,8 @@ fn kill_until(over: &AtomicBool, alpha: &mut Daemon, beta: &mut Daemon) -> Resul
     let mut random = Random::new(seed);
     let mut killed = 0;
     while killed < 2 || !over.load(Ordering::Relaxed) {
-        let life = Duration::from_millis(random.below(600));
+        // Long enough that some lives get as far as sharing again.
+        let life = Duration::from_millis(random.below(1_000));
         thread::sleep(life); // paces: killed at any moment of whatever happens
         let host = if killed % 2 == 0 { &mut *alpha } else { &mut *beta };
         host.kill()?;
