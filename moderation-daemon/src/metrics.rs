@@ -1,6 +1,8 @@
 //! What the daemon counts about itself, in OpenMetrics.
 
 mod messages;
+#[cfg(feature = "mongodb")]
+mod records;
 mod sharing;
 
 use std::{
@@ -30,6 +32,8 @@ use crate::{
 };
 
 pub use messages::MessageMetrics;
+#[cfg(feature = "mongodb")]
+pub use records::RecordMetrics;
 pub use sharing::SharingMetrics;
 
 /// Labels of `moderation_events_total`.
@@ -163,6 +167,9 @@ pub struct Metrics {
     pub sharing: SharingMetrics,
     /// About bans that hosts tell each other by message.
     pub messages: MessageMetrics,
+    /// About records of violations.
+    #[cfg(feature = "mongodb")]
+    pub records: RecordMetrics,
     events: Family<EventLabels, Counter>,
     violations: Family<ViolationLabels, Counter>,
     violations_repeated: Family<ViolationLabels, Counter>,
@@ -206,6 +213,7 @@ pub struct Metrics {
     ledger_outbox_gap: Gauge,
     ledger_skew: Gauge<f64, AtomicU64>,
     ledger_documents: Family<KindLabels, Gauge>,
+    ledger_same_name: Gauge,
     drift: Counter,
     problems: Family<ReasonLabels, Counter>,
     alarms: Family<ReasonLabels, Counter>,
@@ -327,8 +335,11 @@ impl Metrics {
         registry.register("ledger_outbox_gap", "1 if there was no room for some; all bans are compared then", self.ledger_outbox_gap.clone());
         registry.register("ledger_clock_skew_seconds", "By how much this host's clock is ahead of the shared database's", self.ledger_skew.clone());
         registry.register("ledger_documents", "Documents of bans that were seen, by kind", self.ledger_documents.clone());
+        registry.register("ledger_same_name", "1 if another host has this host's name among those that share bans", self.ledger_same_name.clone());
         self.sharing.register(&mut registry);
         self.messages.register(&mut registry);
+        #[cfg(feature = "mongodb")]
+        self.records.register(&mut registry);
         self.registry = registry;
     }
 
@@ -424,6 +435,8 @@ impl Metrics {
         for (kind, count) in kinds {
             self.ledger_documents.get_or_create(&KindLabels { kind }).set(gauge(count));
         }
+        self.ledger_same_name.set(i64::from(view.has_twin));
+        self.records.take(status.records().backlog, now_unix_ms);
     }
 
     /// Counts what a comparison of kernel and store mended.

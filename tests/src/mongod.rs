@@ -1,8 +1,10 @@
 //! Real MongoDB servers: alone, as a replica set of one, as one of three. They listen on
-//! loopback and on a Unix socket, which is reached from every network namespace, and are
-//! killed and stopped by their pid. What is kept in them is not known here.
+//! loopback, or on an address in a network namespace, and on a Unix socket, which is
+//! reached from everywhere, and are killed and stopped by their pid. What is kept in them
+//! is not known here.
 
-use std::net::TcpListener;
+mod plan;
+
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
@@ -16,12 +18,18 @@ use nix::unistd::Pid;
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
 
-use crate::process::{self, Process, Spawner};
+pub use plan::Plan;
+pub(crate) use plan::unmount_below;
+use plan::{Disk, User};
+
+use crate::process::{self, Process};
 use crate::{name, need, sweep, wait};
 
 /// Patience with a start, an election, an answer, on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(30);
 const SET: &str = "rs0";
+/// Documents that are read in one go, if they are small.
+const BATCH: i32 = 100_000;
 /// LibreChat's own name for its database.
 pub const DATABASE: &str = "LibreChat";
 
@@ -41,27 +49,31 @@ pub fn is_here() -> bool {
 #[derive(Debug)]
 pub struct Server {
     process: Option<Process>,
+    plan: Plan,
     port: u16,
     arguments: Vec<String>,
-    // After the process, which uses it.
+    // After the process, which uses them.
+    disk: Option<Disk>,
     folder: TempDir,
 }
 
 impl Server {
     /// Starts one that is alone: it has no change streams.
     pub fn alone() -> Result<Self> {
-        Self::start(&[])
+        Self::start(&Plan::default(), &[])
     }
 
-    fn start(arguments: &[&str]) -> Result<Self> {
+    fn start(plan: &Plan, arguments: &[&str]) -> Result<Self> {
         sweep::sweep()?;
         let folder = tempfile::Builder::new()
             .prefix(&format!("{}-", name::fresh()?))
             .tempdir_in(sweep::TEMPORARY)
             .context("cannot make a temporary folder")?;
-        let arguments = arguments.iter().map(|&text| text.to_owned()).collect();
-        let port = free_port()?;
-        let mut server = Self { process: None, port, arguments, folder };
+        let mut arguments: Vec<_> = arguments.iter().map(|&text| text.to_owned()).collect();
+        arguments.extend(plan.arguments(folder.path())?);
+        let (port, disk) = (plan.free_port()?, plan.disk(folder.path())?);
+        let plan = plan.clone();
+        let mut server = Self { process: None, plan, port, arguments, disk, folder };
         server.resurrect()?;
         Ok(server)
     }
@@ -69,8 +81,9 @@ impl Server {
     /// Starts it on what it has, after [`Server::kill`].
     pub fn resurrect(&mut self) -> Result<()> {
         ensure!(self.process.is_none(), "mongod is already running");
+        let data = self.disk.as_ref().map_or(self.folder.path(), Disk::path);
         let mut command = process::command(program());
-        command.arg("--dbpath").arg(self.folder.path()).args(["--bind_ip", "127.0.0.1", "--quiet"]);
+        command.arg("--dbpath").arg(data).args(["--bind_ip", &self.plan.ip(), "--quiet"]);
         command.arg("--port").arg(self.port.to_string());
         command.arg("--unixSocketPrefix").arg(self.folder.path());
         command.arg("--logpath").arg(self.folder.path().join("log")).arg("--logappend");
@@ -85,8 +98,8 @@ impl Server {
         }
         command.args(&self.arguments).stdin(Stdio::null());
         command.stdout(Stdio::null()).stderr(Stdio::null());
-        self.process = Some(Spawner::here()?.spawn(command)?);
-        let base = self.base()?;
+        self.process = Some(self.plan.spawn(command)?);
+        let base = Base::new(&self.local_uri(None))?;
         wait::until("mongod to answer", PATIENCE, || {
             let process = self.process.as_mut().context("it was just started")?;
             if let Some(status) = process.exited()? {
@@ -95,6 +108,27 @@ impl Server {
             Ok(base.command("admin", doc! { "ping": 1 }).ok())
         })?;
         Ok(())
+    }
+
+    /// Starts it again if it has ended by itself; says whether it had.
+    pub fn revive(&mut self) -> Result<bool> {
+        let process = self.process.as_mut().context("mongod was not started")?;
+        if process.exited()?.is_none() {
+            return Ok(false);
+        }
+        self.process = None;
+        self.resurrect()?;
+        Ok(true)
+    }
+
+    /// Fills what is left of its disk, if it has one of its own.
+    pub fn fill_disk(&self) -> Result<()> {
+        self.disk.as_ref().context("it has no disk of its own")?.fill()
+    }
+
+    /// The reverse.
+    pub fn free_disk(&self) -> Result<()> {
+        self.disk.as_ref().context("it has no disk of its own")?.free()
     }
 
     /// Kills it with SIGKILL.
@@ -120,18 +154,28 @@ impl Server {
 
     /// How a daemon reaches it, from whatever namespace.
     pub fn uri(&self) -> String {
+        let user = self.plan.has_rights.then_some(&User::APP);
+        format!("{}{DATABASE}?directConnection=true", self.socket(user))
+    }
+
+    /// The same for ourselves.
+    fn local_uri(&self, user: Option<&User>) -> String {
+        format!("{}?directConnection=true", self.socket(user))
+    }
+
+    fn socket(&self, user: Option<&User>) -> String {
         let socket = self.folder.path().join(format!("mongodb-{}.sock", self.port));
         let encoded = socket.to_string_lossy().replace('/', "%2F");
-        format!("mongodb://{encoded}/{DATABASE}?directConnection=true")
+        format!("mongodb://{}{encoded}/", User::in_uri(user))
     }
 
     fn address(&self) -> String {
-        format!("127.0.0.1:{}", self.port)
+        format!("{}:{}", self.plan.ip(), self.port)
     }
 
-    /// A client of it alone.
+    /// A client of it alone, that may do everything.
     pub fn base(&self) -> Result<Base> {
-        Base::new(&format!("mongodb://{}/?directConnection=true", self.address()))
+        Base::new(&self.local_uri(self.plan.has_rights.then_some(&User::ROOT)))
     }
 }
 
@@ -149,12 +193,23 @@ impl Drop for Server {
 pub struct Set {
     /// Its members, in no order.
     pub members: Vec<Server>,
+    is_alone: bool,
 }
 
 impl Set {
     /// Starts one of so many members, and waits for its primary.
     pub fn start(members: usize) -> Result<Self> {
-        let start = |_| Server::start(&["--replSet", SET]);
+        Self::start_as(members, &Plan::default())
+    }
+
+    /// One server that is no set, where one is expected.
+    pub fn alone(plan: &Plan) -> Result<Self> {
+        Ok(Self { members: vec![Server::start(plan, &[])?], is_alone: true })
+    }
+
+    /// [`Set::start`] with everything according to a plan.
+    pub fn start_as(members: usize, plan: &Plan) -> Result<Self> {
+        let start = |_| Server::start(plan, &["--replSet", SET]);
         let members = (0..members).map(start).collect::<Result<Vec<_>>>()?;
         let hosts: Vec<Bson> = (0_i32..)
             .zip(&members)
@@ -166,10 +221,47 @@ impl Set {
             "settings": { "electionTimeoutMillis": 1000, "heartbeatIntervalMillis": 250 },
         };
         let first = members.first().context("a set has members")?;
-        first.base()?.command("admin", doc! { "replSetInitiate": configuration })?;
-        let set = Self { members };
+        // Whoever comes over the socket may begin, as long as nobody is known there.
+        let beginner = Base::new(&first.local_uri(None))?;
+        beginner.command("admin", doc! { "replSetInitiate": configuration })?;
+        let set = Self { members, is_alone: false };
+        if plan.has_rights {
+            set.make_users()?;
+        }
         set.primary()?;
         Ok(set)
+    }
+
+    fn make_users(&self) -> Result<()> {
+        wait::until("the first user", PATIENCE, || {
+            for member in &self.members {
+                let beginner = Base::new(&member.local_uri(None))?;
+                if beginner.command("admin", User::ROOT.made("root", "admin")).is_ok() {
+                    return Ok(Some(()));
+                }
+            }
+            Ok(None)
+        })?;
+        self.make_user()
+    }
+
+    /// Makes the user by whom daemons come, who may read and write.
+    pub fn make_user(&self) -> Result<()> {
+        let base = self.members[self.primary()?].base()?;
+        base.run(User::APP.made("readWrite", DATABASE)).map(drop)
+    }
+
+    /// Takes the user away.
+    pub fn drop_user(&self) -> Result<()> {
+        let base = self.members[self.primary()?].base()?;
+        base.run(doc! { "dropUser": User::APP.name }).map(drop)
+    }
+
+    /// Takes the user's rights away, or gives them back.
+    pub fn change_rights(&self, command: &str) -> Result<()> {
+        let base = self.members[self.primary()?].base()?;
+        let role = doc! { "role": "readWrite", "db": DATABASE };
+        base.run(doc! { command: User::APP.name, "roles": [role] }).map(drop)
     }
 
     /// The place of the member that takes writes; waits until one does.
@@ -186,15 +278,18 @@ impl Set {
         })
     }
 
-    /// How a daemon in our own namespace reaches all of them.
+    /// How a daemon that reaches their addresses reaches all of them.
     pub fn uri(&self) -> String {
         let addresses: Vec<String> = self.members.iter().map(Server::address).collect();
-        format!("mongodb://{}/{DATABASE}?replicaSet={SET}", addresses.join(","))
+        let has_rights = self.members.iter().any(|it| it.plan.has_rights);
+        let user = User::in_uri(has_rights.then_some(&User::APP));
+        let how = if self.is_alone { "directConnection=true" } else { "replicaSet=rs0" };
+        format!("mongodb://{user}{}/{DATABASE}?{how}", addresses.join(","))
     }
 
-    /// A client of all of them.
+    /// A client of the one that takes writes.
     pub fn base(&self) -> Result<Base> {
-        Base::new(&self.uri())
+        self.members[self.primary()?].base()
     }
 }
 
@@ -234,10 +329,32 @@ impl Base {
 
     /// All documents of a collection that match.
     pub fn find(&self, collection: &str, filter: Document) -> Result<Vec<Document>> {
-        let found =
-            self.run(doc! { "find": collection, "filter": filter, "batchSize": 100_000 })?;
-        let batch = found.get_document("cursor")?.get_array("firstBatch")?;
-        batch.iter().map(|it| it.as_document().cloned().context("no document")).collect()
+        self.find_fields(collection, filter, doc! {})
+    }
+
+    /// The same with some fields of them only.
+    pub fn find_fields(
+        &self,
+        collection: &str,
+        filter: Document,
+        fields: Document,
+    ) -> Result<Vec<Document>> {
+        let find =
+            doc! { "find": collection, "filter": filter, "projection": fields, "batchSize": BATCH };
+        let (mut reply, mut name) = (self.run(find)?, "firstBatch");
+        let mut all = Vec::new();
+        loop {
+            let cursor = reply.get_document("cursor")?;
+            let found = cursor.get_array(name)?.iter();
+            let found = found.map(|it| it.as_document().cloned().context("no document"));
+            all.extend(found.collect::<Result<Vec<_>>>()?);
+            let id = cursor.get_i64("id")?;
+            if id == 0 {
+                return Ok(all);
+            }
+            let more = doc! { "getMore": id, "collection": collection, "batchSize": BATCH };
+            (reply, name) = (self.run(more)?, "nextBatch");
+        }
     }
 
     /// Puts documents in.
@@ -267,10 +384,4 @@ impl Base {
             doc! { "configureFailPoint": "failCommand", "mode": { "times": times }, "data": data };
         self.command("admin", command).map(drop)
     }
-}
-
-/// One that nobody listens on just now.
-fn free_port() -> Result<u16> {
-    let listener = TcpListener::bind(("127.0.0.1", 0)).context("no free port")?;
-    Ok(listener.local_addr()?.port())
 }

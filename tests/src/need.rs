@@ -7,6 +7,12 @@ pub fn root() -> bool {
     is_met("root", nix::unistd::geteuid().is_root())
 }
 
+/// Whether tests that take minutes are wanted (`cargo xtask test --long`).
+#[must_use]
+pub fn is_long() -> bool {
+    std::env::var("MODERATION_TEST_LONG").is_ok_and(|value| value == "1")
+}
+
 /// Whether a test may go on; `what` completes "skipped: needs …".
 ///
 /// # Panics

@@ -10,7 +10,7 @@ use anyhow::{Context, Result, anyhow};
 use nix::fcntl::{Flock, FlockArg};
 
 use crate::name::Owner;
-use crate::{bpffs, cgroup, namespace};
+use crate::{bpffs, cgroup, mongod, namespace};
 
 /// Where daemons under test keep their files. Not `TMPDIR`: an unprivileged
 /// daemon must get there, and a socket's path has at most 107 bytes (unix(7)).
@@ -38,6 +38,7 @@ pub(crate) fn clear(_lock: &Flock<File>) -> Result<()> {
     for folder in [bpffs::FOLDER, TEMPORARY] {
         for path in abandoned(folder)? {
             let what = || format!("cannot remove leftover {}", path.display());
+            mongod::unmount_below(&path)?;
             fs::remove_dir_all(&path).with_context(what)?;
         }
     }

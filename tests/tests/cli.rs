@@ -62,7 +62,7 @@ fn the_commands_of_an_operators_day_work() -> Result<()> {
         "--reason",
         "spam",
     ])?;
-    assert_eq!(table(&banned)[0], ["BAN", "USER", "ADDRESS", "STATE", "REASON"]);
+    assert_eq!(table(&banned)[0], ["BAN", "USER", "ADDRESS", "ORIGIN", "STATE", "REASON"]);
     assert_eq!(table(&banned)[1][..3], ["1", "anna", "192.0.2.7"]);
     assert!(
         banned.contains("spam") && banned.contains("(at the API only: network.mode is off)"),

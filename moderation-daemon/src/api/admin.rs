@@ -18,6 +18,7 @@ use crate::{
     clock,
     config::parse_duration,
     engine::{BanLength, BanRefusal, InvalidPrefix, LiftTarget, NewBan, Prefix, Trust, Trusted},
+    ledger::Origin,
     moderator::{AllowlistFull, BanView, LiftedView},
     store::{Allowed, BanPage, BanRecord, Removal},
 };
@@ -69,12 +70,12 @@ async fn bans(
     let bans: Vec<_> = records
         .into_iter()
         .map(|record| {
-            let BanRecord { ban, lifted_at_unix_ms, lifted_by } = record;
+            let BanRecord { ban, lifted_at_unix_ms, lifted_by, origin } = record;
             let is_over = lifted_at_unix_ms.is_some() || !ban.holds_at(now.unix_ms);
             let ban = Arc::new(ban);
             let view = if is_over { BanView::over(ban) } else { board.view(&ban) };
             let json = BanJson::new(&view, now).for_operators(&view.ban);
-            json.lifted(lifted_at_unix_ms, lifted_by)
+            json.made_by(&origin).lifted(lifted_at_unix_ms, lifted_by)
         })
         .collect();
     let next = bans.last().filter(|_| is_full).and_then(BanJson::id);
@@ -118,7 +119,7 @@ async fn ban(
     }
     let view = context.moderator.ban(new).await?.map_err(|refusal| refused(refusal, prefix))?;
     tracing::info!(ban = view.ban.id, by = peer.name(), "an operator banned");
-    let ban = BanJson::new(&view, clock::now()).for_operators(&view.ban);
+    let ban = BanJson::new(&view, clock::now()).for_operators(&view.ban).made_by(&Origin::Here);
     Ok((StatusCode::CREATED, axum::Json(json!({ "ban": ban }))))
 }
 

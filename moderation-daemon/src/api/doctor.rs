@@ -100,6 +100,10 @@ async fn mongodb(context: &Context) -> Vec<Finding> {
         findings.push(sharing::connecting(status));
         return findings;
     };
+    if settings.violations.is_some() {
+        findings.push(sharing::records(status));
+    }
+    findings.push(sharing::name(status, settings));
     let asked = crate::clock::now().unix_ms;
     match mongo.examine().await {
         Ok(examined) => findings.extend(sharing::examined(&examined, settings, asked)),
@@ -114,7 +118,7 @@ mod sharing {
     use crate::{
         clock,
         config::Mongodb,
-        share::ShareStatus,
+        share::{RecordsView, ShareStatus},
         store::mongo::{Examined, Kind, MongoError},
     };
 
@@ -153,6 +157,17 @@ mod sharing {
         })
     }
 
+    pub(super) fn name(status: &ShareStatus, settings: &Mongodb) -> Finding {
+        let host = &settings.host;
+        if status.view().has_twin {
+            let text = format!("another host is called {host}, too");
+            let advice = "give each host a name of its own (mongodb.host): whose bans are whose \
+                          nobody can tell";
+            return Finding::wrong("name", Grade::Problem, text, advice);
+        }
+        Finding::ok("name", format!("no other host is called {host}"))
+    }
+
     pub(super) fn connecting(status: &ShareStatus) -> Finding {
         match status.view().problem {
             Some(problem) => failed(&problem),
@@ -172,13 +187,48 @@ mod sharing {
         settings: &Mongodb,
         asked_unix_ms: u64,
     ) -> Vec<Finding> {
-        vec![
+        let mut findings = vec![
             Finding::ok("connection", format!("mongod {}", examined.version)),
             rights(examined),
             kind(examined),
             indexes(examined),
             clock_skew(examined, settings, asked_unix_ms),
-        ]
+        ];
+        findings.extend(
+            examined
+                .records
+                .as_ref()
+                .map(|(unindexed, may_write)| record_indexes(unindexed, *may_write)),
+        );
+        findings
+    }
+
+    pub(super) fn records(status: &ShareStatus) -> Finding {
+        let RecordsView { backlog, problem } = status.records();
+        let text = format!("{} wait", backlog.waiting());
+        match problem {
+            None => Finding::ok("violations", text),
+            Some(problem) => {
+                let advice = "they wait for store.retention at most; see the log of moderationd";
+                Finding::wrong("violations", Grade::Problem, format!("{text}: {problem}"), advice)
+            }
+        }
+    }
+
+    fn record_indexes(unindexed: &[&str], may_write: bool) -> Finding {
+        let check = "violation indexes";
+        if !may_write {
+            let text = "not permitted: to write violations";
+            let advice = "give the user of MONGO_URI the role readWrite on the database";
+            return Finding::wrong(check, Grade::Problem, text, advice);
+        }
+        if unindexed.is_empty() {
+            return Finding::ok(check, "every question has one");
+        }
+        let text = format!("no index answers: {}", unindexed.join(", "));
+        let advice =
+            "let the user of MONGO_URI make indexes; missing ones are made within a minute";
+        Finding::wrong(check, Grade::Problem, text, advice)
     }
 
     fn rights(examined: &Examined) -> Finding {

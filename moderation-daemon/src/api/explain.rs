@@ -18,6 +18,7 @@ use super::{
 use crate::{
     clock,
     engine::{Bearer, Count, Dossier, Moment, Subject, Traits},
+    ledger::Origin,
     moderator::BanView,
     store::{About, BanRecord, History, Reader, StoreError, Total, ViolationRecord},
 };
@@ -46,7 +47,8 @@ async fn explain(
     let dossier = context.moderator.dossier(subject.clone()).await?;
     let address = rules.counting.address(&subject);
     let about = About { subject: subject.clone(), address };
-    let history = read(&context.reader, move |reader| reader.history(&about)).await?;
+    let ids: Vec<_> = dossier.bans.iter().map(|ban| ban.id).collect();
+    let history = read(&context.reader, move |reader| reader.history(&about, &ids)).await?;
     let now = clock::now();
     let standing = context.moderator.check(&subject).await;
     let board = context.moderator.board();
@@ -120,9 +122,12 @@ fn bans(active: &[BanView], history: &History, now: Moment) -> Vec<BanJson> {
     let past = history.bans.iter().filter(|record| !is_active(record)).map(|record| {
         let view = BanView::over(Arc::new(record.ban.clone()));
         let ban = BanJson::new(&view, now).for_operators(&record.ban);
-        ban.lifted(record.lifted_at_unix_ms, record.lifted_by.clone())
+        ban.made_by(&record.origin).lifted(record.lifted_at_unix_ms, record.lifted_by.clone())
     });
-    let active = active.iter().map(|view| BanJson::new(view, now).for_operators(&view.ban));
+    let active = active.iter().map(|view| {
+        let origin = history.origins.get(&view.ban.id).unwrap_or(&Origin::Here);
+        BanJson::new(view, now).for_operators(&view.ban).made_by(origin)
+    });
     active.chain(past).collect()
 }
 

@@ -21,7 +21,11 @@ use crate::{
     },
 };
 #[cfg(feature = "mongodb")]
-use crate::{share::MessagesView, sharing::Fault, store::mongo::MongoError};
+use crate::{
+    share::{MessagesView, RecordsView, ShareStatus},
+    sharing::Fault,
+    store::mongo::MongoError,
+};
 
 pub(super) fn routes() -> Router<Context> {
     Router::new()
@@ -79,12 +83,14 @@ fn sharing(context: &Context) -> Value {
         "problem": view.problem.as_ref().map(ToString::to_string).or(view.trouble),
         "advice": view.problem.as_ref().map(MongoError::advice),
         "host": context.config.mongodb.as_ref().map(|mongodb| mongodb.host.as_str()),
+        "same_name": view.has_twin,
         "outbox": {
             "rows": outbox.rows(),
             "oldest_ms": (oldest > 0).then_some(waits_ms),
             "gap": outbox.has_gap(),
         },
         "messages": messages(context, view.messages),
+        "violations": violations(context, status),
         "clock_skew_ms": view.skew_ms,
         "documents": view.documents,
         "foreign": view.foreign,
@@ -100,6 +106,22 @@ fn messages(context: &Context, view: MessagesView) -> Value {
         "listening": view.is_listening, "fault": fault, "sent": sent, "heard": heard,
     });
     if view.is_used { shown } else { Value::Null }
+}
+
+/// How records of violations are sent; null: they are not.
+#[cfg(feature = "mongodb")]
+fn violations(context: &Context, status: &ShareStatus) -> Value {
+    let wanted = context.config.mongodb.as_ref().and_then(|mongodb| mongodb.violations.as_ref());
+    let Some(wanted) = wanted else { return Value::Null };
+    let RecordsView { backlog, problem } = status.records();
+    let oldest = backlog.oldest_unix_ms;
+    let waits_ms = clock::now().unix_ms.saturating_sub(oldest);
+    json!({
+        "collection": wanted.collection,
+        "waiting": backlog.waiting(),
+        "oldest_ms": (oldest > 0).then_some(waits_ms),
+        "problem": problem,
+    })
 }
 
 #[cfg(not(feature = "mongodb"))]

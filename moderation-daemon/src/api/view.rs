@@ -10,6 +10,7 @@ use super::{penalty::PenaltyJson, said};
 use crate::{
     clock,
     engine::{Ban, Cause, Count, Lease, Moment, Rules, Verdict, ViolationType},
+    ledger::Origin,
     moderator::{Answer, BanView, Enforcement},
 };
 
@@ -101,6 +102,9 @@ pub(super) struct BanJson {
     /// look at it.
     #[serde(skip_serializing_if = "Option::is_none")]
     by: Option<String>,
+    /// `here`, `host:NAME`, or `foreign`: a document that no host has signed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    origin: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     with: Option<u64>,
     #[serde(skip_serializing_if = "std::ops::Not::not")]
@@ -198,6 +202,7 @@ impl BanJson {
             network: view.network.map(network),
             note: view.network.and_then(|network| note(view, network)),
             by: None,
+            origin: None,
             with: None,
             review: false,
             lifted_at: None,
@@ -210,6 +215,16 @@ impl BanJson {
         // What is on a list has no number, and says itself whose it is.
         let by = self.id.map(|_| ban.by.name().to_owned());
         Self { by, with: ban.with, review: ban.review, ..self }
+    }
+
+    /// The same, with who made it.
+    pub(super) fn made_by(self, origin: &Origin) -> Self {
+        let origin = match origin {
+            Origin::Here => "here".to_owned(),
+            Origin::Host(name) => format!("host:{name}"),
+            Origin::Foreign => "foreign".to_owned(),
+        };
+        Self { origin: Some(origin), ..self }
     }
 
     /// The same, with what ended it early if something did.

@@ -7,6 +7,7 @@ use crate::{
         Author, Ban, Bearer, Count, Crossing, Dossier, Moment, Offence, Penalty, PenaltyKind,
         Rules, Score, ScoreKey, Standing, Trust, ViolationType,
     },
+    ledger::Origin,
     moderator::{BanView, Enforcement},
     store::{BanRecord, History, Total, ViolationRecord},
 };
@@ -107,7 +108,7 @@ impl Facts<'_> {
         let is_free = self.standing.is_none()
             && (bans.is_empty() && penalties.is_empty() && scores.is_empty() && limits.is_empty())
             && !offences.iter().any(counts);
-        let History { bans, penalties, violations, totals } = self.history;
+        let History { bans, penalties, violations, totals, .. } = self.history;
         let is_new =
             bans.is_empty() && penalties.is_empty() && violations.is_empty() && totals.is_empty();
         (is_free && !is_new).then(|| {
@@ -142,6 +143,7 @@ impl Facts<'_> {
                 format!("Ban {id} of {whom}, {length}, fell at {at}: {}.", ban.reason)
             }
         });
+        told.extend(self.history.origins.get(&id).and_then(|origin| origin_told(id, origin)));
         told.extend(self.chain(ban));
         told.extend(self.address_left_out(ban));
         if let Some(with) = ban.with {
@@ -331,6 +333,20 @@ fn whom(ban: &Ban) -> String {
     let prefix = ban.prefix.map(|prefix| prefix.to_string());
     let both: Vec<_> = user.into_iter().chain(prefix).collect();
     both.join(" and ")
+}
+
+/// Of a ban that others made.
+fn origin_told(id: u64, origin: &Origin) -> Option<String> {
+    match origin {
+        Origin::Here => None,
+        Origin::Host(name) => {
+            Some(format!("Ban {id} comes from host {name}: what led to it is recorded there."))
+        }
+        Origin::Foreign => Some(format!(
+            "Ban {id} comes from a document in the shared database that no host has signed: \
+             LibreChat, a person or an intruder wrote it."
+        )),
+    }
 }
 
 fn length(ban: &Ban) -> String {

@@ -36,7 +36,7 @@ use crate::engine::Rules;
 use check::Context;
 use layer::Files;
 
-pub use self::mongodb::{Foreign, Mongodb};
+pub use self::mongodb::{Foreign, Mongodb, Violations};
 pub use check::ConfigError;
 pub use counters::{Login, Redis, RedisError};
 pub use document::{default_file, render};

@@ -46,6 +46,9 @@ pub(super) struct MongodbFile {
     /// Documents that no host has signed: LibreChat's own bans, and whatever else
     /// somebody writes there. They hold at the API.
     pub(super) foreign: ForeignFile,
+    /// Records of violations, for people who look for them in one place. Nothing
+    /// reads them back.
+    pub(super) violations: ViolationsFile,
 }
 
 impl Default for MongodbFile {
@@ -61,6 +64,7 @@ impl Default for MongodbFile {
             max_deleted: 10,
             max_waiting: 100_000,
             foreign: ForeignFile::default(),
+            violations: ViolationsFile::default(),
         }
     }
 }
@@ -80,6 +84,26 @@ pub(super) struct ForeignFile {
 impl Default for ForeignFile {
     fn default() -> Self {
         Self { network_block: false, max_per_minute: 100, max: 10_000 }
+    }
+}
+
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct ViolationsFile {
+    /// true: they are written to MongoDB, too.
+    pub(super) enabled: bool,
+    /// The collection, which is not that of the bans.
+    pub(super) collection: String,
+    /// How long they are kept there. Here, store.retention says so.
+    #[serde(with = "friendly")]
+    #[schemars(with = "String")]
+    pub(super) retention: Duration,
+}
+
+impl Default for ViolationsFile {
+    fn default() -> Self {
+        let retention = Duration::from_secs(30 * 24 * 3_600);
+        Self { enabled: false, collection: "moderation_violations".to_owned(), retention }
     }
 }
 
@@ -104,8 +128,19 @@ pub struct Mongodb {
     pub max_waiting: u64,
     /// Documents that no host has signed.
     pub foreign: Foreign,
+    /// Where records of violations go; `None`: nowhere.
+    pub violations: Option<Violations>,
     /// `MONGO_URI` of LibreChat's `.env`.
     pub uri: Option<Secret>,
+}
+
+/// Where records of violations go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Violations {
+    /// The collection.
+    pub collection: String,
+    /// How long they are kept there.
+    pub retention: Duration,
 }
 
 /// What foreign documents can do.
@@ -124,6 +159,8 @@ const SLOWEST_POLL: Duration = Duration::from_millis(500);
 const FASTEST_POLL: Duration = Duration::from_millis(10);
 const MOST_FOREIGN: usize = 100_000;
 const MOST_WAITING: u64 = 10_000_000;
+/// MongoDB counts seconds in 31 bits (`expireAfterSeconds`).
+const LONGEST_RETENTION: Duration = Duration::from_secs(2_147_483_647);
 
 impl MongodbFile {
     /// `None`: bans are not shared.
@@ -136,8 +173,19 @@ impl MongodbFile {
         if self.clock_skew > Duration::from_secs(60) {
             return wrong("clock_skew", "more than a minute: set the clocks instead".to_owned());
         }
-        if self.collection.is_empty() || self.collection.contains(['$', '\0']) {
-            return wrong("collection", "no name of a collection".to_owned());
+        for (key, name) in [
+            ("collection", &self.collection),
+            ("violations.collection", &self.violations.collection),
+        ] {
+            if name.is_empty() || name.contains(['$', '\0']) {
+                return wrong(key, "no name of a collection".to_owned());
+            }
+        }
+        if self.violations.collection == self.collection {
+            return wrong("violations.collection", "that is the collection of bans".to_owned());
+        }
+        if !(Duration::from_secs(1)..=LONGEST_RETENTION).contains(&self.violations.retention) {
+            return wrong("violations.retention", "not between 1s and 68 years".to_owned());
         }
         if self.max_deleted == 0 {
             return wrong("max_deleted", "at least 1: nothing could be lifted".to_owned());
@@ -155,6 +203,7 @@ impl MongodbFile {
             return wrong("enabled", "this program was built without MongoDB".to_owned());
         }
         let ForeignFile { network_block, max_per_minute, max } = self.foreign;
+        let ViolationsFile { enabled, collection, retention } = self.violations;
         Ok(Some(Mongodb {
             host: host(self.host)?,
             database: self.database,
@@ -165,6 +214,7 @@ impl MongodbFile {
             max_deleted: self.max_deleted,
             max_waiting: self.max_waiting,
             foreign: Foreign { network_block, max_per_minute, max },
+            violations: enabled.then_some(Violations { collection, retention }),
             uri,
         }))
     }

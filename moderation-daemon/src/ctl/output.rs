@@ -66,11 +66,12 @@ pub(super) fn bans(bans: &Value) -> String {
             field(&ban["id"]),
             field(&ban["user"]),
             field(&ban["address"]),
+            field(&ban["origin"]),
             state(ban),
             field(&ban["reason"]),
         ]
     });
-    table(["BAN", "USER", "ADDRESS", "STATE", "REASON"], rows)
+    table(["BAN", "USER", "ADDRESS", "ORIGIN", "STATE", "REASON"], rows)
 }
 
 /// What has become of a ban.

@@ -329,6 +329,18 @@ fn sharing(sharing: &Value) -> Vec<(&'static str, String)> {
     if sharing["problem"].is_string() {
         rows.push(("problem", field(&sharing["problem"])));
     }
+    if sharing["same_name"] == true {
+        let text = "another host has this host's name: give each its own (mongodb.host)";
+        rows.push(("problem", text.to_owned()));
+    }
+    let violations = &sharing["violations"];
+    if violations.is_object() {
+        let place = field(&violations["collection"]);
+        rows.push(("violations", format!("to {place}, {} wait", violations["waiting"])));
+        if violations["problem"].is_string() {
+            rows.push(("problem", field(&violations["problem"])));
+        }
+    }
     rows
 }
 

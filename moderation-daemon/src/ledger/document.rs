@@ -93,6 +93,14 @@ pub fn copy_keys(key: &str) -> Vec<String> {
     COPIES.iter().map(|prefix| format!("{prefix}{subject}")).collect()
 }
 
+/// The address of a key, if there is one that can be written in several ways: in capitals,
+/// with or without zeros, as IPv6. `LibreChat` has it from whoever called.
+pub fn address_of(key: &str) -> Option<IpAddr> {
+    let of_copy = COPIES.iter().find_map(|prefix| key.strip_prefix(prefix));
+    let text = key.strip_prefix(BANS).or(of_copy)?;
+    Some(text.parse::<IpAddr>().ok()?.to_canonical())
+}
+
 /// A single address without its length, as LibreChat writes it.
 fn address(prefix: Prefix) -> String {
     let net = prefix.net();

@@ -33,33 +33,43 @@ pub struct FollowSettings {
 /// Deletions that go on are judged nevertheless, so that one of them is felt within a
 /// second.
 const SETTLE_AT_MOST: u64 = 3;
+/// After a loss, whatever else turns out to be gone belongs to it: it may be noticed
+/// before all that is gone was told.
+const LOSS_LASTS_MS: u64 = 10_000;
 /// Lifts that are remembered; older ones are in the store.
 const MOST_LIFTS: usize = 100_000;
 const MINUTE_MS: u64 = 60_000;
 
-/// What is to be done.
+/// Something that happened elsewhere, and is to hold here.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Step {
-    /// Take over a ban, unless it is known.
+pub enum Change {
+    /// A ban fell.
     Ban {
-        /// Its name.
+        /// Its name everywhere.
         uid: Uid,
         /// Who made it.
         origin: Origin,
         /// The ban, without a number.
         ban: Box<Ban>,
     },
-    /// Lift a ban that another host has lifted, if it stands.
+    /// A ban was lifted, which all hosts know.
     Lift {
         /// Its name.
         uid: Uid,
-        /// That host.
+        /// The host that lifted it.
         host: String,
     },
-    /// Lift whatever is under a key that somebody deleted, and the ban that it stood for.
+    /// Somebody deleted a document, which no other host may know.
     Pardon(Entry),
-    /// Share again what is known of these bans.
+    /// Documents of these bans are gone: those of this host are to be shared again.
     Reship(Vec<Uid>),
+}
+
+/// What is to be done.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Step {
+    /// Let it hold here, too.
+    Tell(Change),
     /// Share all of them again.
     ReshipAll,
     /// Remember what was seen.
@@ -85,12 +95,20 @@ pub enum Alarm {
     Unusable,
     /// A lift without a valid signature.
     Forged,
+    /// Another host has this one's name.
+    SameName,
 }
 
 impl Alarm {
     /// All of them.
-    pub const ALL: [Self; 5] =
-        [Self::DataLoss, Self::ForeignFull, Self::ForeignRunaway, Self::Unusable, Self::Forged];
+    pub const ALL: [Self; 6] = [
+        Self::DataLoss,
+        Self::ForeignFull,
+        Self::ForeignRunaway,
+        Self::Unusable,
+        Self::Forged,
+        Self::SameName,
+    ];
 
     /// Its name in metrics.
     pub const fn name(self) -> &'static str {
@@ -100,6 +118,7 @@ impl Alarm {
             Self::ForeignRunaway => "foreign_runaway",
             Self::Unusable => "unusable",
             Self::Forged => "forged",
+            Self::SameName => "same_name",
         }
     }
 }
@@ -114,6 +133,8 @@ pub struct Follow {
     gone: Vec<Entry>,
     /// When the first and the last of them went, on the boot clock.
     gone_since: Option<(u64, u64)>,
+    /// Until when what is gone was lost, on the boot clock.
+    lost_until: u64,
     /// When foreign documents were blocked, on the boot clock.
     blocked: VecDeque<u64>,
     /// Whether what is known is told again, to see whether it holds.
@@ -131,6 +152,7 @@ impl Follow {
             lifted: Memory::new(MOST_LIFTS),
             gone: Vec::new(),
             gone_since: None,
+            lost_until: 0,
             blocked: VecDeque::new(),
             is_thorough: false,
         }
@@ -203,7 +225,7 @@ impl Follow {
         let uid = &document.uid;
         if self.lifted.contains(uid) {
             // A lift beats an older ban, whoever brought its document back.
-            return vec![Step::Reship(vec![uid.clone()])];
+            return vec![Step::Tell(Change::Reship(vec![uid.clone()]))];
         }
         let is_own = document.host == self.settings.host;
         let holder = if is_own { Holder::Here } else { Holder::Elsewhere };
@@ -224,7 +246,7 @@ impl Follow {
             before.holder == Holder::Here && before.uid != *uid && before.ends() > entry.ends()
         });
         if let Some(lost) = lost {
-            steps.push(Step::Reship(vec![lost.uid.clone()]));
+            steps.push(Step::Tell(Change::Reship(vec![lost.uid.clone()])));
         }
         let is_known = self.entries.knows(uid) && !self.is_thorough;
         self.entries.put(entry.clone());
@@ -234,7 +256,8 @@ impl Follow {
                 Some(ban) => {
                     let origin =
                         if is_own { Origin::Here } else { Origin::Host(document.host.clone()) };
-                    steps.push(Step::Ban { uid: uid.clone(), origin, ban: Box::new(ban) });
+                    let (uid, ban) = (uid.clone(), Box::new(ban));
+                    steps.push(Step::Tell(Change::Ban { uid, origin, ban }));
                 }
                 None => steps.push(Step::Alarm(Alarm::Unusable)),
             }
@@ -246,7 +269,8 @@ impl Follow {
         if !self.lifted.remember(&document.uid) {
             return Vec::new();
         }
-        vec![Step::Lift { uid: document.uid.clone(), host: document.host.clone() }]
+        let (uid, host) = (document.uid.clone(), document.host.clone());
+        vec![Step::Tell(Change::Lift { uid, host })]
     }
 
     fn see_foreign(&mut self, id: &str, document: ForeignBan, now: Moment) -> Vec<Step> {
@@ -297,7 +321,8 @@ impl Follow {
             severity: None,
             review: false,
         };
-        steps.push(Step::Ban { uid, origin: Origin::Foreign, ban: Box::new(ban) });
+        let (origin, ban) = (Origin::Foreign, Box::new(ban));
+        steps.push(Step::Tell(Change::Ban { uid, origin, ban }));
         steps
     }
 
@@ -337,8 +362,8 @@ impl Follow {
     }
 
     /// All keys that there are were listed, after their documents and all lifts were seen.
-    pub fn listed(&mut self, keys: &HashSet<String>, now: Moment) {
-        let missing = self.entries.iter().filter(|entry| !keys.contains(&entry.key));
+    pub fn listed(&mut self, is_there: impl Fn(&str) -> bool, now: Moment) {
+        let missing = self.entries.iter().filter(|entry| !is_there(&entry.key));
         let missing: Vec<_> = missing.map(|entry| entry.key.clone()).collect();
         missing.iter().for_each(|key| self.miss(key, now));
     }
@@ -348,8 +373,10 @@ impl Follow {
         self.gone.iter().map(|entry| entry.key.clone()).collect()
     }
 
-    /// The whole collection is gone.
-    pub fn dropped(&mut self) -> Vec<Step> {
+    /// The collection is gone, or the database was set back, or is another one: what is gone
+    /// nobody meant to delete. What is there has to be seen anew.
+    pub fn lost(&mut self, now: Moment) -> Vec<Step> {
+        self.lost_until = now.boot_ms.saturating_add(LOSS_LASTS_MS);
         let keys: Vec<_> = self.keys().map(str::to_owned).collect();
         let mut steps = vec![Step::Alarm(Alarm::DataLoss)];
         for key in keys {
@@ -374,14 +401,6 @@ impl Follow {
         Some(due.saturating_sub(now.boot_ms))
     }
 
-    /// The database was set back, or is another one: what is gone nobody meant to delete.
-    pub fn set_back(&mut self) -> Vec<Step> {
-        let mut steps = vec![Step::Alarm(Alarm::DataLoss)];
-        steps.extend(self.take_gone().into_iter().map(|entry| Step::Forget(entry.key)));
-        steps.push(Step::ReshipAll);
-        steps
-    }
-
     /// Judges what is gone, if it is time.
     pub fn settle(&mut self, now: Moment) -> Vec<Step> {
         if self.settles_in(now) != Some(0) {
@@ -396,14 +415,17 @@ impl Follow {
             .map(|entry| Step::Forget(entry.key))
             .collect();
         let bans: HashSet<_> = deleted.iter().map(|entry| entry.uid.clone()).collect();
-        if bans.len() > self.settings.most_deleted {
-            steps.push(Step::Alarm(Alarm::DataLoss));
+        let is_known = now.boot_ms < self.lost_until;
+        if is_known || bans.len() > self.settings.most_deleted {
+            if !is_known {
+                steps.push(Step::Alarm(Alarm::DataLoss));
+            }
             steps.extend(deleted.into_iter().map(|entry| Step::Forget(entry.key)));
             let mut bans: Vec<_> = bans.into_iter().collect();
             bans.sort();
-            steps.push(Step::Reship(bans));
+            steps.push(Step::Tell(Change::Reship(bans)));
         } else {
-            steps.extend(deleted.into_iter().map(Step::Pardon));
+            steps.extend(deleted.into_iter().map(|entry| Step::Tell(Change::Pardon(entry))));
         }
         steps
     }

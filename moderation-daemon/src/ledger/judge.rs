@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::{
     BanDocument, LiftDocument, MacKey, Uid,
-    document::{BANS, COPIES, ID, LIFTS, subject},
+    document::{BANS, COPIES, ID, LIFTS, address_of, subject},
 };
 use crate::engine::{Prefix, UserId};
 
@@ -219,10 +219,7 @@ fn envelope(value: Field<String>) -> Option<Value> {
 fn copy(key: &str, of: &str, value: Field<String>) -> Judged {
     // Only those that carry a name of ours are any of our business.
     let uid = envelope(value).and_then(|it| it["value"][ID].as_str()?.parse().ok());
-    let canonical = match of.parse::<std::net::IpAddr>() {
-        Ok(ip) => ip.to_canonical().to_string(),
-        Err(_) => of.to_owned(),
-    };
+    let canonical = address_of(key).map_or_else(|| of.to_owned(), |ip| ip.to_string());
     match uid {
         Some(uid) => Judged::Copy { key: key.to_owned(), of: format!("{BANS}{canonical}"), uid },
         None => Judged::Other,

@@ -6,6 +6,7 @@
 mod document;
 mod follow;
 mod judge;
+mod life;
 mod mac;
 mod memory;
 mod message;
@@ -16,9 +17,10 @@ mod tests;
 
 use std::{fmt, str::FromStr};
 
-pub use document::{BanDocument, LiftDocument, copy_keys, keys, subject};
-pub use follow::{Alarm, Follow, FollowSettings, Step};
+pub use document::{BanDocument, LiftDocument, address_of, copy_keys, keys, subject};
+pub use follow::{Alarm, Change, Follow, FollowSettings, Step};
 pub use judge::{Field, Fields, ForeignBan, Judged, Unusable, judge};
+pub use life::{Sign, Standing, Taken};
 pub use mac::MacKey;
 pub use memory::Memory;
 pub use message::{Ear, Said, Unheeded};

@@ -46,7 +46,7 @@ pub use board::{Board, DriftSeen, Fill, KernelStatus};
 pub use import::{Added, Batch, ImportRefusal, Refused, SLICE};
 pub use kernel::Kernel;
 pub use librechat::TakenScore;
-pub use news::{Change as NewsChange, Fate, News};
+pub use news::{Fate, News};
 pub use shared::{Sharing, SharingStatus};
 pub use stopper::{Started, Stopper};
 pub use task::start;

@@ -12,35 +12,10 @@ use super::{
 use crate::{
     clock,
     engine::{Ban, BanRefusal, LiftTarget, Moment, Overlay},
-    ledger::{Entry, Memory, Origin, Uid},
+    ledger::{Change, Entry, Memory, Origin, Uid},
     metrics::Table,
     store::{Named, Notes},
 };
-
-/// Something that happened elsewhere.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Change {
-    /// A ban fell.
-    Ban {
-        /// Its name everywhere.
-        uid: Uid,
-        /// Who made it.
-        origin: Origin,
-        /// The ban, without a number.
-        ban: Box<Ban>,
-    },
-    /// A ban was lifted, which all hosts know.
-    Lift {
-        /// Its name.
-        uid: Uid,
-        /// The host that lifted it.
-        host: String,
-    },
-    /// Somebody deleted a document, which no other host may know.
-    Pardon(Entry),
-    /// Documents of these bans are gone: those of this host are to be shared again.
-    Reship(Vec<Uid>),
-}
 
 /// What happened elsewhere, in its order, and what there is to remember about it.
 #[derive(Clone, Debug, Default, PartialEq)]

@@ -19,6 +19,8 @@ pub(super) type Stamps = HashMap<String, u64>;
 
 /// Bans that are told in one go.
 const PAGE: u32 = 64;
+/// Keys of which documents are read in one go.
+const READ: usize = 1_024;
 
 impl Task {
     /// Everything, with what is gone judged as usual, unless the database was set back.
@@ -32,9 +34,11 @@ impl Task {
 
     /// Everything, and nothing that is gone was meant to be.
     pub(super) async fn compare_after_a_loss(&mut self, mongo: &Mongo) -> Result<(), Ended> {
-        self.poll_thoroughly(mongo).await?;
-        let steps = self.follow.set_back();
+        let steps = self.follow.lost(clock::now());
         self.perform(mongo, steps, None).await?;
+        self.poll_thoroughly(mongo).await?;
+        // So that the same loss is not met again.
+        self.leave_sign(mongo, None).await?;
         self.share_what_is_missing(mongo).await
     }
 
@@ -57,25 +61,29 @@ impl Task {
     pub(super) async fn poll(&mut self, mongo: &Mongo) -> Result<(), Ended> {
         let (listed, is_all) = mongo.list(self.settings.most_documents).await?;
         let is_another = |light: &&Light| self.stamps.get(&light.key) != Some(&light.stamp);
-        let changed: Vec<_> = listed.iter().filter(is_another).map(|it| it.key.clone()).collect();
-        let mut found = if changed.is_empty() { Vec::new() } else { mongo.read(&changed).await? };
+        let changed = listed.iter().filter(is_another).map(|it| it.key.clone());
         // Lifts first: what they beat may be listed, too. Copies last: whose they are is
         // known by then.
-        found.sort_by_key(|found| rank(&found.key));
-        let mut steps = Vec::new();
-        for one in found {
-            steps.extend(self.see(one));
+        let mut changed: Vec<_> = changed.map(|key| (rank(&key), key)).collect();
+        changed.sort_unstable();
+        changed.dedup();
+        let changed: Vec<_> = changed.into_iter().map(|(_, key)| key).collect();
+        // Not all at once: there may be a million of them.
+        for keys in changed.chunks(READ) {
+            let found = mongo.read(keys).await?;
+            let steps = found.into_iter().flat_map(|one| self.see(one)).collect();
+            self.perform(mongo, steps, None).await?;
         }
-        self.perform(mongo, steps, None).await?;
         self.stamps = listed.into_iter().map(|light| (light.key, light.stamp)).collect();
-        let present = if is_all {
-            self.stamps.keys().cloned().collect()
+        if is_all {
+            let stamps = &self.stamps;
+            self.follow.listed(|key| stamps.contains_key(key), clock::now());
         } else {
             // Too many to list: ask about those that were there.
             let known: Vec<_> = self.follow.keys().map(str::to_owned).collect();
-            mongo.present(&known).await?
-        };
-        self.follow.listed(&present, clock::now());
+            let present = mongo.present(&known).await?;
+            self.follow.listed(|key| present.contains(key), clock::now());
+        }
         Ok(())
     }
 

@@ -15,9 +15,9 @@ use super::{
 use crate::{
     clock,
     engine::BanId,
-    ledger::{Ear, MacKey, Origin, Said},
+    ledger::{Change, Ear, MacKey, Origin, Said},
     metrics::{Metrics, Table},
-    moderator::{Moderator, News, NewsChange},
+    moderator::{Moderator, News},
     sharing::Failure,
     store::{
         Reader,
@@ -176,7 +176,7 @@ impl Ears {
         }
     }
 
-    fn hear(&mut self, heard: Heard) -> Option<NewsChange> {
+    fn hear(&mut self, heard: Heard) -> Option<Change> {
         let message = match heard {
             Heard::Message(message) => message,
             Heard::Listening => {
@@ -205,13 +205,13 @@ impl Ears {
         }
     }
 
-    fn change(&mut self, said: Said) -> Option<NewsChange> {
+    fn change(&mut self, said: Said) -> Option<Change> {
         match said {
-            Said::Lift(lift) => Some(NewsChange::Lift { uid: lift.uid, host: lift.host }),
+            Said::Lift(lift) => Some(Change::Lift { uid: lift.uid, host: lift.host }),
             Said::Ban(document) => match document.ban() {
                 Some(ban) => {
                     let (uid, origin) = (document.uid, Origin::Host(document.host));
-                    Some(NewsChange::Ban { uid, origin, ban: Box::new(ban) })
+                    Some(Change::Ban { uid, origin, ban: Box::new(ban) })
                 }
                 None => {
                     self.refuse("unusable");
@@ -237,7 +237,7 @@ impl Ears {
         self.metrics.messages.listening.set(i64::from(is_listening));
     }
 
-    async fn tell(&mut self, changes: Vec<NewsChange>) {
+    async fn tell(&mut self, changes: Vec<Change>) {
         let (count, news) = (changes.len() as u64, News { changes, ..News::default() });
         if let Err(error) = tell(&self.moderator, &self.metrics, news).await {
             self.metrics.messages.missed("untaken", count);

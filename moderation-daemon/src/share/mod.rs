@@ -7,6 +7,7 @@
 mod compare;
 #[cfg(feature = "redis")]
 mod messages;
+mod records;
 mod settings;
 mod ship;
 mod status;
@@ -15,5 +16,5 @@ mod task;
 #[cfg(feature = "redis")]
 pub use messages::{Messages, say_and_hear};
 pub use settings::{SecretError, ShareSettings, secrets};
-pub use status::{MessagesView, ShareState, ShareStatus, ShareView};
+pub use status::{MessagesView, RecordsView, ShareState, ShareStatus, ShareView};
 pub use task::{Sharing, start};

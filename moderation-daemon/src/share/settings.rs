@@ -7,7 +7,7 @@ use crate::{
     config,
     credential::{CredentialError, Credentials, MIN_KEY_BYTES},
     ledger::{FollowSettings, MacKey},
-    store::mongo::MongoSettings,
+    store::mongo::{MongoSettings, RecordSettings},
 };
 
 /// The credential that holds the connection string, and the variable that LibreChat has it
@@ -82,6 +82,11 @@ pub fn secrets(
             database: settings.database.clone(),
             collection: settings.collection.clone(),
             end_sessions: settings.end_sessions,
+            records: settings.violations.clone().map(|violations| RecordSettings {
+                host: settings.host.clone(),
+                collection: violations.collection,
+                retention: violations.retention,
+            }),
         },
         follow: FollowSettings {
             host: settings.host.clone(),

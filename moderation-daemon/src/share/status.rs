@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use crate::{
     sharing::Fault,
     store::{
-        Outbox,
+        Backlog, Outbox,
         mongo::{Mongo, MongoError},
     },
 };
@@ -60,6 +60,8 @@ pub struct ShareView {
     pub documents: usize,
     /// How messages fare.
     pub messages: MessagesView,
+    /// Whether another host has this one's name.
+    pub has_twin: bool,
 }
 
 /// How messages fare.
@@ -73,22 +75,41 @@ pub struct MessagesView {
     pub fault: Option<Fault>,
 }
 
+/// How sending records of violations stands.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RecordsView {
+    /// How much waits.
+    pub backlog: Backlog,
+    /// What failed last, unless that is over.
+    pub problem: Option<String>,
+}
+
 /// See the module.
 #[derive(Debug)]
 pub struct ShareStatus {
     view: Mutex<ShareView>,
+    records: Mutex<RecordsView>,
     mongo: Mutex<Option<Mongo>>,
     outbox: Arc<Outbox>,
 }
 
 impl ShareStatus {
     pub(super) fn new(outbox: Arc<Outbox>) -> Self {
-        Self { view: Mutex::default(), mongo: Mutex::default(), outbox }
+        Self { view: Mutex::default(), records: Mutex::default(), mongo: Mutex::default(), outbox }
     }
 
     /// How it stands now.
     pub fn view(&self) -> ShareView {
         self.lock().clone()
+    }
+
+    /// How sending records of violations stands.
+    pub fn records(&self) -> RecordsView {
+        self.records.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(super) fn change_records(&self, change: impl FnOnce(&mut RecordsView)) {
+        change(&mut self.records.lock().unwrap_or_else(PoisonError::into_inner));
     }
 
     /// What waits to be told.

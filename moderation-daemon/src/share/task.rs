@@ -5,12 +5,12 @@ use std::{sync::Arc, time::Duration};
 
 use tokio::{task::JoinHandle, time::Instant};
 
-use super::{ShareSettings, ShareState, ShareStatus, compare::Stamps};
+use super::{ShareSettings, ShareState, ShareStatus, compare::Stamps, records::Records};
 use crate::{
     clock,
-    ledger::{Follow, Step, judge},
+    ledger::{Alarm, Follow, Standing, Step, Taken, judge},
     metrics::Metrics,
-    moderator::{Fate, Moderator, News, NewsChange, Unavailable},
+    moderator::{Fate, Moderator, News, Unavailable},
     random,
     store::{
         Outbox, Reader, StoreError,
@@ -24,8 +24,8 @@ use crate::{
 pub(super) const BATCH: usize = 128;
 /// How often a sign of life is left; that the database is gone is noticed by it, too.
 const BEAT: Duration = Duration::from_secs(5);
-/// How often it is written down, and until where changes were followed if there were none.
-const WRITE_DOWN_EVERY_BEATS: u32 = 12;
+/// After so many signs of life without one of another host under our name, there is none.
+const TWIN_BEATS: u8 = 2;
 /// How often, and for how long in all, a busy moderator is asked again.
 const ASK_AGAIN: Duration = Duration::from_millis(50);
 const ASK_AT_MOST: u32 = 100;
@@ -51,6 +51,7 @@ pub(super) enum Ended {
 #[derive(Debug)]
 pub struct Sharing {
     task: JoinHandle<()>,
+    records: Option<JoinHandle<()>>,
     /// How it stands.
     pub status: Arc<ShareStatus>,
 }
@@ -58,6 +59,9 @@ pub struct Sharing {
 impl Drop for Sharing {
     fn drop(&mut self) {
         self.task.abort();
+        if let Some(records) = &self.records {
+            records.abort();
+        }
     }
 }
 
@@ -76,6 +80,12 @@ pub fn start(
     let status = Arc::new(ShareStatus::new(Arc::clone(&outbox)));
     let (position, beat) = reader.followed()?;
     let follow = Follow::new(settings.follow.clone(), reader.seen()?);
+    let records = settings.mongo.records.is_some().then(|| Records {
+        moderator: moderator.clone(),
+        reader: reader.clone(),
+        status: Arc::clone(&status),
+        metrics: Arc::clone(&metrics),
+    });
     let task = Task {
         settings,
         moderator,
@@ -86,13 +96,17 @@ pub fn start(
         follow,
         stamps: Stamps::default(),
         position,
-        beat,
-        beats: 0,
+        life: Life {
+            id: fresh_life(),
+            taken: Taken { beat_unix_ms: beat, at_unix_ms: None },
+            twin: 0,
+        },
         is_compared: false,
         is_torn: false,
         lines: Throttle::default(),
     };
-    Ok(Sharing { task: tokio::spawn(task.run()), status })
+    let records = records.map(|records| tokio::spawn(records.run()));
+    Ok(Sharing { task: tokio::spawn(task.run()), records, status })
 }
 
 pub(super) struct Task {
@@ -107,14 +121,26 @@ pub(super) struct Task {
     pub(super) stamps: Stamps,
     /// Until where changes were followed.
     position: Option<Vec<u8>>,
-    /// The last sign of life that the database took.
-    beat: Option<u64>,
-    beats: u32,
+    life: Life,
     /// Whether all was compared in this life.
     is_compared: bool,
     /// Whether something was followed and not taken over.
     is_torn: bool,
     lines: Throttle,
+}
+
+/// This life of this host, as others see it.
+struct Life {
+    id: String,
+    /// The last sign of it that the database took.
+    taken: Taken,
+    /// Signs of life since another host was met under our name, counted down.
+    twin: u8,
+}
+
+/// Without randomness two hosts of one name are not told apart, which is no harm to bans.
+fn fresh_life() -> String {
+    format!("{:016x}", getrandom::u64().unwrap_or(0))
 }
 
 impl Task {
@@ -128,6 +154,11 @@ impl Task {
                 pause = Pause::default();
             }
             self.report(&ended);
+            if matches!(&ended, Ended::Mongo(error) if error.is_about_rights()) {
+                // Connections stay with the user whom they came as, though there may be
+                // another one of that name by now.
+                mongo = None;
+            }
             tokio::time::sleep(pause.next()).await;
         }
     }
@@ -252,7 +283,7 @@ impl Task {
                 Event::Seen(found) => steps.extend(self.see(*found)),
                 Event::Gone(id) => self.follow.gone(&id, clock::now()),
                 Event::Dropped => {
-                    steps.extend(self.follow.dropped());
+                    steps.extend(self.follow.lost(clock::now()));
                     self.stamps = Stamps::default();
                     is_dropped = true;
                 }
@@ -327,47 +358,72 @@ impl Task {
         if self.follow.settles_in(clock::now()) != Some(0) {
             return Ok(());
         }
-        let steps = if self.was_set_back(mongo).await? {
-            self.follow.set_back()
-        } else {
-            self.follow.settle(clock::now())
-        };
+        if self.was_set_back(mongo).await? {
+            return self.compare_after_a_loss(mongo).await;
+        }
+        let steps = self.follow.settle(clock::now());
         self.perform(mongo, steps, None).await
     }
 
     /// Whether the database has an older sign of life of ours than it once took, or none.
-    pub(super) async fn was_set_back(&self, mongo: &Mongo) -> Result<bool, Ended> {
-        let Some(taken) = self.beat else { return Ok(false) };
-        let there = mongo.last_beat(&self.settings.follow.host).await?;
-        Ok(there.is_none_or(|there| there < taken))
+    pub(super) async fn was_set_back(&mut self, mongo: &Mongo) -> Result<bool, Ended> {
+        if self.life.taken.beat_unix_ms.is_none() {
+            return Ok(false);
+        }
+        let there = mongo.sign_of_life(&self.settings.follow.host).await?;
+        let standing = self.life.taken.judge(there.as_ref(), &self.life.id);
+        if standing == Standing::Twin {
+            self.meet_twin();
+        }
+        Ok(standing == Standing::SetBack)
     }
 
-    /// Leaves a sign of life, and now and then writes down where we are.
-    async fn live(&mut self, mongo: &Mongo, position: Option<Vec<u8>>) -> Result<(), Ended> {
-        if self.beats > 0 && self.was_set_back(mongo).await? {
-            let steps = self.follow.set_back();
-            self.perform(mongo, steps, None).await?;
+    /// Nobody can tell whose bans are whose then.
+    fn meet_twin(&mut self) {
+        if self.life.twin == 0 {
+            let host = &self.settings.follow.host;
+            self.metrics.ledger_alarm(Alarm::SameName);
+            tracing::error!(
+                host,
+                "another host has this host's name: give each its own (mongodb.host)"
+            );
         }
+        self.life.twin = TWIN_BEATS;
+    }
+
+    /// Leaves a sign of life, unless the database was set back meanwhile, and writes down
+    /// that it did and where we are: an older one is known by it after a crash, too.
+    async fn live(&mut self, mongo: &Mongo, position: Option<Vec<u8>>) -> Result<(), Ended> {
+        self.life.twin = self.life.twin.saturating_sub(1);
+        if self.was_set_back(mongo).await? {
+            return self.compare_after_a_loss(mongo).await;
+        }
+        self.leave_sign(mongo, position).await
+    }
+
+    pub(super) async fn leave_sign(
+        &mut self,
+        mongo: &Mongo,
+        position: Option<Vec<u8>>,
+    ) -> Result<(), Ended> {
         let now = clock::now().unix_ms;
-        let server = mongo.beat(&self.settings.follow.host, now).await?;
-        self.beat = Some(now);
+        let server = mongo.beat(&self.settings.follow.host, &self.life.id, now).await?;
+        self.life.taken = Taken { beat_unix_ms: Some(now), at_unix_ms: server };
         let skew = server.map(|server| now.cast_signed().saturating_sub(server.cast_signed()));
         let (foreign, documents) = (self.follow.foreign(), self.follow.documents());
         self.status.change(|view| {
             view.skew_ms = skew;
             view.foreign = foreign;
             view.documents = documents;
+            view.has_twin = self.life.twin > 0;
         });
-        if self.beats.is_multiple_of(WRITE_DOWN_EVERY_BEATS) {
-            let mut news = News::default();
-            news.notes.beat_unix_ms = self.beat;
-            news.notes.position.clone_from(&position);
-            self.hear(news).await?;
-            if position.is_some() {
-                self.position = position;
-            }
+        let mut news = News::default();
+        news.notes.beat_unix_ms = Some(now);
+        news.notes.position.clone_from(&position);
+        self.hear(news).await?;
+        if position.is_some() {
+            self.position = position;
         }
-        self.beats = self.beats.wrapping_add(1);
         Ok(())
     }
 
@@ -382,12 +438,7 @@ impl Task {
         let mut news = News::default();
         for step in steps {
             match step {
-                Step::Ban { uid, origin, ban } => {
-                    news.changes.push(NewsChange::Ban { uid, origin, ban });
-                }
-                Step::Lift { uid, host } => news.changes.push(NewsChange::Lift { uid, host }),
-                Step::Pardon(entry) => news.changes.push(NewsChange::Pardon(entry)),
-                Step::Reship(uids) => news.changes.push(NewsChange::Reship(uids)),
+                Step::Tell(change) => news.changes.push(change),
                 Step::ReshipAll => news.notes.all_again = true,
                 Step::Note(entry) => news.notes.seen.push(entry),
                 Step::Forget(key) => news.notes.gone.push(key),
@@ -465,7 +516,7 @@ async fn sleep_ms(ms: Option<u64>) {
 
 /// Between sessions: longer each time, and not the same for all hosts.
 #[derive(Debug, Default)]
-struct Pause {
+pub(super) struct Pause {
     failures: u32,
 }
 
@@ -473,7 +524,7 @@ impl Pause {
     const FIRST_MS: u64 = 100;
     const MOST_MS: u64 = 5_000;
 
-    fn next(&mut self) -> Duration {
+    pub(super) fn next(&mut self) -> Duration {
         let whole = (Self::FIRST_MS << self.failures.min(16)).min(Self::MOST_MS);
         self.failures += 1;
         Duration::from_millis(whole / 2 + u64::from(random::jitter()) % (whole / 2 + 1))

@@ -6,11 +6,14 @@ use std::collections::BTreeMap;
 use rusqlite::{Connection, Params, Row, params};
 
 use super::{
-    BanRecord, Reader, StoreError, penalties,
+    BanRecord, Reader, StoreError, outbox, penalties,
     read::{self, column, unix_ms},
     sql_ms,
 };
-use crate::engine::{Address, BanId, Penalty, Subject};
+use crate::{
+    engine::{Address, BanId, Penalty, Subject},
+    ledger::Origin,
+};
 
 /// Whom records are about.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,6 +46,8 @@ pub struct History {
     pub violations: Vec<ViolationRecord>,
     /// Sums over all violations.
     pub totals: Vec<Total>,
+    /// Who made the active bans, unless this host did.
+    pub origins: BTreeMap<BanId, Origin>,
 }
 
 /// A violation as the store keeps it.
@@ -120,13 +125,18 @@ impl Reader {
         Ok(found.into_iter().next())
     }
 
-    /// What is recorded about a subject. Blocks: call it where that is allowed.
+    /// What is recorded about a subject, and who made its active bans. Blocks: call it
+    /// where that is allowed.
     ///
     /// # Errors
     ///
     /// See [`StoreError`].
-    pub fn history(&self, about: &About) -> Result<History, StoreError> {
+    pub fn history(&self, about: &About, active: &[BanId]) -> Result<History, StoreError> {
         let connection = self.lock();
+        let mut origins = BTreeMap::new();
+        for id in active {
+            origins.extend(origin(&connection, *id)?.map(|origin| (*id, origin)));
+        }
         let bans = bans(&connection, about)?;
         // Who reads records may know no more than the pseudonym.
         let user = about.subject.user().map(|user| self.names.recorded(user.as_str()));
@@ -147,7 +157,7 @@ impl Reader {
         let totals = totals(&connection, user.as_deref(), about)?;
         let penalties = penalties(&connection, about)?;
         let violations = violations.into_values().rev().collect();
-        Ok(History { bans, penalties, violations, totals })
+        Ok(History { bans, penalties, violations, totals, origins })
     }
 }
 
@@ -180,6 +190,13 @@ fn bans(connection: &Connection, about: &About) -> Result<Vec<BanRecord>, StoreE
     rows("bans", connection, &sql, params![user, exact, counted, MOST_BANS], read::record)
 }
 
+/// Who made a ban; `None`: this host did.
+fn origin(connection: &Connection, ban: BanId) -> Result<Option<Origin>, StoreError> {
+    let sql = "SELECT origin FROM bans WHERE id = ?1 AND origin IS NOT NULL";
+    let found = rows("bans", connection, sql, [sql_ms(ban)], |row| column(row, 0))?;
+    Ok(found.into_iter().next().map(outbox::origin))
+}
+
 fn penalties(connection: &Connection, about: &About) -> Result<Vec<Penalty>, StoreError> {
     let sql = format!(
         "SELECT {} FROM penalties WHERE user = ?1 OR address IN (?2, ?3)
@@ -191,7 +208,7 @@ fn penalties(connection: &Connection, about: &About) -> Result<Vec<Penalty>, Sto
     rows("penalties", connection, &sql, parameters, penalties::penalty)
 }
 
-const COLUMNS: &str = "id, type, user, ip, points, previous, total, limiter, max_shown,
+pub(super) const COLUMNS: &str = "id, type, user, ip, points, previous, total, limiter, max_shown,
      window_ms, pending, repeats, severity, details, ban, penalty, at_ms, imported, logout";
 
 /// From the violation that the ban fell for back to where its score began, or
@@ -256,7 +273,7 @@ fn latest(
     rows("violations", connection, &sql, params![user, ip, address, most], violation)
 }
 
-fn violation(row: &Row<'_>) -> Result<ViolationRecord, StoreError> {
+pub(super) fn violation(row: &Row<'_>) -> Result<ViolationRecord, StoreError> {
     let number = |index| Ok(column::<Option<i64>>(row, index)?.map(unix_ms));
     Ok(ViolationRecord {
         id: unix_ms(column(row, 0)?),

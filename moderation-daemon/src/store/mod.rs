@@ -14,6 +14,7 @@ mod outbox;
 mod penalties;
 mod prune;
 mod read;
+mod records;
 #[cfg(feature = "redis")]
 pub mod redis;
 mod schema;
@@ -41,6 +42,7 @@ pub use outbox::{Named, Notes, Outbox, Waiting};
 pub use penalties::PenaltyPage;
 pub use prune::Keep;
 pub use read::{BanPage, BanRecord, Reader, Skipped};
+pub use records::Backlog;
 pub use write::is_durable;
 
 use crate::pseudonym::Names;

@@ -17,7 +17,7 @@ use super::{
     Reader, Store, StoreError,
     explain::rows,
     read::{self, column, unix_ms},
-    sql_ms, transaction,
+    records, sql_ms, transaction,
 };
 use crate::{
     engine::{BanId, Change},
@@ -122,6 +122,8 @@ pub struct Notes {
     pub beat_unix_ms: Option<u64>,
     /// All was compared: there is no gap any more.
     pub is_compared: bool,
+    /// The last record of a violation that the shared database took.
+    pub records_until: Option<u64>,
 }
 
 /// A row of the outbox with its ban as it stands.
@@ -364,6 +366,9 @@ fn write_notes(to: &Transaction<'_>, notes: &Notes) -> Result<u64, Error> {
     if let Some(beat) = notes.beat_unix_ms {
         put.execute(params!["beat", sql_ms(beat)])?;
     }
+    if let Some(until) = notes.records_until {
+        records::told(to, until)?;
+    }
     if notes.is_compared {
         to.execute("DELETE FROM ledger WHERE name = 'gap'", [])?;
     }
@@ -387,7 +392,8 @@ pub(super) fn origin_name(origin: &Origin) -> Option<String> {
     }
 }
 
-fn origin(name: Option<String>) -> Origin {
+/// The reverse.
+pub(super) fn origin(name: Option<String>) -> Origin {
     match name {
         None => Origin::Here,
         Some(name) => match name.strip_prefix("host:") {
@@ -398,7 +404,7 @@ fn origin(name: Option<String>) -> Origin {
 }
 
 /// Bans by their names, behind the columns of a [`read::BanRecord`].
-const SHARED: &str = "uid, origin";
+const SHARED: &str = "uid";
 
 fn shared(row: &Row<'_>, at: usize) -> Result<SharedBan, StoreError> {
     let record = read::record(row)?;
@@ -406,14 +412,14 @@ fn shared(row: &Row<'_>, at: usize) -> Result<SharedBan, StoreError> {
     let bad = |_| read::corrupt("bans", &record.ban.id.to_string(), "no name that hosts share");
     Ok(SharedBan {
         uid: uid.parse().map_err(bad)?,
-        origin: origin(column(row, at + 1)?),
+        origin: record.origin,
         lifted: record.lifted_at_unix_ms.map(|at| (at, record.lifted_by.unwrap_or_default())),
         ban: record.ban,
     })
 }
 
 /// Where the columns of [`SHARED`] begin.
-const FIRST: usize = 15;
+const FIRST: usize = 16;
 
 impl Reader {
     /// The first rows that wait. Blocks: call it where that is allowed.
@@ -428,7 +434,7 @@ impl Reader {
              ORDER BY outbox.id LIMIT ?1"
         );
         rows("the outbox", &self.lock(), &sql, [limit], |row| {
-            Ok(Waiting { row: column(row, FIRST + 2)?, shared: shared(row, FIRST)? })
+            Ok(Waiting { row: column(row, FIRST + 1)?, shared: shared(row, FIRST)? })
         })
     }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use rusqlite::{Error, OptionalExtension as _, Transaction, params};
 
-use super::{Store, StoreError, sql_ms, transaction};
+use super::{Store, StoreError, records, sql_ms, transaction};
 
 /// What is kept, and for how long.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,7 +43,8 @@ impl Store {
         transaction(&mut self.connection, |transaction| {
             forget_old(transaction, now_ms, keep)?;
             forget_offences(transaction, now_ms, keep)?;
-            forget_surplus(transaction, most, sql_ms(now_ms))
+            forget_surplus(transaction, most, sql_ms(now_ms))?;
+            records::begin_anew_if_empty(transaction)
         })
     }
 }

@@ -8,12 +8,13 @@ use std::{
 
 use rusqlite::{Connection, Row, params};
 
-use super::{Allowed, Store, StoreError, explain::rows, leases, penalties, sql_ms};
+use super::{Allowed, Store, StoreError, explain::rows, leases, outbox::origin, penalties, sql_ms};
 use crate::{
     engine::{
         Author, Ban, BanId, Bearer, Cause, Outcome, Restored, SEEN_FOR_MS, Score, ScoreKey,
         Severity, UserId, ViolationType,
     },
+    ledger::Origin,
     pseudonym::Names,
 };
 
@@ -102,6 +103,8 @@ pub struct BanRecord {
     pub lifted_at_unix_ms: Option<u64>,
     /// By whom.
     pub lifted_by: Option<String>,
+    /// Who made it.
+    pub origin: Origin,
 }
 
 /// Which bans to list.
@@ -162,13 +165,14 @@ impl Reader {
 
 /// What [`record`] reads.
 pub(super) const COLUMNS: &str = "id, user, address, reason, violation, score, created_at_ms,
-     expires_at_ms, blocks, by, with_ban, review, severity, lifted_at_ms, lifted_by";
+     expires_at_ms, blocks, by, with_ban, review, severity, lifted_at_ms, lifted_by, origin";
 
 pub(super) fn record(row: &Row<'_>) -> Result<BanRecord, StoreError> {
     Ok(BanRecord {
         ban: ban(row)?,
         lifted_at_unix_ms: column::<Option<i64>>(row, 13)?.map(unix_ms),
         lifted_by: column(row, 14)?,
+        origin: origin(column(row, 15)?),
     })
 }
 

@@ -3,6 +3,7 @@
 mod history;
 mod outbox;
 mod prune;
+mod records;
 
 use std::{net::IpAddr, os::unix::fs::PermissionsExt as _, sync::Arc, time::Duration};
 

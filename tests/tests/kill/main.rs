@@ -33,7 +33,7 @@ fn rounds() -> Result<u64> {
         let rounds: u64 = text.parse().context("MODERATION_TEST_KILLS is no number")?;
         return Ok(rounds.min(MOST_ROUNDS));
     }
-    let is_long = std::env::var("MODERATION_TEST_LONG").is_ok_and(|value| value == "1");
+    let is_long = need::is_long();
     Ok(if is_long { LONG_ROUNDS } else { ROUNDS })
 }
 

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::{Mongod, PATIENCE, await_told, ban, is_possible};
 
-fn finding(report: &Value, check: &str) -> Result<Value> {
+pub(super) fn finding(report: &Value, check: &str) -> Result<Value> {
     let sections = report["sections"].as_array().context("sections")?;
     let mongodb = sections.iter().find(|it| it["name"] == "mongodb").context("a section")?;
     let all = mongodb["findings"].as_array().context("findings")?;

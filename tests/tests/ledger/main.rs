@@ -2,12 +2,15 @@
 
 mod doctor;
 mod fault;
+mod flood;
 mod foreign;
 mod loss;
 mod messages;
 mod packets;
 mod pardon;
+mod records;
 mod share;
+mod twin;
 
 use std::time::Duration;
 

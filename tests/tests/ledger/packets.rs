@@ -14,7 +14,7 @@ use serde_json::json;
 
 use super::{KEY, PATIENCE, await_sharing, ban, is_possible};
 
-fn host(namespace: &Namespace, uri: &str, name: &str) -> Result<Daemon> {
+pub(super) fn host(namespace: &Namespace, uri: &str, name: &str) -> Result<Daemon> {
     let daemon = Setup::new()
         .inside(namespace)
         .interface(INTERFACE)

@@ -101,8 +101,12 @@ fn a_score_that_grew_into_a_ban_is_told_with_what_led_to_it() {
         first_at_unix_ms: 1,
         last_at_unix_ms: 2,
     }];
-    let bans =
-        vec![BanRecord { ban: one.as_ref().clone(), lifted_at_unix_ms: None, lifted_by: None }];
+    let bans = vec![BanRecord {
+        ban: one.as_ref().clone(),
+        lifted_at_unix_ms: None,
+        lifted_by: None,
+        origin: Origin::Here,
+    }];
     let dossier = Dossier { bans: vec![one], ..Dossier::default() };
     let history = History { bans, violations, totals, ..History::default() };
     let (verdict, because) = told("user anna", None, &dossier, &history);
@@ -170,11 +174,29 @@ fn an_operator_s_ban_is_told_with_who_placed_it_and_why() {
 }
 
 #[test]
+fn a_ban_of_another_host_and_one_that_nobody_signed_are_told_with_where_they_come_from() {
+    let cases = [
+        (Origin::Here, None),
+        (Origin::Host("beta".to_owned()), Some("comes from host beta")),
+        (Origin::Foreign, Some("a document in the shared database that no host has signed")),
+    ];
+    let dossier = Dossier { bans: vec![Arc::new(ban(12))], ..Dossier::default() };
+    for (origin, want) in cases {
+        let history = History { origins: [(12, origin)].into(), ..History::default() };
+        let (_, because) = told("user anna", None, &dossier, &history);
+        let told = because.iter().find(|line| line.contains(" comes from "));
+        assert_eq!(told.is_some(), want.is_some(), "{because:?}");
+        assert!(want.is_none_or(|want| told.is_some_and(|told| told.contains(want))));
+    }
+}
+
+#[test]
 fn a_lifted_ban_is_told_with_who_lifted_it_and_what_follows() {
     let record = BanRecord {
         ban: ban(12),
         lifted_at_unix_ms: Some(NOW_MS - MINUTE_MS),
         lifted_by: Some("eve".to_owned()),
+        origin: Origin::Here,
     };
     let bearer = Bearer::User("anna".parse().expect("an id"));
     let offence = Offence { level: 0.0, at_unix_ms: NOW_MS, has_grace: true };

@@ -350,6 +350,18 @@ fn values_of_our_own_that_make_no_sense_are_named() {
             "custom.limits.a_limit.violation: \"spam\" is no violation",
         ),
         ("store: {max_records: 0}", "store.max_records: at least 1: nothing would be kept"),
+        (
+            "mongodb: {violations: {collection: logs}}",
+            "mongodb.violations.collection: that is the collection of bans",
+        ),
+        (
+            "mongodb: {violations: {collection: $x}}",
+            "mongodb.violations.collection: no name of a collection",
+        ),
+        (
+            "mongodb: {violations: {retention: 999ms}}",
+            "mongodb.violations.retention: not between 1s and 68 years",
+        ),
         ("snapshot: {every: 5s}", "snapshot.every: not between 100ms and 4s"),
         ("snapshot: {every: 99ms}", "snapshot.every: not between 100ms and 4s"),
         ("librechat: {env_file: .env}", "librechat.env_file: .env is not an absolute path"),

@@ -214,3 +214,23 @@ fn a_lift_is_believed_only_with_its_signature() {
 fn no_key_is_printed() {
     assert_eq!(format!("{:?}", key()), "MacKey(…)");
 }
+
+#[test]
+fn an_address_is_one_in_whatever_way_a_key_has_it() {
+    let cases = [
+        ("BANS:2001:DB8::1", Some("2001:db8::1")),
+        ("ban:2001:0db8:0:0:0:0:0:1", Some("2001:db8::1")),
+        ("ban:ban_cache:ip:2001:db8:0::0001", Some("2001:db8::1")),
+        ("ban:::ffff:192.0.2.7", Some("192.0.2.7")),
+        ("ban:::FFFF:c000:207", Some("192.0.2.7")),
+        ("BANS:192.0.2.7", Some("192.0.2.7")),
+        ("BANS:192.0.2.0/24", None),
+        ("ban:anna", None),
+        ("ban:ban_cache:user:anna", None),
+        ("other:192.0.2.7", None),
+    ];
+    for (key, want) in cases {
+        let want = want.map(|text| text.parse().expect("an address"));
+        assert_eq!(address_of(key), want, "{key}");
+    }
+}

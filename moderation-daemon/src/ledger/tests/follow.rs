@@ -1,7 +1,5 @@
 //! What follows from what was seen: stories, one for each kind.
 
-use std::collections::HashSet;
-
 use super::*;
 
 const SETTLE_MS: u64 = 250;
@@ -46,7 +44,7 @@ fn id(key: &str) -> String {
 
 fn bans(steps: &[Step]) -> Vec<(Uid, Origin)> {
     let ban = |step: &Step| match step {
-        Step::Ban { uid, origin, .. } => Some((uid.clone(), origin.clone())),
+        Step::Tell(Change::Ban { uid, origin, .. }) => Some((uid.clone(), origin.clone())),
         _ => None,
     };
     steps.iter().filter_map(ban).collect()
@@ -55,7 +53,7 @@ fn bans(steps: &[Step]) -> Vec<(Uid, Origin)> {
 fn pardons(steps: &[Step]) -> Vec<&str> {
     let mut pardons = Vec::new();
     for step in steps {
-        if let Step::Pardon(entry) = step {
+        if let Step::Tell(Change::Pardon(entry)) = step {
             pardons.push(entry.key.as_str());
         }
     }
@@ -122,7 +120,7 @@ fn a_lift_of_another_host_is_one_and_its_deletions_are_no_pardon() {
     let lift = LiftDocument::of(&anna, "beta", NOW.unix_ms, &key());
     let judged = judge(&lift.key, read_lift(&lift), &key());
     let steps = follow.see(&id(&lift.key), judged.clone(), at(5));
-    assert_eq!(steps, [Step::Lift { uid: uid(7), host: "beta".to_owned() }]);
+    assert_eq!(steps, [Step::Tell(Change::Lift { uid: uid(7), host: "beta".to_owned() })]);
     assert_eq!(follow.see(&id(&lift.key), judged, at(6)), [], "once");
     follow.gone(&id("BANS:anna"), at(10));
     follow.gone(&id("BANS:192.0.2.7"), at(10));
@@ -130,7 +128,10 @@ fn a_lift_of_another_host_is_one_and_its_deletions_are_no_pardon() {
     assert_eq!(pardons(&steps), Vec::<&str>::new());
     assert_eq!(steps.len(), 2, "both are forgotten: {steps:?}");
     // A backup brings the document back.
-    assert_eq!(see(&mut follow, &anna, "beta", at(500))[0], Step::Reship(vec![uid(7)]));
+    assert_eq!(
+        see(&mut follow, &anna, "beta", at(500))[0],
+        Step::Tell(Change::Reship(vec![uid(7)]))
+    );
 }
 
 #[test]
@@ -147,7 +148,7 @@ fn more_deletions_at_once_than_a_person_makes_are_a_loss_of_data() {
     let steps = follow.settle(at(200 + SETTLE_MS));
     assert_eq!(alarms(&steps), [Alarm::DataLoss]);
     assert_eq!(pardons(&steps), Vec::<&str>::new());
-    assert!(steps.contains(&Step::Reship(vec![uid(1), uid(2), uid(3)])), "{steps:?}");
+    assert!(steps.contains(&Step::Tell(Change::Reship(vec![uid(1), uid(2), uid(3)]))), "{steps:?}");
 }
 
 #[test]
@@ -170,14 +171,14 @@ fn what_is_not_listed_is_gone_unless_the_database_was_set_back() {
     let anna = shared(7, Some("anna"), None);
     let mut follow = Follow::new(settings(), Vec::new());
     see(&mut follow, &anna, "beta", NOW);
-    follow.listed(&HashSet::new(), at(0));
+    follow.listed(|_| false, at(0));
     assert!(follow.missing().contains("BANS:anna"));
     assert_eq!(pardons(&follow.settle(at(SETTLE_MS))), ["BANS:anna"]);
 
     let mut follow = Follow::new(settings(), Vec::new());
     see(&mut follow, &anna, "beta", NOW);
-    follow.listed(&HashSet::new(), at(0));
-    let steps = follow.set_back();
+    follow.listed(|_| false, at(0));
+    let steps = follow.lost(at(0));
     assert_eq!(alarms(&steps), [Alarm::DataLoss]);
     assert!(pardons(&steps).is_empty() && steps.contains(&Step::ReshipAll));
     assert_eq!(follow.settle(at(SETTLE_MS)), []);
@@ -192,7 +193,7 @@ fn what_was_seen_in_an_earlier_life_and_is_gone_since_was_deleted() {
         _ => None,
     });
     let mut follow = Follow::new(settings(), seen.collect());
-    follow.listed(&HashSet::new(), at(0));
+    follow.listed(|_| false, at(0));
     assert_eq!(pardons(&follow.settle(at(SETTLE_MS))), ["BANS:anna"]);
 }
 
@@ -201,11 +202,27 @@ fn a_dropped_collection_pardons_nobody() {
     let mut follow = Follow::new(settings(), Vec::new());
     see(&mut follow, &shared(7, Some("anna"), None), "beta", NOW);
     follow.gone(&id("BANS:anna"), at(0));
-    let steps = follow.dropped();
+    let steps = follow.lost(at(0));
     assert_eq!(alarms(&steps), [Alarm::DataLoss]);
     assert!(steps.contains(&Step::ReshipAll) && pardons(&steps).is_empty(), "{steps:?}");
     assert_eq!(follow.settle(at(SETTLE_MS)), []);
     assert_eq!(follow.keys().count(), 0);
+}
+
+#[test]
+fn what_turns_out_to_be_gone_shortly_after_a_loss_belongs_to_it() {
+    let anna = shared(7, Some("anna"), None);
+    for (after_ms, is_pardon) in [(1_000, false), (20_000, true)] {
+        let mut follow = Follow::new(settings(), Vec::new());
+        follow.lost(at(0));
+        see(&mut follow, &anna, "beta", at(0));
+        follow.gone(&id("BANS:anna"), at(after_ms));
+        let steps = follow.settle(at(after_ms + SETTLE_MS));
+        assert_eq!(!pardons(&steps).is_empty(), is_pardon, "{steps:?}");
+        let again = Step::Tell(Change::Reship(vec![uid(7)]));
+        assert_eq!(steps.contains(&again), !is_pardon, "{steps:?}");
+        assert!(alarms(&steps).is_empty(), "it was told already");
+    }
 }
 
 #[test]
@@ -223,7 +240,9 @@ fn a_document_that_comes_back_at_once_was_not_deleted() {
 fn foreign_documents_hold_at_the_api_only_and_are_bounded() {
     let mut follow = Follow::new(settings(), Vec::new());
     let blocks = |steps: &[Step]| match steps {
-        [Step::Note(_), Step::Ban { ban, origin: Origin::Foreign, .. }] => Some(ban.blocks),
+        [Step::Note(_), Step::Tell(Change::Ban { ban, origin: Origin::Foreign, .. })] => {
+            Some(ban.blocks)
+        }
         _ => None,
     };
     assert_eq!(blocks(&see_foreign(&mut follow, "BANS:192.0.2.7", None, NOW)), Some(false));
@@ -246,7 +265,7 @@ fn the_kernel_drops_for_foreign_documents_only_what_was_opted_in_and_not_too_man
     for last in 1..=4 {
         let steps = see_foreign(&mut follow, &format!("BANS:192.0.2.{last}"), None, at(0));
         for step in &steps {
-            if let Step::Ban { ban, .. } = step {
+            if let Step::Tell(Change::Ban { ban, .. }) = step {
                 blocked.push((ban.blocks, alarms(&steps).len()));
             }
         }
@@ -255,7 +274,10 @@ fn the_kernel_drops_for_foreign_documents_only_what_was_opted_in_and_not_too_man
     let steps = see_foreign(&mut follow, "BANS:192.0.2.5", None, at(60_000));
     assert!(alarms(&steps).is_empty(), "a minute later the circuit is closed: {steps:?}");
     let steps = see_foreign(&mut follow, "BANS:anna", None, at(60_000));
-    assert!(matches!(&steps[..], [_, Step::Ban { ban, .. }] if !ban.blocks), "{steps:?}");
+    assert!(
+        matches!(&steps[..], [_, Step::Tell(Change::Ban { ban, .. })] if !ban.blocks),
+        "{steps:?}"
+    );
 }
 
 #[test]
@@ -288,7 +310,11 @@ fn a_longer_ban_takes_the_place_and_a_shorter_one_gives_it_back() {
     see(&mut follow, &longer, "alpha", NOW);
     let shorter = shared(7, Some("anna"), None);
     let steps = see(&mut follow, &shorter, "beta", NOW);
-    assert_eq!(steps[0], Step::Reship(vec![uid(8)]), "ours was to be seen for longer");
+    assert_eq!(
+        steps[0],
+        Step::Tell(Change::Reship(vec![uid(8)])),
+        "ours was to be seen for longer"
+    );
     assert_eq!(bans(&steps).len(), 1);
 }
 

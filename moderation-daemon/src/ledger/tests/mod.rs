@@ -2,6 +2,7 @@
 
 mod document;
 mod follow;
+mod life;
 mod message;
 mod property;
 

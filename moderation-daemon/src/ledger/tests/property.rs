@@ -64,9 +64,9 @@ impl World {
     fn take(&mut self, steps: Vec<Step>) {
         for step in steps {
             match step {
-                Step::Ban { uid, .. } => drop(self.held.insert(uid)),
-                Step::Lift { uid, .. } => drop(self.held.remove(&uid)),
-                Step::Pardon(entry) => {
+                Step::Tell(Change::Ban { uid, .. }) => drop(self.held.insert(uid)),
+                Step::Tell(Change::Lift { uid, .. }) => drop(self.held.remove(&uid)),
+                Step::Tell(Change::Pardon(entry)) => {
                     assert!(self.deleted.contains(&entry.uid), "{entry:?} was never deleted");
                     self.held.remove(&entry.uid);
                 }
@@ -114,8 +114,8 @@ impl World {
             }
             Happens::List => {
                 let keys = self.documents.keys().map(|user| format!("BANS:{}", USERS[*user]));
-                let keys = keys.collect();
-                self.follow.listed(&keys, self.now);
+                let keys: HashSet<_> = keys.collect();
+                self.follow.listed(|key| keys.contains(key), self.now);
             }
             Happens::Wait(ms) => self.wait(ms),
         }

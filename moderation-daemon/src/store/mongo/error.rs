@@ -107,6 +107,11 @@ impl MongoError {
         matches!(self.kind, Failure::IndexConflict)
     }
 
+    /// Whether the server does not know us, or we may not do what we have to.
+    pub const fn is_about_rights(&self) -> bool {
+        matches!(self.kind, Failure::Denied | Failure::NotPermitted)
+    }
+
     /// Whether changes cannot be followed from where they were followed to.
     pub const fn is_history_lost(&self) -> bool {
         matches!(self.kind, Failure::HistoryLost)

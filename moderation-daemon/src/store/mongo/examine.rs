@@ -23,6 +23,9 @@ pub struct Examined {
     pub missing_indexes: Vec<String>,
     /// Questions that no index answers.
     pub unindexed: Vec<&'static str>,
+    /// Of records of violations: questions that no index answers, and whether they may be
+    /// written; `None`: they are not.
+    pub records: Option<(Vec<&'static str>, bool)>,
 }
 
 impl Mongo {
@@ -59,6 +62,7 @@ impl Mongo {
             denied,
             missing_indexes: self.missing_indexes().await?,
             unindexed: self.unindexed().await?,
+            records: self.examine_records().await?,
         })
     }
 
@@ -86,18 +90,30 @@ impl Mongo {
     }
 
     async fn unindexed(&self) -> Result<Vec<&'static str>, MongoError> {
-        let mut unindexed = Vec::new();
-        let logs = query::all().into_iter().map(|(name, it)| (self.documents.name(), name, it));
-        let sessions = (query::SESSIONS, "sessions of a user", query::sessions_of("someone"));
-        for (collection, name, filter) in logs.chain(self.end_sessions.then_some(sessions)) {
+        let mut unindexed = self.unanswered(self.documents.name(), query::all()).await?;
+        if self.end_sessions {
+            let question = ("sessions of a user", query::sessions_of("someone"));
+            unindexed.extend(self.unanswered(query::SESSIONS, [question]).await?);
+        }
+        Ok(unindexed)
+    }
+
+    /// Those of some questions to a collection that no index answers.
+    pub(super) async fn unanswered(
+        &self,
+        collection: &str,
+        questions: impl IntoIterator<Item = (&'static str, Document)> + Send,
+    ) -> Result<Vec<&'static str>, MongoError> {
+        let mut unanswered = Vec::new();
+        for (name, filter) in questions.into_iter().collect::<Vec<_>>() {
             let find = doc! { "find": collection, "filter": filter };
             let explain = doc! { "explain": find, "verbosity": "queryPlanner" };
             let plan = within("explain a question", self.run(explain)).await?;
             let planner = plan.get_document("queryPlanner").map(ToString::to_string);
             if planner.is_ok_and(|text| text.contains("COLLSCAN")) {
-                unindexed.push(name);
+                unanswered.push(name);
             }
         }
-        Ok(unindexed)
+        Ok(unanswered)
     }
 }

@@ -6,6 +6,7 @@ mod error;
 mod examine;
 mod query;
 mod read;
+mod records;
 mod watch;
 mod write;
 
@@ -20,6 +21,7 @@ use mongodb::{
 pub use error::MongoError;
 pub use examine::Examined;
 pub use read::{Found, Light};
+pub use records::RecordSettings;
 pub use watch::{Changes, Event};
 pub use write::Put;
 
@@ -41,6 +43,8 @@ pub struct MongoSettings {
     pub collection: String,
     /// Whether a ban ends its user's sessions in LibreChat.
     pub end_sessions: bool,
+    /// Where records of violations go; `None`: nowhere.
+    pub records: Option<RecordSettings>,
 }
 
 /// Without the connection string.
@@ -50,6 +54,7 @@ impl fmt::Debug for MongoSettings {
             .field("database", &self.database)
             .field("collection", &self.collection)
             .field("end_sessions", &self.end_sessions)
+            .field("records", &self.records)
             .finish_non_exhaustive()
     }
 }
@@ -63,6 +68,7 @@ pub struct Mongo {
     database: Database,
     documents: Collection<RawDocumentBuf>,
     end_sessions: bool,
+    records: Option<RecordSettings>,
 }
 
 /// What kind of server it is.
@@ -99,7 +105,8 @@ impl Mongo {
             .map_err(|error| MongoError::new("use the connection string", &error))?;
         let database = client.database(named.as_deref().unwrap_or(DEFAULT_DATABASE));
         let documents = database.collection(&settings.collection);
-        Ok(Self { database, documents, end_sessions: settings.end_sessions })
+        let (end_sessions, records) = (settings.end_sessions, settings.records.clone());
+        Ok(Self { database, documents, end_sessions, records })
     }
 
     /// What kind of server answers.

@@ -61,10 +61,17 @@ const MOST_BYTES: i32 = 32 * 1_024;
 
 /// What is read of documents under some keys.
 pub(super) fn whole(keys: &[String]) -> Vec<Document> {
-    vec![
-        doc! { "$match": under(keys) },
-        doc! { "$match": { "$expr": { "$lte": [{ "$bsonSize": "$$ROOT" }, MOST_BYTES] } } },
-    ]
+    small(under(keys))
+}
+
+/// The same of those that hosts wrote, whose `_id` is their key.
+pub(super) fn of_hosts(keys: &[String]) -> Vec<Document> {
+    small(doc! { "_id": { "$in": keys.to_vec() } })
+}
+
+fn small(filter: Document) -> Vec<Document> {
+    let size = doc! { "$lte": [{ "$bsonSize": "$$ROOT" }, MOST_BYTES] };
+    vec![doc! { "$match": filter }, doc! { "$match": { "$expr": size } }]
 }
 
 pub(super) fn under(keys: &[String]) -> Document {
@@ -74,6 +81,11 @@ pub(super) fn under(keys: &[String]) -> Document {
 /// Of a ban's documents: those that are still its own.
 pub(super) fn of_ban(keys: &[String], uid: &str) -> Document {
     doc! { "key": { "$in": keys.to_vec() }, "uid": uid }
+}
+
+/// All copies of LibreChat's.
+pub(super) fn copies() -> Document {
+    doc! { "key": regex("^ban:".to_owned()) }
 }
 
 /// LibreChat's copies of a ban, by its name in them.
@@ -116,6 +128,7 @@ pub(super) fn all() -> Vec<(&'static str, Document)> {
         ("reading", under(&keys)),
         ("lifting", of_ban(&keys, uid)),
         ("removing copies", copies_of(uid)),
+        ("looking through copies", copies()),
         ("the sign of life", sign_of_life("host")),
     ]
 }

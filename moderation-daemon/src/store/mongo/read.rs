@@ -8,7 +8,7 @@ use futures_util::TryStreamExt as _;
 use mongodb::bson::{Bson, RawBsonRef, RawDocument, RawDocumentBuf, doc};
 
 use super::{Mongo, MongoError, OPERATION, query, within};
-use crate::ledger::{Field, Fields};
+use crate::ledger::{Field, Fields, Sign};
 
 /// A document that was read.
 #[derive(Clone, Debug, PartialEq)]
@@ -35,8 +35,8 @@ const MOST_KEY_BYTES: usize = 192;
 const MOST_ID_BYTES: usize = 256;
 /// A reason has 512 bytes, the rest of an envelope less.
 const MOST_TEXT_BYTES: usize = 4_096;
-/// Documents that are read in one go.
-const CHUNK: usize = 256;
+/// Keys that are asked about in one go.
+const CHUNK: usize = 512;
 
 impl Mongo {
     /// Lists what is any of our business, in the order of keys; at most so many, and
@@ -86,6 +86,14 @@ impl Mongo {
                 left -= 1;
                 all.extend(found(&raw));
             }
+            if left == 0 {
+                // Whoever writes that many hides nothing of a host's behind them.
+                let aggregate = self.documents.aggregate(query::of_hosts(chunk));
+                let mut cursor = within(what, aggregate.with_type::<RawDocumentBuf>()).await?;
+                while let Some(raw) = within(what, cursor.try_next()).await? {
+                    all.extend(found(&raw));
+                }
+            }
         }
         Ok(all)
     }
@@ -108,18 +116,14 @@ impl Mongo {
         Ok(present)
     }
 
-    /// The sign of life that this host left, in milliseconds since 1970.
+    /// The sign of life under a host's name.
     ///
     /// # Errors
     ///
     /// See [`MongoError`].
-    pub async fn last_beat(&self, host: &str) -> Result<Option<u64>, MongoError> {
+    pub async fn sign_of_life(&self, host: &str) -> Result<Option<Sign>, MongoError> {
         let find = self.documents.find_one(query::sign_of_life(host));
-        let found = within("read the sign of life", find).await?;
-        Ok(found.and_then(|raw| match time(&raw, "beat") {
-            Field::Is(at) => Some(at),
-            Field::Missing | Field::Wrong => None,
-        }))
+        Ok(within("read the sign of life", find).await?.and_then(|raw| sign(&raw)))
     }
 
     /// Leaves a sign of life, as of now in milliseconds since 1970; returns the server's
@@ -128,11 +132,16 @@ impl Mongo {
     /// # Errors
     ///
     /// See [`MongoError`].
-    pub async fn beat(&self, host: &str, now_unix_ms: u64) -> Result<Option<u64>, MongoError> {
+    pub async fn beat(
+        &self,
+        host: &str,
+        life: &str,
+        now_unix_ms: u64,
+    ) -> Result<Option<u64>, MongoError> {
         let now = mongodb::bson::DateTime::from_millis(now_unix_ms.cast_signed());
         let key = query::host_key(host);
         let update = doc! {
-            "$set": { "type": "host", "beat": now },
+            "$set": { "type": "host", "beat": now, "life": life },
             "$currentDate": { "at": true },
             "$setOnInsert": { "_id": key },
         };
@@ -145,10 +154,22 @@ impl Mongo {
         let after = after
             .map_err(|_| MongoError::slow("leave a sign of life"))?
             .map_err(|error| MongoError::new("leave a sign of life", &error))?;
-        Ok(after.and_then(|raw| match time(&raw, "at") {
-            Field::Is(at) => Some(at),
-            Field::Missing | Field::Wrong => None,
-        }))
+        Ok(after.and_then(|raw| sign(&raw)?.at_unix_ms))
+    }
+}
+
+fn sign(raw: &RawDocument) -> Option<Sign> {
+    Some(Sign {
+        beat_unix_ms: present(time(raw, "beat"))?,
+        at_unix_ms: present(time(raw, "at")),
+        life: present(text(raw, "life")),
+    })
+}
+
+fn present<T>(field: Field<T>) -> Option<T> {
+    match field {
+        Field::Is(value) => Some(value),
+        Field::Missing | Field::Wrong => None,
     }
 }
 

@@ -1,13 +1,16 @@
 //! Writing and removing documents. All of it can be done twice without harm, and by
 //! several hosts at once.
 
+use std::collections::HashSet;
+
+use futures_util::TryStreamExt as _;
 use mongodb::{
     bson::{Binary, Bson, DateTime, Document, RawDocumentBuf, doc, spec::BinarySubtype},
     error::ErrorKind,
 };
 
 use super::{Mongo, MongoError, OPERATION, query, within};
-use crate::ledger::{BanDocument, Judged, LiftDocument, MacKey, copy_keys, judge};
+use crate::ledger::{BanDocument, Judged, LiftDocument, MacKey, address_of, copy_keys, judge};
 
 /// What became of a document that was to be written.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,6 +21,8 @@ pub enum Put {
     Outlasted,
 }
 
+/// Copies that are looked through; they end by themselves after `BAN_DURATION`.
+const MOST_COPIES: i64 = 100_000;
 /// Hosts that write the same document at once take turns; more often than this they do not.
 const MOST_TRIES: usize = 8;
 
@@ -144,14 +149,30 @@ impl Mongo {
         self.remove_copies(keys).await
     }
 
-    /// Removes whatever stands under keys, and LibreChat's copies of it.
+    /// Removes whatever stands under keys, and LibreChat's copies of it, which have no name
+    /// of ours in them: those of an address in whatever way it is written there.
     ///
     /// # Errors
     ///
     /// See [`MongoError`]; some of it may be done then.
     pub async fn remove(&self, keys: &[String]) -> Result<(), MongoError> {
         within("remove a document", self.documents.delete_many(query::under(keys))).await?;
-        self.remove_copies(keys).await
+        self.remove_copies(keys).await?;
+        let addresses: HashSet<_> = keys.iter().filter_map(|key| address_of(key)).collect();
+        if addresses.is_empty() {
+            return Ok(());
+        }
+        let what = "look through copies";
+        let find = self.documents.find(query::copies()).projection(doc! { "key": 1 });
+        let mut cursor = within(what, find.limit(MOST_COPIES)).await?;
+        let mut others = Vec::new();
+        while let Some(raw) = within(what, cursor.try_next()).await? {
+            let key = raw.get_str("key").unwrap_or_default();
+            if address_of(key).is_some_and(|address| addresses.contains(&address)) {
+                others.push(key.to_owned());
+            }
+        }
+        if others.is_empty() { Ok(()) } else { self.remove_just(&others).await }
     }
 
     async fn remove_copies(&self, keys: &[String]) -> Result<(), MongoError> {
@@ -226,7 +247,7 @@ fn lifted(document: &LiftDocument) -> Document {
     }
 }
 
-fn date(unix_ms: u64) -> DateTime {
+pub(super) fn date(unix_ms: u64) -> DateTime {
     DateTime::from_millis(i64::try_from(unix_ms).unwrap_or(i64::MAX))
 }
 

@@ -26,7 +26,7 @@ fn about(user: Option<&str>, ip: Option<&str>) -> About {
 
 fn history(store: &Store, folder: &TempDir, about: &About) -> History {
     let reader = store.reader(&folder.path().join("moderation.db")).expect("the same file");
-    reader.history(about).expect("readable")
+    reader.history(about, &[]).expect("readable")
 }
 
 #[test]

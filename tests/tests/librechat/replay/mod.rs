@@ -7,11 +7,11 @@ pub(crate) mod ours;
 pub(crate) mod traffic;
 mod worlds;
 
-use std::env;
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 use moderation_daemon::engine::{Bearer, Change, Decay, Decision, PrefixSet, Rules};
+use moderation_tests::need;
 use serde_json::json;
 use tempfile::tempdir;
 
@@ -43,7 +43,7 @@ fn the_engine_does_what_librechat_does() -> Result<()> {
         return Ok(());
     };
     let mut differences = Differences::of(Room::Replay)?;
-    let rounds = if is_long() { LONG_ROUNDS } else { 1 };
+    let rounds = if need::is_long() { LONG_ROUNDS } else { 1 };
     let worlds: Vec<World> = (0..rounds).flat_map(|round| worlds(SEED + round)).collect();
     let mut total = Tally::default();
     for (number, world) in worlds.iter().enumerate() {
@@ -59,10 +59,6 @@ fn the_engine_does_what_librechat_does() -> Result<()> {
     ensure!(total.events >= 100_000, "too few events");
     ensure!(total.violations > 10_000 && total.bans > 500 && total.banned > 1_000, "too quiet");
     Ok(())
-}
-
-fn is_long() -> bool {
-    env::var("MODERATION_TEST_LONG").is_ok_and(|value| value == "1")
 }
 
 /// What there was to compare.
