@@ -77,7 +77,7 @@ async fn doctor(State(context): State<Context>) -> axum::Json<Report> {
 }
 
 #[cfg(feature = "redis")]
-use redis::findings as redis_findings;
+use self::redis::findings as redis_findings;
 
 #[cfg(not(feature = "redis"))]
 async fn redis_findings(_: &Context) -> Vec<Finding> {

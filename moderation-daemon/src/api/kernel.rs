@@ -101,7 +101,7 @@ fn sharing(context: &Context) -> Value {
 #[cfg(feature = "mongodb")]
 fn messages(context: &Context, view: MessagesView) -> Value {
     let (counts, fault) = (&context.metrics.messages, view.fault.map(Fault::name));
-    let [sent, heard] = [&counts.sent, &counts.heard].map(|count| count.get());
+    let (sent, heard) = (counts.sent.get(), counts.heard.get());
     let shown = json!({
         "listening": view.is_listening, "fault": fault, "sent": sent, "heard": heard,
     });

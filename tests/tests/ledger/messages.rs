@@ -3,14 +3,15 @@
 
 use anyhow::{Result, ensure};
 use moderation_daemon::engine::{Author, Ban, UserId};
-use moderation_daemon::ledger::{MacKey, Origin, Said, SharedBan, Uid};
+use moderation_daemon::ledger::{BanDocument, MacKey, Origin, Said, SharedBan, Uid};
 use moderation_tests::caller::Caller;
 use moderation_tests::daemon::{Daemon, Setup};
 use moderation_tests::lab::{ABUSER_V4, HOST_V4, INTERFACE, Lab};
 use moderation_tests::mongod::Set;
 use moderation_tests::redis::{Redis, Wire};
 use moderation_tests::{need, wait};
-use mongodb::bson::doc;
+use mongodb::bson::spec::BinarySubtype;
+use mongodb::bson::{Binary, DateTime, Document, doc};
 use serde_json::{Value, json};
 
 use super::packets::await_dropped;
@@ -159,11 +160,22 @@ fn what_is_forged_repeated_or_lifted_since_bans_nobody() -> Result<()> {
     dora.lifted = Some((dora.ban.created_at_unix_ms, "root".to_owned()));
     say(&redis, &message_of(&dora)?)?;
     say(&redis, &fell)?;
+    // And if the ban comes by its document.
+    let mut eve = shared("eve", 3);
+    let document = document_of(&eve);
+    eve.lifted = Some((eve.ban.created_at_unix_ms, "root".to_owned()));
+    say(&redis, &message_of(&eve)?)?;
     ban(&alpha, &json!({ "user": "last" }))?;
     await_banned(&[&beta, &delta], "user=last", true)?;
+    set.members[0].base()?.insert(super::LOGS, vec![document])?;
+    for daemon in [&alpha, &beta, &delta] {
+        wait::until("both documents to be seen", PATIENCE, || {
+            Ok((daemon.status()?["sharing"]["documents"] == 2).then_some(()))
+        })?;
+    }
     for (daemon, user) in [&alpha, &beta, &delta]
         .into_iter()
-        .flat_map(|daemon| ["anna", "bert", "carl", "dora"].map(|user| (daemon, user)))
+        .flat_map(|daemon| ["anna", "bert", "carl", "dora", "eve"].map(|user| (daemon, user)))
     {
         ensure!(!is_banned(daemon, &format!("user={user}"))?, "{user} is banned");
     }
@@ -174,7 +186,7 @@ fn what_is_forged_repeated_or_lifted_since_bans_nobody() -> Result<()> {
 }
 
 fn shared(user: &str, number: u8) -> SharedBan {
-    let at = mongodb::bson::DateTime::now().timestamp_millis().unsigned_abs();
+    let at = DateTime::now().timestamp_millis().unsigned_abs();
     let ban = Ban {
         id: 0,
         user: user.parse::<UserId>().ok(),
@@ -191,6 +203,21 @@ fn shared(user: &str, number: u8) -> SharedBan {
         review: false,
     };
     SharedBan { uid: Uid::from_bytes([number; 16]), origin: Origin::Here, ban, lifted: None }
+}
+
+/// As a host of that key writes it.
+fn document_of(shared: &SharedBan) -> Document {
+    let date = |ms: u64| DateTime::from_millis(ms.cast_signed());
+    let all = BanDocument::all(shared, "gamma", &MacKey::new(KEY.as_bytes()));
+    let it = &all[0];
+    let mac = Binary { subtype: BinarySubtype::Generic, bytes: it.mac.to_vec() };
+    doc! {
+        "_id": &it.key, "key": &it.key, "value": &it.value, "type": "ban",
+        "expiresAt": it.expires_at_unix_ms.map(date), "user": it.user.as_deref(),
+        "reason": &it.reason, "createdAt": date(it.created_at_unix_ms), "host": &it.host,
+        "by": &it.by, "blocks": it.blocks, "revision": it.revision, "uid": it.uid.as_str(),
+        "mac": mac,
+    }
 }
 
 /// As a host of that key says it.

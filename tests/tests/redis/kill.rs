@@ -130,8 +130,8 @@ fn survive(
         traffic.flow()?;
         fail(&mut redis, &lab)?;
         traffic.flow()?;
-        // paces: it dies at a random moment of the fault
-        thread::sleep(Duration::from_millis(random.below(300)));
+        let moment = Duration::from_millis(random.below(300));
+        thread::sleep(moment); // paces: it dies at a random moment of the fault
         daemon.kill()?;
         if death % 2 == 0 {
             // It comes back before Redis does.

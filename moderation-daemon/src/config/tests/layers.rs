@@ -7,7 +7,7 @@ use tempfile::TempDir;
 
 use super::{good, sentence, with};
 use crate::{
-    config::{Config, Profile, render},
+    config::{Config, Profile, Secret, render},
     engine::{BanLength, By, Decay, EventType, Limiter, Step, Unit, ViolationType, Windowing},
 };
 
@@ -247,7 +247,7 @@ fn librechat_s_redis_is_taken_with_where_it_was_named_and_our_own_file_beats_it(
     let config = good(&named, &[("DEPLOYMENT", "blue")]);
     assert_eq!(config.redis.uris, ["redis://192.0.2.1:7"]);
     assert_eq!(config.redis.prefix, "blue::moderation");
-    assert_eq!(config.redis.login.username.as_ref().map(|it| it.expose()), Some("app"));
+    assert_eq!(config.redis.login.username.as_ref().map(Secret::expose), Some("app"));
     assert_eq!(config.redis.enabled, cfg!(feature = "redis"));
     let at = folder.path().display();
     let origin = |config: &Config, key: &str| config.effective.origins.get(key).cloned();
