@@ -42,8 +42,12 @@ fn newcomers_share_a_window_in_batches_of_any_size_and_who_has_one_of_his_own_do
     }
     let mut engine = bounded(Bounds { windows: 1, ..Bounds::default() });
     let twice = vec![event(EventType::LOGIN, "", "192.0.2.1"); 2];
-    let outcomes = judge(&mut engine, &twice, 2, NOW);
-    assert!(outcomes.iter().all(|outcome| !outcome.counts[0].is_shared), "it is his from then on");
+    let mut overlay = engine.overlay();
+    let in_one_batch = twice.iter().map(|it| overlay.judge(it, NOW)).collect();
+    for outcomes in [in_one_batch, judge(&mut engine, &twice, 2, NOW)] {
+        let is_shared = |outcome: &Outcome| outcome.counts[0].is_shared;
+        assert!(!outcomes.iter().any(is_shared), "it is his from then on");
+    }
 }
 
 #[test]

@@ -178,6 +178,32 @@ proptest! {
         prop_assert!(!with.counts(&charge, now) || !counted || with.usage(key("anna"), 0, now).used > 0);
     }
 
+    /// To charge within a limit is to look, and to charge if it is within. What costs
+    /// nothing changes nothing, and needs a window to be asked at once.
+    #[test]
+    fn to_charge_within_a_limit_is_to_look_and_then_to_charge((shape, max, trace) in any_trace()) {
+        let (mut at_once, mut apart) = (windows(shape), windows(shape));
+        let (key, mut now) = (key("anna"), BOOT_MS);
+        for (step, (wait, cost)) in trace.into_iter().enumerate() {
+            now += wait;
+            let cost = if step % 4 == 1 { 0 } else { cost };
+            let want = apart.usage(key, 0, now);
+            let passes = want.used + cost <= max && (cost > 0 || apart.knows(key));
+            let got = at_once.charge_within(key, (cost, max), 1_000, now);
+            prop_assert_eq!(got.map(|(_, usage)| usage), passes.then_some(want));
+            if passes {
+                apart.charge(&charge(key, cost, now));
+            }
+            prop_assert_eq!(at_once.usage(key, 0, now), apart.usage(key, 0, now));
+        }
+        let mut over = now;
+        while apart.usage(key, 0, over).used > 0 {
+            over = apart.usage(key, 0, over).frees_at_boot_ms;
+        }
+        at_once.sweep(over);
+        prop_assert_eq!(at_once.len(), 0, "it ends with the last that counts");
+    }
+
     /// A fixed window is that of express-rate-limit's memory store.
     #[test]
     fn a_fixed_window_is_that_of_express_rate_limit(
@@ -330,4 +356,47 @@ fn a_limiter_that_is_off_counts_nothing() {
     assert_eq!((windows.len(), windows.knows(key)), (0, false));
     assert_eq!(windows.usage(key, 0, BOOT_MS).used, 0);
     assert!(!windows.counts(&charge, BOOT_MS));
+}
+
+#[test]
+fn what_was_counted_leaves_a_window_in_the_order_in_which_it_came() {
+    for shape in SHAPES.into_iter().filter(|shape| !matches!(shape, Shape::Fixed { .. })) {
+        let mut windows = windows(shape);
+        let weight = windows.weight(&charge(key("anna"), 1, BOOT_MS));
+        let times = [0, 4, 5].map(|tenths| BOOT_MS + shape.window_ms() * tenths / 10);
+        let max = match shape {
+            Shape::Fixed { .. } => 9,
+            Shape::Log { max, .. } | Shape::Buckets { max, .. } => max,
+        };
+        let times = &times[..times.len().min(usize::try_from(max).unwrap_or(usize::MAX))];
+        times.iter().for_each(|at| windows.charge(&charge(key("anna"), 1, *at)));
+        for (gone, at) in times.iter().enumerate() {
+            let left = (times.len() - gone) as u64 * weight;
+            let end = at + shape.window_ms();
+            assert_eq!(windows.usage(key("anna"), 0, end - 1).used, left, "{shape:?}");
+            let used = windows.usage(key("anna"), 0, end + shape.slack_ms()).used;
+            assert!(used < left, "{shape:?}: {used} of {left} after {gone} have left");
+        }
+    }
+}
+
+#[test]
+fn what_is_left_is_told_as_it_is_after_an_event_that_passes_and_before_one_that_does_not() {
+    let cases = [
+        (10, 0, 1, 9),
+        (10, 3, 2, 5),
+        (10, 9, 1, 0),
+        (10, 9, 2, 1),
+        (10, 10, 0, 0),
+        (10, 12, 1, 0),
+        // Nothing exceeds the greatest limit there is.
+        (u64::MAX, 1, u64::MAX, 0),
+    ];
+    for (max, used, cost, want) in cases {
+        let usage = Usage { used, frees_at_boot_ms: BOOT_MS + 7 };
+        let (limiter, is_shared) = (LIMITER, false);
+        let count = Count { limiter, key: key("anna"), max, cost, usage, is_shared };
+        assert_eq!(count.remaining(), want, "{used} of {max}, {cost} more");
+        assert_eq!(count.retry_at_boot_ms(), BOOT_MS + 7);
+    }
 }

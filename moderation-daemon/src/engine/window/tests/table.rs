@@ -81,9 +81,26 @@ fn a_sweep_looks_at_a_share_of_the_keys_only() {
     windows.swept_at_boot_ms = Some(BOOT_MS + 60_000);
     windows.sweep(BOOT_MS + 61_000);
     assert_eq!(windows.len(), 5_900);
-    windows.bound = 6_000;
+    windows.bound = 6_800;
     windows.sweep(BOOT_MS + 62_000);
+    assert_eq!(windows.len(), 5_800, "there is room as long as an eighth is free");
+    windows.bound = 6_000;
+    windows.sweep(BOOT_MS + 63_000);
     assert!(windows.len() < 4_500, "it hurries when there is little room");
+}
+
+#[test]
+fn a_window_is_swept_away_when_the_last_of_it_is_free_and_not_before() {
+    for shape in SHAPES {
+        let mut windows = windows(shape);
+        windows.charge(&charge(key("anna"), 1, BOOT_MS));
+        let over = windows.usage(key("anna"), 0, BOOT_MS).frees_at_boot_ms;
+        for (now, left) in [(over - 1, 1), (over, 0)] {
+            windows.swept_at_boot_ms = None;
+            windows.sweep(now);
+            assert_eq!(windows.len(), left, "{shape:?} at {now}");
+        }
+    }
 }
 
 #[test]
