@@ -186,6 +186,22 @@ fn prefix_of(number: u8) -> Prefix {
     format!("2001:db8:0:{block}0{number}::/64").parse().expect("a prefix")
 }
 
+#[test]
+fn what_counts_no_longer_is_not_taken_back_and_its_request_has_had_its_turn() {
+    let visit = Request { id: Some("one".into()), ..message("", "192.0.2.7") };
+    let refund = request(Act::Refund("one".into()), visit.subject.clone());
+    for rules in [Rules::librechat(), Rules::hardened()] {
+        let mut engine = engine_with(rules);
+        judge_one(&mut engine, visit.clone(), NOW);
+        for (after_ms, want) in [(0, 1), (59_999, 1), (60_000, 0)] {
+            let decision = engine.overlay().decide(&refund, &[], later(after_ms));
+            let is_refund = |change: &&Change| matches!(change, Change::Refund(_));
+            let refunds = decision.changes.iter().filter(is_refund).count();
+            assert_eq!((refunds, decision.changes.len()), (want, want + 1), "{after_ms} ms");
+        }
+    }
+}
+
 proptest! {
     /// Against counting one by one, whatever stood before the batch.
     #[test]

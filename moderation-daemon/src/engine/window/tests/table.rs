@@ -125,3 +125,12 @@ fn keys_are_spread_over_the_parts_of_the_index() {
     let longest = windows.small.longest_shard();
     assert!(longest < 160, "100 on average, {longest} in one");
 }
+
+#[test]
+fn sums_are_as_short_as_tell_the_limit_and_one_more_so_that_pieces_are_many() {
+    let pieces = [(1, 95), (254, 95), (255, 47), (65_534, 47), (65_535, 23), (u64::MAX, 23)];
+    for (max, pieces) in pieces {
+        let plan = Shape::Buckets { window_ms: 60_000, max }.plan();
+        assert_eq!(plan.measure.step(), 60_000_u64.div_ceil(pieces), "up to {max}");
+    }
+}
