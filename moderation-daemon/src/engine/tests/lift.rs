@@ -290,7 +290,9 @@ fn a_file_of_windows_is_read_with_the_seed_that_it_was_written_with_and_with_no_
         assert_eq!(next.restore_windows(&file, "boot", NOW).is_ok(), is_read, "{seed:?}");
         assert_eq!(next.size().windows, usize::from(is_read));
     }
-    // Those that are over need not be written any more.
+    // Those that are over need not be written any more, whether they have changed since.
+    judge_one(&mut engine, message("", "192.0.2.7"), NOW);
+    judge_one(&mut engine, message("", "192.0.2.8"), NOW);
     engine.expire(later(HOUR));
     assert_eq!(engine.size().windows, 0);
 }

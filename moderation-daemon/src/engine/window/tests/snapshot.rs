@@ -59,6 +59,24 @@ fn any_windows() -> impl Strategy<Value = (Windows, u64)> {
     })
 }
 
+#[test]
+fn a_reboot_shortens_nothing_wherever_in_a_piece_either_clock_stands() {
+    let (limiter, shape) = shapes()[3];
+    let (key, step) = (key_of(limiter, "anna"), shape.plan().measure.step());
+    let left = |windows: &Windows, now| windows.usage(key, 0, now).frees_at_boot_ms - now;
+    let places = || (0..step).step_by(300);
+    for (before, after) in places().flat_map(|before| places().map(move |after| (before, after))) {
+        let mut windows = all_kinds();
+        windows.charge(&charge_of(limiter, "anna", 1, BOOT_MS + before));
+        let then = at(BOOT_MS + before);
+        let bytes = file(&mut windows, "one boot", then);
+        let now = Moment { boot_ms: 5_000_000 + after, ..then };
+        let (restored, _) = restored(&bytes, "another", now);
+        let (was, is) = (left(&windows, then.boot_ms), left(&restored, now.boot_ms));
+        assert!((was..was + step).contains(&is), "{is} of {was} ms");
+    }
+}
+
 proptest! {
     /// The same boot's clock goes on: everything counts as if nothing had happened.
     #[test]
