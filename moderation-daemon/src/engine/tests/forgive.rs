@@ -179,3 +179,15 @@ fn an_answer_is_held_against_whom_its_ban_is_about() {
         assert_eq!(outcome.is_held_against(&bearer), want, "{bearer:?}, {:?}", outcome.ban);
     }
 }
+
+#[test]
+fn a_lift_forgets_the_answers_that_are_held_against_whom_it_names_and_no_others() {
+    let mut engine = engine_with(Rules::hardened());
+    for who in ["anna", "bert"] {
+        let bad = violation(ViolationType::LOGINS, None, who, "");
+        judge_one(&mut engine, Request { id: Some(who.into()), ..bad }, NOW);
+    }
+    pardon(&mut engine, &anna(), NOW);
+    let left: Vec<_> = engine.answers.by_id.keys().map(|id| &**id).collect();
+    assert_eq!((left, engine.answers.len()), (vec!["bert"], 1));
+}

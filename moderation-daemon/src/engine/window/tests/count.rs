@@ -400,3 +400,95 @@ fn what_is_left_is_told_as_it_is_after_an_event_that_passes_and_before_one_that_
         assert_eq!(count.retry_at_boot_ms(), BOOT_MS + 7);
     }
 }
+
+#[test]
+fn a_charge_counts_until_it_is_free_again_and_one_that_never_was_counts_at_no_time() {
+    for shape in SHAPES {
+        let mut windows = windows(shape);
+        let charge = charge(key("anna"), 1, BOOT_MS);
+        windows.charge(&charge);
+        let end = windows.usage(charge.key, 0, BOOT_MS).frees_at_boot_ms;
+        for (now, want) in [(BOOT_MS, true), (end - 1, true), (end, false)] {
+            assert_eq!(windows.counts(&charge, now), want, "{shape:?} at {now}");
+        }
+        if !matches!(shape, Shape::Fixed { .. }) {
+            let at_boot_ms = end - 1;
+            let never = Charge { at_boot_ms, ..charge };
+            assert!(!windows.counts(&never, at_boot_ms), "{shape:?}");
+        }
+    }
+}
+
+#[test]
+fn a_charge_that_has_left_the_window_is_taken_back_from_nothing_that_came_after_it() {
+    for shape in SHAPES {
+        let step = shape.plan().measure.step().max(1);
+        for steps in 1..=200 {
+            let mut windows = windows(shape);
+            let charge = charge(key("anna"), 1, BOOT_MS);
+            let later = windows.usage(charge.key, 0, BOOT_MS).frees_at_boot_ms + steps * step;
+            windows.charge(&charge);
+            windows.charge(&Charge { at_boot_ms: later, ..charge });
+            let before = windows.usage(charge.key, 0, later);
+            windows.refund(&charge);
+            assert_eq!(windows.usage(charge.key, 0, later), before, "{shape:?}, {steps} steps");
+        }
+    }
+}
+
+#[test]
+fn nothing_is_taken_back_from_a_sum_that_is_full() {
+    for shape in SHAPES.into_iter().filter(|shape| matches!(shape, Shape::Buckets { .. })) {
+        let mut windows = windows(shape);
+        let charge = charge(key("anna"), u64::MAX, BOOT_MS);
+        windows.charge(&charge);
+        let full = windows.usage(charge.key, 0, BOOT_MS);
+        windows.refund(&charge);
+        assert_eq!(windows.usage(charge.key, 0, BOOT_MS), full, "{shape:?}");
+        assert!(!windows.counts(&charge, BOOT_MS), "{shape:?}");
+    }
+}
+
+#[test]
+fn of_more_sums_than_there_is_room_for_the_newest_are_read() {
+    for (max, width) in [(254, 1), (255, 2), (65_535, 4)] {
+        let measure = Shape::Buckets { window_ms: 60_000, max }.plan().measure;
+        let mut saved = vec![0; 201 * width];
+        saved.chunks_mut(width).for_each(|sum| sum[0] = 1);
+        saved[0] = 7;
+        let (now, mut cell) = (inner(BOOT_MS), Cell::<LARGE>::new(key("anna")));
+        cell.load(measure, now / measure.step(), 200, &saved);
+        let used = cell.tenure(&measure, 0, now).used;
+        assert_eq!(used, 7 + (LARGE / width - 1) as u64, "sums of {width} bytes");
+    }
+}
+
+#[test]
+fn a_batch_of_any_size_has_one_sum_for_each_key_also_after_something_was_taken_back() {
+    let windows = windows(SHAPES[1]);
+    for count in [1, 2, 63, 64, 65, 66, 67, 200] {
+        let mut fresh = Fresh::default();
+        let charges: Vec<_> =
+            (0..count).map(|number| charge(key(&format!("user {number}")), 1, BOOT_MS)).collect();
+        for _ in 0..2 {
+            for charge in &charges {
+                assert_eq!(fresh.charge(&windows, charge), None, "it is a sum");
+            }
+        }
+        assert_eq!((fresh.len(), fresh.sums().len()), (count, count));
+        for (taken, back) in charges.iter().take(3).enumerate() {
+            let sum = fresh.refund(&windows, back).map(|sum| (sum.key, sum.cost));
+            assert_eq!(sum, Some((back.key, 2 + taken as u64)), "{taken} of {count}");
+            for charge in &charges[taken + 1..] {
+                assert_eq!(fresh.charge(&windows, charge), None);
+            }
+            assert_eq!((fresh.len(), fresh.sums().len()), (count, count - taken - 1));
+            let used = |charge: &Charge| fresh.usage(&windows, charge.key, BOOT_MS).used;
+            let left = &charges[taken + 1..];
+            assert!(left.iter().all(|charge| used(charge) == 3 + taken as u64), "of {count}");
+            assert_eq!(used(back), 1 + taken as u64);
+        }
+        assert!(charges.iter().all(|charge| fresh.knows(charge.key)));
+        assert!(!fresh.knows(key("nobody")));
+    }
+}

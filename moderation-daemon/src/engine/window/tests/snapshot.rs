@@ -383,3 +383,31 @@ fn what_was_forgotten_stays_forgotten_after_a_restart() {
     windows.sweep(BOOT_MS + 2 * SWEEP_MS);
     assert_eq!(windows.len(), 0, "and the next one takes it");
 }
+
+#[test]
+fn what_was_written_down_is_read_by_the_same_shape_and_by_no_other() {
+    for (place, one) in SHAPES.iter().enumerate() {
+        for (other_place, other) in SHAPES.iter().enumerate() {
+            let reads = one.plan().measure.reads(other.plan().measure);
+            assert_eq!(reads, place == other_place, "{one:?} and {other:?}");
+        }
+    }
+}
+
+#[test]
+fn what_is_charged_within_a_limit_is_a_change_unless_it_costs_nothing() {
+    let mut windows = all_kinds();
+    for limiter in LIMITERS {
+        windows.charge(&charge_of(limiter, "anna", 1, BOOT_MS));
+    }
+    let mut bytes = file(&mut windows, "boot", at(BOOT_MS));
+    for limiter in LIMITERS {
+        for (cost, is_change) in [(0, false), (1, true)] {
+            let key = key_of(limiter, "anna");
+            assert!(windows.charge_within(key, (cost, 2), 1_000, BOOT_MS).is_some());
+            let before = bytes.len();
+            append(&mut windows, Pass::changes(), at(BOOT_MS), &mut bytes);
+            assert_eq!(bytes.len() > before, is_change, "{limiter}, {cost}");
+        }
+    }
+}
