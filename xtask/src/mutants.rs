@@ -169,6 +169,8 @@ fn try_all(project: &Project, part: &Part, folder: &Path, files: &[String]) -> R
         .env("TMPDIR", &temporary)
         .env_remove("CARGO_TARGET_DIR")
         .env("PROPTEST_CASES", CASES)
+        // What one mutant failed on is not for the next to be tried with.
+        .env("PROPTEST_DISABLE_FAILURE_PERSISTENCE", "1")
         .args(["mutants", "--colors", "never", "--no-times", "--jobs"])
         .arg(available_parallelism().map_or(1, usize::from).to_string())
         .arg("--dir")

@@ -240,7 +240,7 @@ impl<'e> Overlay<'e> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Cause, EventType, PrefixSet, Restored, Subject, Verdict};
+    use super::super::{Account, Cause, Cost, EventType, PrefixSet, Restored, Subject, Verdict};
     use super::*;
 
     const NOW: Moment = Moment { boot_ms: 1_000_000, unix_ms: 1_700_000_000_000 };
@@ -270,6 +270,7 @@ mod tests {
             (5, 0, false, Verdict::Deny),
             (0, 5, true, Verdict::Deny),
             (0, 5, false, Verdict::Deny),
+            (4, 4, false, Verdict::Allow),
             // Denied there by a limit that was lower a moment ago.
             (0, 0, true, Verdict::Deny),
         ] {
@@ -279,10 +280,14 @@ mod tests {
                 let (outcome, charged) = overlay.judge_told(&login, &Told::default(), NOW);
                 assert_eq!((outcome.verdict, charged.len()), (Verdict::Allow, 1));
             }
+            let own = overlay.counts(&login, NOW)[0].usage.frees_at_boot_ms;
             let (outcome, charged) = overlay.judge_told(&login, &elsewhere(there, denies), NOW);
             assert_eq!(outcome.verdict, want, "{here} here, {there} there, {denies}");
             assert_eq!(charged.len(), usize::from(want == Verdict::Allow));
-            assert!(outcome.counts[0].usage.used >= there.max(here));
+            let usage = outcome.counts[0].usage;
+            assert!(usage.used >= there.max(here));
+            let frees = if there > here { 1_009_000 } else { own };
+            assert_eq!(usage.frees_at_boot_ms, frees, "{here} here, {there} there");
         }
     }
 
@@ -355,5 +360,105 @@ mod tests {
             let (outcome, _) = overlay.judge_told(&request(act), &told, NOW);
             assert_eq!(outcome.ban.is_some(), is_banned);
         }
+    }
+
+    #[test]
+    fn a_score_that_others_know_is_written_if_it_is_another_one() {
+        let key = ScoreKey {
+            bearer: Bearer::User("anna".parse().expect("an id")),
+            kind: ViolationType::LOGINS,
+        };
+        let at = NOW.unix_ms;
+        let score =
+            |points, spent| Score { points, spent, decayed_at_unix_ms: at, updated_at_unix_ms: at };
+        let cases = [
+            (5.0, 3.0, false),
+            (5.0 + SAME / 2.0, 3.0 - SAME / 2.0, false),
+            (6.0, 3.0, true),
+            (4.0, 3.0, true),
+            (5.0, 4.0, true),
+            (5.0, 2.0, true),
+            (0.0, 0.0, true),
+        ];
+        let mut engine = engine();
+        engine.apply([Change::Score(key.clone(), score(5.0, 3.0))]);
+        assert_eq!(engine.score(&key), Some(score(5.0, 3.0)));
+        for (points, spent, is_written) in cases {
+            let told = Told { score: Some((key.clone(), score(points, spent))), ..Told::default() };
+            let mut overlay = engine.overlay();
+            overlay.judge_told(&request(Act::event(EventType::PROMPT_USAGE)), &told, NOW);
+            let want = if is_written { score(points, spent) } else { score(5.0, 3.0) };
+            assert_eq!(overlay.score(&key), Some(want), "{points} and {spent}");
+            let changes = overlay.into_changes();
+            let written = changes.iter().filter(|it| matches!(it, Change::Score(..))).count();
+            assert_eq!(written, usize::from(is_written), "{points} and {spent}");
+        }
+    }
+
+    #[test]
+    fn whose_score_is_asked_for_goes_by_what_can_be_broken() {
+        let account = Some(Account::of("anna@example.org"));
+        let anna = || Bearer::User("anna".parse().expect("an id"));
+        let script = Act::Event {
+            kind: EventType::MESSAGE,
+            user_agent: Some("curl/8.5.0".to_owned()),
+            cost: Cost::default(),
+        };
+        let engine = engine();
+        let overlay = engine.overlay();
+        let score = ScoreKey { bearer: anna(), kind: ViolationType::NON_BROWSER };
+        assert_eq!(overlay.wants(&request(script), NOW), Some(Want::Score(score)));
+        for (kind, want) in [
+            (EventType::MESSAGE, Some(anna())),
+            // Too many are no violation.
+            (EventType::PROMPT_USAGE, None),
+            // The points are those of whoever is at the address, and are only added.
+            (EventType::LOGIN_FAILURE, None),
+        ] {
+            let request = Request { account, ..request(Act::event(kind)) };
+            let wants = overlay.wants(&request, NOW);
+            let Some(Want::Limits { scored, .. }) = wants else { panic!("{kind}: {wants:?}") };
+            assert_eq!(scored, want, "{kind}");
+        }
+    }
+
+    #[test]
+    fn what_goes_right_takes_back_the_account_s_limit_and_other_events_none() {
+        let account = Account::of("anna@example.org");
+        let engine = engine();
+        let overlay = engine.overlay();
+        let success = request(Act::event(EventType::LOGIN_SUCCESS));
+        let named = |request| Request { account: Some(account), ..request };
+        let taken = [(Limiter::LOGIN_ACCOUNT, Bearer::Account(account))];
+        assert_eq!(overlay.taken_back(&named(success.clone()))[..], taken);
+        assert_eq!(overlay.taken_back(&success)[..], [], "nobody knows whose");
+        for act in [Act::event(EventType::LOGIN), Act::Acquire] {
+            assert_eq!(overlay.taken_back(&named(request(act)))[..], []);
+        }
+    }
+
+    #[test]
+    fn leases_and_the_number_of_the_next_can_be_asked_for() {
+        let mut engine = engine();
+        let id = engine.next_lease();
+        assert_eq!((engine.lease(id), engine.leases().count()), (None, 0));
+        let mut overlay = engine.overlay();
+        let (outcome, _) = overlay.judge_told(&request(Act::Acquire), &Told::default(), NOW);
+        let changes = overlay.into_changes();
+        engine.apply(changes);
+        assert_eq!(outcome.lease.as_ref().map(|lease| lease.id), Some(id));
+        assert_eq!(engine.lease(id), outcome.lease.as_ref());
+        assert_eq!(engine.leases().collect::<Vec<_>>(), Vec::from_iter(&outcome.lease));
+        assert_eq!(engine.next_lease(), id + 1);
+    }
+
+    #[test]
+    fn a_host_is_told_from_others_by_its_seed() {
+        let host = |seed| {
+            let trust = PrefixSet::default();
+            Engine::new(Rules::hardened(), trust, Restored::default(), seed, NOW).host()
+        };
+        assert_eq!(host([1, 2]), host([1, 2]));
+        assert_ne!(host([1, 2]), host([2, 1]));
     }
 }

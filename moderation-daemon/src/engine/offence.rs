@@ -95,6 +95,17 @@ mod tests {
     }
 
     #[test]
+    fn grace_is_spent_once_and_as_long_as_it_is_there_there_is_something_to_remember() {
+        for (level, has_grace, is_nothing) in
+            [(0.0, false, true), (0.0, true, false), (0.5, false, false), (0.5, true, false)]
+        {
+            let offence = Offence { level, at_unix_ms: 7, has_grace };
+            assert_eq!(offence.is_nothing(), is_nothing, "{offence:?}");
+            assert_eq!(offence.without_grace(), Offence { has_grace: false, ..offence });
+        }
+    }
+
+    #[test]
     fn a_cap_below_the_base_holds_too() {
         let growth = Growth { cap_ms: HOUR, ..GROWTH };
         assert_eq!(Offence::default().length_ms(2 * HOUR, growth), HOUR);

@@ -105,9 +105,7 @@ impl Engine {
     /// Takes back what was counted for a request that passed at that moment: whoever asked
     /// cannot be told that it did.
     pub fn take_back(&mut self, counts: &[Count], then: Moment) {
-        for count in counts.iter().filter(|count| count.cost > 0) {
-            self.windows.refund(&count.charge(then.boot_ms));
-        }
+        counts.iter().for_each(|count| self.windows.refund(&count.charge(then.boot_ms)));
     }
 
     /// Whether nothing need be known of a request but its counts, if there is not more to

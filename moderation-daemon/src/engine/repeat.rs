@@ -15,7 +15,7 @@ pub struct Run {
     pub after: u32,
     /// How many since the last one that counted.
     pub passed_over: u32,
-    /// Whether all count.
+    /// Whether all of this window count, since there were too many in the last.
     pub is_rush: bool,
 }
 
@@ -49,7 +49,7 @@ impl Run {
         let after = run.after.saturating_add(1);
         if run.is_rush || after > rule.free {
             let (repeats, counted) = (run.passed_over, run.passed_over);
-            let run = Self { after, passed_over: 0, is_rush: true, ..run };
+            let run = Self { after, passed_over: 0, ..run };
             return (Told::Counts { repeats, counted }, run);
         }
         (Told::Repeat, Self { after, passed_over: run.passed_over + 1, ..run })

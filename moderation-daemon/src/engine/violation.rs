@@ -52,7 +52,8 @@ impl Overlay<'_> {
         };
         let key = ScoreKey { bearer, kind };
         let known = self.score(&key);
-        let score = known.unwrap_or_default().now(self.engine.rules.scoring.decay, now.unix_ms);
+        let decay = self.engine.rules.scoring.decay;
+        let score = known.map(|score| score.now(decay, now.unix_ms)).unwrap_or_default();
         let mut record = self.describe(request, broken, &subject, &key.bearer, now);
         let mut changes = Vec::new();
         if let Some((told, run)) = self.run(&key, broken, now) {

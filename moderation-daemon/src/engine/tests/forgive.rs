@@ -106,3 +106,88 @@ fn an_ipv4_address_is_forgiven_as_it_is_written_in_both_ways_where_these_are_apa
         }
     }
 }
+
+/// A ban as a store has it.
+fn ban(id: BanId, who: Option<&str>, ip: &str, with: Option<BanId>) -> Ban {
+    Ban {
+        id,
+        user: who.map(user),
+        prefix: ip.parse().ok(),
+        blocks: true,
+        reason: "test".to_owned(),
+        violation: None,
+        score: None,
+        created_at_unix_ms: NOW.unix_ms,
+        expires_at_unix_ms: None,
+        by: Author::Rule,
+        with,
+        severity: None,
+        review: false,
+    }
+}
+
+#[test]
+fn bans_that_fell_together_are_lifted_together_also_when_it_is_forgotten_who_was_where() {
+    let together = [
+        ban(4, Some("bert"), "", None),
+        ban(5, Some("anna"), "", None),
+        ban(6, None, "192.0.2.7", Some(5)),
+        ban(7, Some("carl"), "", None),
+    ];
+    for id in [5, 6] {
+        let restored = Restored { bans: together.to_vec(), last_ban: 7, ..Restored::default() };
+        let mut engine = Engine::new(Rules::hardened(), PrefixSet::default(), restored, SEED, NOW);
+        let lifted = pardon(&mut engine, &LiftTarget::Ban(id), NOW);
+        assert_eq!(lifted.bans.iter().map(|ban| ban.id).collect::<Vec<_>>(), [5, 6], "by {id}");
+    }
+}
+
+#[test]
+fn the_penalty_that_a_lifted_ban_was_is_told_and_one_whose_ban_is_over_too() {
+    let mut rules = Rules::hardened();
+    let steps = vec![Step::Ban { for_ms: 1_000 }; 2];
+    let ladder = Ladder { steps, forget_after_ms: HOUR, severity: Severity::Medium };
+    rules.ladders.set(ViolationType::LOGINS, Some(ladder));
+    let mut engine = engine_with(rules);
+    let bad = || violation(ViolationType::LOGINS, Some(20.0), "anna", "");
+    judge_one(&mut engine, bad(), NOW);
+    engine.expire(later(1_000));
+    judge_one(&mut engine, bad(), later(1_000));
+    let lifted = pardon(&mut engine, &LiftTarget::Ban(2), later(1_000));
+    let bans: Vec<_> = lifted.penalties.iter().map(|penalty| penalty.ban()).collect();
+    assert_eq!((lifted.bans.len(), bans), (1, vec![Some(1), Some(2)]));
+}
+
+#[test]
+fn an_answer_is_held_against_whom_its_ban_is_about() {
+    let bearer = |text: &str| Bearer::Address(text.parse().expect("an address"));
+    let anna = || Bearer::User(user("anna"));
+    let both = Some(ban(1, Some("anna"), "192.0.2.0/24", None));
+    let cases = [
+        (both.clone(), anna(), true),
+        (both.clone(), Bearer::User(user("bert")), false),
+        (both.clone(), bearer("192.0.2.7"), true),
+        (both.clone(), bearer("198.51.100.7"), false),
+        (both, Bearer::Account(Account::of("anna")), false),
+        (Some(ban(1, None, "192.0.2.7", None)), anna(), false),
+        (Some(ban(1, Some("anna"), "", None)), bearer("192.0.2.7"), false),
+        (None, anna(), false),
+    ];
+    for (ban, bearer, want) in cases {
+        let ban = ban.map(Arc::new);
+        let outcome = Outcome { ban, ..Outcome::deny(Cause::Limited) };
+        assert_eq!(outcome.is_held_against(&bearer), want, "{bearer:?}, {:?}", outcome.ban);
+    }
+}
+
+#[test]
+fn a_lift_forgets_the_answers_that_are_held_against_whom_it_names_and_no_others() {
+    let mut engine = engine_with(Rules::hardened());
+    for who in ["anna", "bert"] {
+        let bad = violation(ViolationType::LOGINS, None, who, "");
+        judge_one(&mut engine, Request { id: Some(who.into()), ..bad }, NOW);
+    }
+    pardon(&mut engine, &anna(), NOW);
+    let left: Vec<_> = engine.answers.by_id.keys().map(|id| &**id).collect();
+    assert_eq!((left, engine.answers.len()), (vec!["bert"], 1));
+}

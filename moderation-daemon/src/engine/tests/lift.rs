@@ -275,6 +275,28 @@ fn what_limits_counted_before_a_lift_is_not_brought_back_by_a_file_that_is_older
     }
 }
 
+#[test]
+fn a_file_of_windows_is_read_with_the_seed_that_it_was_written_with_and_with_no_other() {
+    let mut engine = engine_with(Rules::hardened());
+    judge_one(&mut engine, message("", "192.0.2.7"), NOW);
+    let mut file = engine.windows_head("boot");
+    let mut pass = Pass::whole();
+    while !pass.is_done() {
+        engine.write_windows(&mut pass, 1_000, NOW, &mut file);
+    }
+    for (seed, is_read) in [(SEED, true), ([2, 1], false), ([0, 0], false)] {
+        let (trust, restored) = (PrefixSet::default(), Restored::default());
+        let mut next = Engine::new(Rules::hardened(), trust, restored, seed, NOW);
+        assert_eq!(next.restore_windows(&file, "boot", NOW).is_ok(), is_read, "{seed:?}");
+        assert_eq!(next.size().windows, usize::from(is_read));
+    }
+    // Those that are over need not be written any more, whether they have changed since.
+    judge_one(&mut engine, message("", "192.0.2.7"), NOW);
+    judge_one(&mut engine, message("", "192.0.2.8"), NOW);
+    engine.expire(later(HOUR));
+    assert_eq!(engine.size().windows, 0);
+}
+
 /// What a user did at an address, and what others did elsewhere.
 fn any_story() -> impl Strategy<Value = Vec<(bool, u8, u64)>> {
     prop::collection::vec((any::<bool>(), 0_u8..6, 0_u64..30_000), 1..60)

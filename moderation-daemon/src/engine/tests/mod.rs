@@ -1,6 +1,7 @@
 //! The engine by its public face, against what is specified.
 
 mod account;
+mod at_once;
 mod bounds;
 mod browser;
 mod dossier;
@@ -465,6 +466,7 @@ fn an_address_that_becomes_protected_is_no_longer_banned() {
     assert!(engine.overlay().ban_of(&visitor, NOW).is_some());
     engine.set_trust(trust("192.0.2.7/32", Trust::Allowlist));
     assert!(engine.overlay().ban_of(&visitor, NOW).is_none());
+    assert!(engine.trust().protects([192, 0, 2, 7].into()), "and it can be asked who is");
 }
 
 #[test]

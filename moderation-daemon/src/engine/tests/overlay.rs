@@ -42,8 +42,12 @@ fn newcomers_share_a_window_in_batches_of_any_size_and_who_has_one_of_his_own_do
     }
     let mut engine = bounded(Bounds { windows: 1, ..Bounds::default() });
     let twice = vec![event(EventType::LOGIN, "", "192.0.2.1"); 2];
-    let outcomes = judge(&mut engine, &twice, 2, NOW);
-    assert!(outcomes.iter().all(|outcome| !outcome.counts[0].is_shared), "it is his from then on");
+    let mut overlay = engine.overlay();
+    let in_one_batch = twice.iter().map(|it| overlay.judge(it, NOW)).collect();
+    for outcomes in [in_one_batch, judge(&mut engine, &twice, 2, NOW)] {
+        let is_shared = |outcome: &Outcome| outcome.counts[0].is_shared;
+        assert!(!outcomes.iter().any(is_shared), "it is his from then on");
+    }
 }
 
 #[test]
@@ -180,6 +184,22 @@ fn prefix_of(number: u8) -> Prefix {
     // Two of them are in another /56.
     let block = if number < 4 { 0 } else { 1 };
     format!("2001:db8:0:{block}0{number}::/64").parse().expect("a prefix")
+}
+
+#[test]
+fn what_counts_no_longer_is_not_taken_back_and_its_request_has_had_its_turn() {
+    let visit = Request { id: Some("one".into()), ..message("", "192.0.2.7") };
+    let refund = request(Act::Refund("one".into()), visit.subject.clone());
+    for rules in [Rules::librechat(), Rules::hardened()] {
+        let mut engine = engine_with(rules);
+        judge_one(&mut engine, visit.clone(), NOW);
+        for (after_ms, want) in [(0, 1), (59_999, 1), (60_000, 0)] {
+            let decision = engine.overlay().decide(&refund, &[], later(after_ms));
+            let is_refund = |change: &&Change| matches!(change, Change::Refund(_));
+            let refunds = decision.changes.iter().filter(is_refund).count();
+            assert_eq!((refunds, decision.changes.len()), (want, want + 1), "{after_ms} ms");
+        }
+    }
 }
 
 proptest! {

@@ -140,6 +140,27 @@ fn blocks_of_both_widths_fall_each_at_its_own_count() {
 }
 
 #[test]
+fn a_block_is_banned_for_nobody_s_sake_and_by_itself() {
+    let address = "2001:db8:1:1::1";
+    // Alone at the address, whose ban is the user's; and beside somebody else who broke
+    // rules there, so that it has a ban of its own.
+    for (others, want) in [(None, 2), (Some("bert"), 3)] {
+        let mut rules = Rules::hardened();
+        rules.ban.escalation = Escalation { v6_56: Some(1), v6_48: None };
+        let mut engine = engine_with(rules);
+        for other in others {
+            judge_one(&mut engine, violation(ViolationType::LOGINS, None, other, address), NOW);
+        }
+        judge_one(&mut engine, violation(ViolationType::NON_BROWSER, None, "anna", address), NOW);
+        let bans: Vec<_> = engine.bans().iter().collect();
+        assert_eq!(bans.len(), want, "{bans:?}");
+        let wide = bans[want - 1];
+        assert_eq!(wide.prefix, "2001:db8:1::/56".parse().ok());
+        assert_eq!((&wide.user, wide.with, wide.score), (&None, None, None));
+    }
+}
+
+#[test]
 fn a_block_that_holds_what_is_trusted_is_not_escalated_to() {
     for (net, trust_as) in
         [("2001:db8:1:ffff::1/128", Trust::Guard), ("2001:db8::/32", Trust::Proxy)]

@@ -158,6 +158,41 @@ fn a_person_can_ban_whom_no_rule_can() {
     assert!(engine.overlay().ban(new, NOW).is_ok());
 }
 
+#[test]
+fn a_ban_by_rules_elsewhere_does_not_reach_whom_no_rule_bans_here() {
+    let mut engine = engine_with(protecting());
+    judge_one(&mut engine, as_role(Some("admin"), message("bert", "")), NOW);
+    judge_one(&mut engine, as_role(Some("guest"), message("carl", "")), NOW);
+    let cases = [
+        (Some("anna"), Author::Rule, false),
+        (Some("anna"), Author::Operator("root".into()), true),
+        (Some("bert"), Author::Rule, false),
+        (Some("carl"), Author::Rule, true),
+        (Some("dora"), Author::Rule, true),
+        (None, Author::Rule, true),
+    ];
+    for (who, by, is_taken) in cases {
+        let ban = Ban {
+            id: 0,
+            user: who.map(user),
+            prefix: "198.51.100.7".parse().ok(),
+            blocks: true,
+            reason: "test".to_owned(),
+            violation: None,
+            score: None,
+            created_at_unix_ms: NOW.unix_ms,
+            expires_at_unix_ms: None,
+            by: by.clone(),
+            with: None,
+            severity: None,
+            review: false,
+        };
+        let taken = engine.overlay().take_ban(ban).map(|ban| ban.id);
+        let want = if is_taken { Ok(1) } else { Err(BanRefusal::ProtectedUser) };
+        assert_eq!(taken, want, "{who:?} by {by:?}");
+    }
+}
+
 proptest! {
     /// Anna by name, bert by role, and the address that only bert uses; anna shares
     /// hers with dora, who is banned with it. Carl's is allowed.

@@ -30,6 +30,20 @@ fn twenty_points_at_once_are_a_ban_and_a_day_later_they_are_half() {
 }
 
 #[test]
+fn a_score_goes_down_by_whole_hours_from_its_first_violation_on_whatever_the_time_of_day() {
+    for minute in [0, 1, 30, 59] {
+        let begin = later(minute * 60_000);
+        for (wait_ms, left) in [(HOUR - 1, 8.0), (HOUR, 8.0 * 0.5_f64.powf(1.0 / 24.0))] {
+            let mut engine = engine_with(Rules::hardened());
+            judge_one(&mut engine, bad(8.0), begin);
+            let next = judge_one(&mut engine, bad(1.0), later(minute * 60_000 + wait_ms));
+            let total = next.violation.expect("it is recorded").total;
+            assert!((total - left - 1.0).abs() < 1e-9, "{total}, {wait_ms} ms after {begin:?}");
+        }
+    }
+}
+
+#[test]
 fn librechat_forgets_all_of_it_after_an_hour_of_quiet() {
     let steps = [(0, 19.0), (HOUR - 1, 0.5), (HOUR, 19.0), (HOUR, 1.0)];
     let want = [(19.0, false), (19.5, false), (19.0, false), (1.0, false)];

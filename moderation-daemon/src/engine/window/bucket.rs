@@ -160,9 +160,10 @@ impl<const WIDTH: usize> Buckets<WIDTH> {
         self.width
     }
 
-    /// The time of a cell that begins now.
+    /// The latest time of a cell that comes from another clock: its pieces began
+    /// elsewhere in theirs, and may end later than here, not sooner.
     pub(super) const fn latest(self, now: u64) -> u64 {
-        self.piece(now)
+        now.div_ceil(self.width)
     }
 
     pub(super) const fn saved(self, count: u8) -> usize {

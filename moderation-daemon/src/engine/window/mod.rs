@@ -76,7 +76,7 @@ impl Count {
     /// too many.
     pub const fn remaining(&self) -> u64 {
         let left = self.max.saturating_sub(self.usage.used);
-        if self.exceeds() { left } else { left - self.cost }
+        if self.exceeds() { left } else { left.saturating_sub(self.cost) }
     }
 
     /// When it is worth trying again, on the boot clock.
@@ -153,9 +153,8 @@ const EPOCH_MS: u64 = 1 << 40;
 
 /// A time on the table's clock. It stands still after some hundred million years,
 /// so that a window always ends later than now.
-const fn inner(boot_ms: u64) -> u64 {
-    const LAST: u64 = u64::MAX / 4;
-    EPOCH_MS + if boot_ms < LAST { boot_ms } else { LAST }
+fn inner(boot_ms: u64) -> u64 {
+    EPOCH_MS + boot_ms.min(u64::MAX / 4)
 }
 
 /// And back.
@@ -251,8 +250,8 @@ impl Windows {
     }
 
     /// Charges if that is within `max`, and if there is a place for the key or another
-    /// one may be added up to `bound`. What was used up before, and the key, from now on
-    /// found sooner.
+    /// one may be added up to `bound`; none is, for a charge of nothing. What was used up
+    /// before, and the key, from now on found sooner.
     #[inline(always)]
     pub(super) fn charge_within(
         &mut self,
@@ -269,7 +268,7 @@ impl Windows {
         sized!(*size, &mut self.small, &mut self.large, table => {
             let number = match table.number(key) {
                 Some(number) => number,
-                None if has_room && cost <= max => table.place(key),
+                None if has_room && (1..=max).contains(&cost) => table.place(key),
                 None => return None,
             };
             let Tenure { used, frees_at } = table.at_mut(number).charge_within(measure, (cost, max), now)?;

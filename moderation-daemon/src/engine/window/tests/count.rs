@@ -178,6 +178,32 @@ proptest! {
         prop_assert!(!with.counts(&charge, now) || !counted || with.usage(key("anna"), 0, now).used > 0);
     }
 
+    /// To charge within a limit is to look, and to charge if it is within. What costs
+    /// nothing changes nothing, and needs a window to be asked at once.
+    #[test]
+    fn to_charge_within_a_limit_is_to_look_and_then_to_charge((shape, max, trace) in any_trace()) {
+        let (mut at_once, mut apart) = (windows(shape), windows(shape));
+        let (key, mut now) = (key("anna"), BOOT_MS);
+        for (step, (wait, cost)) in trace.into_iter().enumerate() {
+            now += wait;
+            let cost = if step % 4 == 1 { 0 } else { cost };
+            let want = apart.usage(key, 0, now);
+            let passes = want.used + cost <= max && (cost > 0 || apart.knows(key));
+            let got = at_once.charge_within(key, (cost, max), 1_000, now);
+            prop_assert_eq!(got.map(|(_, usage)| usage), passes.then_some(want));
+            if passes {
+                apart.charge(&charge(key, cost, now));
+            }
+            prop_assert_eq!(at_once.usage(key, 0, now), apart.usage(key, 0, now));
+        }
+        let mut over = now;
+        while apart.usage(key, 0, over).used > 0 {
+            over = apart.usage(key, 0, over).frees_at_boot_ms;
+        }
+        at_once.sweep(over);
+        prop_assert_eq!(at_once.len(), 0, "it ends with the last that counts");
+    }
+
     /// A fixed window is that of express-rate-limit's memory store.
     #[test]
     fn a_fixed_window_is_that_of_express_rate_limit(
@@ -330,4 +356,139 @@ fn a_limiter_that_is_off_counts_nothing() {
     assert_eq!((windows.len(), windows.knows(key)), (0, false));
     assert_eq!(windows.usage(key, 0, BOOT_MS).used, 0);
     assert!(!windows.counts(&charge, BOOT_MS));
+}
+
+#[test]
+fn what_was_counted_leaves_a_window_in_the_order_in_which_it_came() {
+    for shape in SHAPES.into_iter().filter(|shape| !matches!(shape, Shape::Fixed { .. })) {
+        let mut windows = windows(shape);
+        let weight = windows.weight(&charge(key("anna"), 1, BOOT_MS));
+        let times = [0, 4, 5].map(|tenths| BOOT_MS + shape.window_ms() * tenths / 10);
+        let max = match shape {
+            Shape::Fixed { .. } => 9,
+            Shape::Log { max, .. } | Shape::Buckets { max, .. } => max,
+        };
+        let times = &times[..times.len().min(usize::try_from(max).unwrap_or(usize::MAX))];
+        times.iter().for_each(|at| windows.charge(&charge(key("anna"), 1, *at)));
+        for (gone, at) in times.iter().enumerate() {
+            let left = (times.len() - gone) as u64 * weight;
+            let end = at + shape.window_ms();
+            assert_eq!(windows.usage(key("anna"), 0, end - 1).used, left, "{shape:?}");
+            let used = windows.usage(key("anna"), 0, end + shape.slack_ms()).used;
+            assert!(used < left, "{shape:?}: {used} of {left} after {gone} have left");
+        }
+    }
+}
+
+#[test]
+fn what_is_left_is_told_as_it_is_after_an_event_that_passes_and_before_one_that_does_not() {
+    let cases = [
+        (10, 0, 1, 9),
+        (10, 3, 2, 5),
+        (10, 9, 1, 0),
+        (10, 9, 2, 1),
+        (10, 10, 0, 0),
+        (10, 12, 1, 0),
+        // Nothing exceeds the greatest limit there is.
+        (u64::MAX, 1, u64::MAX, 0),
+    ];
+    for (max, used, cost, want) in cases {
+        let usage = Usage { used, frees_at_boot_ms: BOOT_MS + 7 };
+        let (limiter, is_shared) = (LIMITER, false);
+        let count = Count { limiter, key: key("anna"), max, cost, usage, is_shared };
+        assert_eq!(count.remaining(), want, "{used} of {max}, {cost} more");
+        assert_eq!(count.retry_at_boot_ms(), BOOT_MS + 7);
+    }
+}
+
+#[test]
+fn a_charge_counts_until_it_is_free_again_and_one_that_never_was_counts_at_no_time() {
+    for shape in SHAPES {
+        let mut windows = windows(shape);
+        let charge = charge(key("anna"), 1, BOOT_MS);
+        windows.charge(&charge);
+        let end = windows.usage(charge.key, 0, BOOT_MS).frees_at_boot_ms;
+        for (now, want) in [(BOOT_MS, true), (end - 1, true), (end, false)] {
+            assert_eq!(windows.counts(&charge, now), want, "{shape:?} at {now}");
+        }
+        if !matches!(shape, Shape::Fixed { .. }) {
+            let at_boot_ms = end - 1;
+            let never = Charge { at_boot_ms, ..charge };
+            assert!(!windows.counts(&never, at_boot_ms), "{shape:?}");
+        }
+    }
+}
+
+#[test]
+fn a_charge_that_has_left_the_window_is_taken_back_from_nothing_that_came_after_it() {
+    for shape in SHAPES {
+        let step = shape.plan().measure.step().max(1);
+        for steps in 1..=200 {
+            let mut windows = windows(shape);
+            let charge = charge(key("anna"), 1, BOOT_MS);
+            let later = windows.usage(charge.key, 0, BOOT_MS).frees_at_boot_ms + steps * step;
+            windows.charge(&charge);
+            windows.charge(&Charge { at_boot_ms: later, ..charge });
+            let before = windows.usage(charge.key, 0, later);
+            windows.refund(&charge);
+            assert_eq!(windows.usage(charge.key, 0, later), before, "{shape:?}, {steps} steps");
+        }
+    }
+}
+
+#[test]
+fn nothing_is_taken_back_from_a_sum_that_is_full() {
+    for shape in SHAPES.into_iter().filter(|shape| matches!(shape, Shape::Buckets { .. })) {
+        let mut windows = windows(shape);
+        let charge = charge(key("anna"), u64::MAX, BOOT_MS);
+        windows.charge(&charge);
+        let full = windows.usage(charge.key, 0, BOOT_MS);
+        windows.refund(&charge);
+        assert_eq!(windows.usage(charge.key, 0, BOOT_MS), full, "{shape:?}");
+        assert!(!windows.counts(&charge, BOOT_MS), "{shape:?}");
+    }
+}
+
+#[test]
+fn of_more_sums_than_there_is_room_for_the_newest_are_read() {
+    for (max, width) in [(254, 1), (255, 2), (65_535, 4)] {
+        let measure = Shape::Buckets { window_ms: 60_000, max }.plan().measure;
+        let mut saved = vec![0; 201 * width];
+        saved.chunks_mut(width).for_each(|sum| sum[0] = 1);
+        saved[0] = 7;
+        let (now, mut cell) = (inner(BOOT_MS), Cell::<LARGE>::new(key("anna")));
+        cell.load(measure, now / measure.step(), 200, &saved);
+        let used = cell.tenure(&measure, 0, now).used;
+        assert_eq!(used, 7 + (LARGE / width - 1) as u64, "sums of {width} bytes");
+    }
+}
+
+#[test]
+fn a_batch_of_any_size_has_one_sum_for_each_key_also_after_something_was_taken_back() {
+    let windows = windows(SHAPES[1]);
+    for count in [1, 2, 63, 64, 65, 66, 67, 200] {
+        let mut fresh = Fresh::default();
+        let charges: Vec<_> =
+            (0..count).map(|number| charge(key(&format!("user {number}")), 1, BOOT_MS)).collect();
+        for _ in 0..2 {
+            for charge in &charges {
+                assert_eq!(fresh.charge(&windows, charge), None, "it is a sum");
+            }
+        }
+        assert_eq!((fresh.len(), fresh.sums().len()), (count, count));
+        for (taken, back) in charges.iter().take(3).enumerate() {
+            let sum = fresh.refund(&windows, back).map(|sum| (sum.key, sum.cost));
+            assert_eq!(sum, Some((back.key, 2 + taken as u64)), "{taken} of {count}");
+            for charge in &charges[taken + 1..] {
+                assert_eq!(fresh.charge(&windows, charge), None);
+            }
+            assert_eq!((fresh.len(), fresh.sums().len()), (count, count - taken - 1));
+            let used = |charge: &Charge| fresh.usage(&windows, charge.key, BOOT_MS).used;
+            let left = &charges[taken + 1..];
+            assert!(left.iter().all(|charge| used(charge) == 3 + taken as u64), "of {count}");
+            assert_eq!(used(back), 1 + taken as u64);
+        }
+        assert!(charges.iter().all(|charge| fresh.knows(charge.key)));
+        assert!(!fresh.knows(key("nobody")));
+    }
 }

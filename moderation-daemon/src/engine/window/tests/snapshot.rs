@@ -59,6 +59,24 @@ fn any_windows() -> impl Strategy<Value = (Windows, u64)> {
     })
 }
 
+#[test]
+fn a_reboot_shortens_nothing_wherever_in_a_piece_either_clock_stands() {
+    let (limiter, shape) = shapes()[3];
+    let (key, step) = (key_of(limiter, "anna"), shape.plan().measure.step());
+    let left = |windows: &Windows, now| windows.usage(key, 0, now).frees_at_boot_ms - now;
+    let places = || (0..step).step_by(300);
+    for (before, after) in places().flat_map(|before| places().map(move |after| (before, after))) {
+        let mut windows = all_kinds();
+        windows.charge(&charge_of(limiter, "anna", 1, BOOT_MS + before));
+        let then = at(BOOT_MS + before);
+        let bytes = file(&mut windows, "one boot", then);
+        let now = Moment { boot_ms: 5_000_000 + after, ..then };
+        let (restored, _) = restored(&bytes, "another", now);
+        let (was, is) = (left(&windows, then.boot_ms), left(&restored, now.boot_ms));
+        assert!((was..was + step).contains(&is), "{is} of {was} ms");
+    }
+}
+
 proptest! {
     /// The same boot's clock goes on: everything counts as if nothing had happened.
     #[test]
@@ -364,4 +382,32 @@ fn what_was_forgotten_stays_forgotten_after_a_restart() {
     assert_eq!(read.usage(charge.key, 0, BOOT_MS).used, 0);
     windows.sweep(BOOT_MS + 2 * SWEEP_MS);
     assert_eq!(windows.len(), 0, "and the next one takes it");
+}
+
+#[test]
+fn what_was_written_down_is_read_by_the_same_shape_and_by_no_other() {
+    for (place, one) in SHAPES.iter().enumerate() {
+        for (other_place, other) in SHAPES.iter().enumerate() {
+            let reads = one.plan().measure.reads(other.plan().measure);
+            assert_eq!(reads, place == other_place, "{one:?} and {other:?}");
+        }
+    }
+}
+
+#[test]
+fn what_is_charged_within_a_limit_is_a_change_unless_it_costs_nothing() {
+    let mut windows = all_kinds();
+    for limiter in LIMITERS {
+        windows.charge(&charge_of(limiter, "anna", 1, BOOT_MS));
+    }
+    let mut bytes = file(&mut windows, "boot", at(BOOT_MS));
+    for limiter in LIMITERS {
+        for (cost, is_change) in [(0, false), (1, true)] {
+            let key = key_of(limiter, "anna");
+            assert!(windows.charge_within(key, (cost, 2), 1_000, BOOT_MS).is_some());
+            let before = bytes.len();
+            append(&mut windows, Pass::changes(), at(BOOT_MS), &mut bytes);
+            assert_eq!(bytes.len() > before, is_change, "{limiter}, {cost}");
+        }
+    }
 }

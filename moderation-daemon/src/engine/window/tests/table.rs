@@ -81,9 +81,26 @@ fn a_sweep_looks_at_a_share_of_the_keys_only() {
     windows.swept_at_boot_ms = Some(BOOT_MS + 60_000);
     windows.sweep(BOOT_MS + 61_000);
     assert_eq!(windows.len(), 5_900);
-    windows.bound = 6_000;
+    windows.bound = 6_800;
     windows.sweep(BOOT_MS + 62_000);
+    assert_eq!(windows.len(), 5_800, "there is room as long as an eighth is free");
+    windows.bound = 6_000;
+    windows.sweep(BOOT_MS + 63_000);
     assert!(windows.len() < 4_500, "it hurries when there is little room");
+}
+
+#[test]
+fn a_window_is_swept_away_when_the_last_of_it_is_free_and_not_before() {
+    for shape in SHAPES {
+        let mut windows = windows(shape);
+        windows.charge(&charge(key("anna"), 1, BOOT_MS));
+        let over = windows.usage(key("anna"), 0, BOOT_MS).frees_at_boot_ms;
+        for (now, left) in [(over - 1, 1), (over, 0)] {
+            windows.swept_at_boot_ms = None;
+            windows.sweep(now);
+            assert_eq!(windows.len(), left, "{shape:?} at {now}");
+        }
+    }
 }
 
 #[test]
@@ -107,4 +124,13 @@ fn keys_are_spread_over_the_parts_of_the_index() {
     }
     let longest = windows.small.longest_shard();
     assert!(longest < 160, "100 on average, {longest} in one");
+}
+
+#[test]
+fn sums_are_as_short_as_tell_the_limit_and_one_more_so_that_pieces_are_many() {
+    let pieces = [(1, 95), (254, 95), (255, 47), (65_534, 47), (65_535, 23), (u64::MAX, 23)];
+    for (max, pieces) in pieces {
+        let plan = Shape::Buckets { window_ms: 60_000, max }.plan();
+        assert_eq!(plan.measure.step(), 60_000_u64.div_ceil(pieces), "up to {max}");
+    }
 }
