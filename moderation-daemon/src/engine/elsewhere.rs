@@ -302,7 +302,7 @@ mod tests {
         assert_eq!(names, [("login", false)]);
         assert_eq!(scored, Some(Bearer::User("anna".parse().expect("an id"))));
         let mut login = request(Act::event(EventType::LOGIN));
-        login.account = Some(super::super::Account::of("anna"));
+        login.account = Some(Account::of("anna"));
         let Some(Want::Limits { asked, .. }) = overlay.wants(&login, NOW) else { panic!() };
         let looks: Vec<_> = asked.iter().map(|it| it.looks).collect();
         assert_eq!(looks, [false, true]);

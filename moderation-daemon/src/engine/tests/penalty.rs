@@ -144,11 +144,11 @@ fn a_block_is_banned_for_nobody_s_sake_and_by_itself() {
     let address = "2001:db8:1:1::1";
     // Alone at the address, whose ban is the user's; and beside somebody else who broke
     // rules there, so that it has a ban of its own.
-    for (others, want) in [(None, 2), (Some("bert"), 3)] {
+    for (other, want) in [(None, 2), (Some("bert"), 3)] {
         let mut rules = Rules::hardened();
         rules.ban.escalation = Escalation { v6_56: Some(1), v6_48: None };
         let mut engine = engine_with(rules);
-        for other in others {
+        if let Some(other) = other {
             judge_one(&mut engine, violation(ViolationType::LOGINS, None, other, address), NOW);
         }
         judge_one(&mut engine, violation(ViolationType::NON_BROWSER, None, "anna", address), NOW);
