@@ -38,7 +38,7 @@ impl Redis {
     ///
     /// # Errors
     ///
-    /// See [`Fault`].
+    /// See [`Failure`].
     pub async fn probe(&self, fresh: &str) -> Result<Health, Failure> {
         let asked = async {
             let mut link = match self.link() {
