@@ -70,10 +70,10 @@ impl Fixed {
         Self::set_used(bytes, used.saturating_add(cost));
     }
 
-    /// Whether a charge of that time was made in this window, and the window is not
-    /// over.
+    /// Whether a charge of that time, which is not to come, was made in this window, and the
+    /// window is not over.
     pub(super) const fn counts(self, head: Head, _bytes: &[u8], at: u64, now: u64) -> bool {
-        head.time.saturating_sub(self.window) <= at && at < head.time && now < head.time
+        head.time.saturating_sub(self.window) <= at && now < head.time
     }
 
     /// Takes back what was charged at that time, if it was in this window. Whether

@@ -125,7 +125,7 @@ impl<const WIDTH: usize> Log<WIDTH> {
     ) -> Tenure {
         let all = used + fresh.min(self.most());
         let replaced = all.saturating_sub(self.most());
-        let oldest = gone + usize::try_from(replaced).unwrap_or(usize::MAX / 2);
+        let oldest = gone.saturating_add(usize::try_from(replaced).unwrap_or(usize::MAX));
         let frees_at = if replaced >= used {
             self.end(now)
         } else if oldest >= head.count() {

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use proptest::prelude::*;
 
 use super::*;
+use crate::engine::{Rules, Unit};
 
 fn names(count: usize) -> Vec<Key> {
     (0..count).map(|number| key(&format!("user {number}"))).collect()
@@ -114,6 +115,34 @@ fn what_an_attack_made_grow_does_not_stay_grown() {
     assert_eq!(windows.len(), 0);
     let left = windows.small.capacity();
     assert!(left.0 <= grown.0 / 8 && left.1 == 0, "{grown:?} to {left:?}");
+}
+
+#[test]
+fn the_index_has_no_more_places_than_it_needs() {
+    let mut windows = Windows::of(vec![(LIMITER, SHAPES[0])], 1_000_000);
+    for key in names(20_000) {
+        windows.charge(&charge(key, 1, BOOT_MS));
+    }
+    // Each part is filled to three quarters, and then has twice as many.
+    let (places, _) = windows.small.capacity();
+    assert!(places <= 20_000 * 8 / 3, "{places}");
+}
+
+#[test]
+fn only_few_events_are_logged_one_by_one() {
+    let rules = Rules::hardened();
+    let cases = [
+        (Unit::Events, 49, true),
+        (Unit::Events, 50, false),
+        (Unit::Bytes, 1, false),
+        (Unit::Tokens, 49, false),
+    ];
+    for (unit, max, is_logged) in cases {
+        let mut rule = rules.limiters[0].clone();
+        (rule.unit, rule.limit.max, rule.is_tiered) = (unit, max, false);
+        let shape = Shape::of(&rule, &Rules { adaptive: None, ..rules.clone() });
+        assert_eq!(matches!(shape, Shape::Log { .. }), is_logged, "{max} {unit:?}: {shape:?}");
+    }
 }
 
 #[test]
