@@ -17,6 +17,15 @@ pub(crate) fn number() -> Result<u64, NoRandomness> {
     getrandom::u64().map_err(NoRandomness)
 }
 
+/// A name that nobody else has: 16 hexadecimal digits.
+///
+/// # Errors
+///
+/// [`NoRandomness`].
+pub(crate) fn name() -> Result<String, NoRandomness> {
+    Ok(format!("{:016x}", number()?))
+}
+
 /// One that spreads out in time what several hosts do, so that not all come back at once;
 /// nothing else may depend on it. Without randomness it is 0, which is told once.
 pub(crate) fn jitter() -> u32 {

@@ -13,12 +13,13 @@ use crate::{
 #[cfg(feature = "mongodb")]
 mod with {
     use super::{Arc, Config, Metrics, Moderator, Reader, Store};
-    #[cfg(feature = "redis")]
-    use crate::{share::Messages, store::redis::Redis};
     use crate::{
+        random,
         share::{self, ShareSettings, ShareStatus, Sharing},
         store::Outbox,
     };
+    #[cfg(feature = "redis")]
+    use crate::{share::Messages, store::redis::Redis};
 
     /// How sharing stands; `None`: bans are not shared.
     pub(crate) type SharingStatus = Option<Arc<ShareStatus>>;
@@ -73,7 +74,8 @@ mod with {
                 return Ok(Running::default());
             };
             let (to, reader) = (moderator.clone(), reader.clone());
-            let sharing = share::start(settings.clone(), to, reader, outbox, Arc::clone(metrics))?;
+            let (shown, life) = (Arc::clone(metrics), random::name()?);
+            let sharing = share::start(settings.clone(), to, reader, outbox, shown, life)?;
             #[cfg(feature = "redis")]
             let messages = self.messages.map(|redis| {
                 let status = &sharing.status;

@@ -117,7 +117,7 @@ fn boot() -> anyhow::Result<String> {
             error = &error as &dyn std::error::Error,
             "cannot tell this boot from others; limits go by the wall clock over restarts"
         );
-        Ok(format!("{:016x}", random::number()?))
+        Ok(random::name()?)
     })
 }
 

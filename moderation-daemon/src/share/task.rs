@@ -65,7 +65,7 @@ impl Drop for Sharing {
     }
 }
 
-/// Starts the task.
+/// Starts the task. `life` is a name that no other life of this or another host has.
 ///
 /// # Errors
 ///
@@ -76,6 +76,7 @@ pub fn start(
     reader: Reader,
     outbox: Arc<Outbox>,
     metrics: Arc<Metrics>,
+    life: String,
 ) -> Result<Sharing, StoreError> {
     let status = Arc::new(ShareStatus::new(Arc::clone(&outbox)));
     let (position, beat) = reader.followed()?;
@@ -96,11 +97,7 @@ pub fn start(
         follow,
         stamps: Stamps::default(),
         position,
-        life: Life {
-            id: fresh_life(),
-            taken: Taken { beat_unix_ms: beat, at_unix_ms: None },
-            twin: 0,
-        },
+        life: Life { id: life, taken: Taken { beat_unix_ms: beat, at_unix_ms: None }, twin: 0 },
         is_compared: false,
         is_torn: false,
         lines: Throttle::default(),
@@ -136,11 +133,6 @@ struct Life {
     taken: Taken,
     /// Signs of life since another host was met under our name, counted down.
     twin: u8,
-}
-
-/// Without randomness two hosts of one name are not told apart, which is no harm to bans.
-fn fresh_life() -> String {
-    format!("{:016x}", getrandom::u64().unwrap_or(0))
 }
 
 impl Task {

@@ -107,25 +107,6 @@ fn an_ipv4_address_is_forgiven_as_it_is_written_in_both_ways_where_these_are_apa
     }
 }
 
-/// A ban as a store has it.
-fn ban(id: BanId, who: Option<&str>, ip: &str, with: Option<BanId>) -> Ban {
-    Ban {
-        id,
-        user: who.map(user),
-        prefix: ip.parse().ok(),
-        blocks: true,
-        reason: "test".to_owned(),
-        violation: None,
-        score: None,
-        created_at_unix_ms: NOW.unix_ms,
-        expires_at_unix_ms: None,
-        by: Author::Rule,
-        with,
-        severity: None,
-        review: false,
-    }
-}
-
 #[test]
 fn bans_that_fell_together_are_lifted_together_also_when_it_is_forgotten_who_was_where() {
     let together = [

@@ -123,6 +123,25 @@ fn judge_one(engine: &mut Engine, request: Request, now: Moment) -> Outcome {
     judge(engine, &[request], 1, now).remove(0)
 }
 
+/// A ban as a store has it.
+fn ban(id: BanId, who: Option<&str>, ip: &str, with: Option<BanId>) -> Ban {
+    Ban {
+        id,
+        user: who.map(user),
+        prefix: ip.parse().ok(),
+        blocks: true,
+        reason: "test".to_owned(),
+        violation: None,
+        score: None,
+        created_at_unix_ms: NOW.unix_ms,
+        expires_at_unix_ms: None,
+        by: Author::Rule,
+        with,
+        severity: None,
+        review: false,
+    }
+}
+
 /// A ban on a person's word, for ever.
 fn by_hand(engine: &mut Engine, who: Option<&str>, prefix: &str) {
     let new = NewBan {

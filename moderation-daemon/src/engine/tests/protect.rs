@@ -172,21 +172,7 @@ fn a_ban_by_rules_elsewhere_does_not_reach_whom_no_rule_bans_here() {
         (None, Author::Rule, true),
     ];
     for (who, by, is_taken) in cases {
-        let ban = Ban {
-            id: 0,
-            user: who.map(user),
-            prefix: "198.51.100.7".parse().ok(),
-            blocks: true,
-            reason: "test".to_owned(),
-            violation: None,
-            score: None,
-            created_at_unix_ms: NOW.unix_ms,
-            expires_at_unix_ms: None,
-            by: by.clone(),
-            with: None,
-            severity: None,
-            review: false,
-        };
+        let ban = Ban { by: by.clone(), ..ban(0, who, "198.51.100.7", None) };
         let taken = engine.overlay().take_ban(ban).map(|ban| ban.id);
         let want = if is_taken { Ok(1) } else { Err(BanRefusal::ProtectedUser) };
         assert_eq!(taken, want, "{who:?} by {by:?}");

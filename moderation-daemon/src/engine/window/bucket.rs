@@ -100,13 +100,7 @@ impl<const WIDTH: usize> Buckets<WIDTH> {
         now: u64,
     ) -> Option<Tenure> {
         let tenure = self.tenure(*head, ring, 0, now);
-        if tenure.used.saturating_add(cost) > max {
-            return None;
-        }
-        if cost > 0 {
-            self.charge(head, ring, now, cost);
-        }
-        Some(tenure)
+        tenure.then_charge((cost, max), || self.charge(head, ring, now, cost))
     }
 
     /// Another `cost`.

@@ -63,6 +63,25 @@ pub(super) struct Tenure {
     pub(super) frees_at: u64,
 }
 
+impl Tenure {
+    /// Charges if no more than `max` are used up with `cost` more, which is nothing to charge
+    /// if it is 0; what was before it.
+    #[inline(always)]
+    pub(super) fn then_charge(
+        self,
+        (cost, max): (u64, u64),
+        charge: impl FnOnce(),
+    ) -> Option<Self> {
+        if self.used.saturating_add(cost) > max {
+            return None;
+        }
+        if cost > 0 {
+            charge();
+        }
+        Some(self)
+    }
+}
+
 /// The part of a cell that is the same for all measures.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Head {

@@ -52,13 +52,7 @@ impl Fixed {
         now: u64,
     ) -> Option<Tenure> {
         let tenure = self.tenure(*head, bytes, 0, now);
-        if tenure.used.saturating_add(cost) > max {
-            return None;
-        }
-        if cost > 0 {
-            self.charge(head, bytes, now, cost);
-        }
-        Some(tenure)
+        tenure.then_charge((cost, max), || self.charge(head, bytes, now, cost))
     }
 
     /// Another `cost`, in this window or as the beginning of the next.

@@ -167,13 +167,8 @@ impl<const WIDTH: usize> Log<WIDTH> {
             let used = 1 + (head.count() - gone) as u64;
             Tenure { used, frees_at: self.leaves(head.time - age) }
         };
-        if tenure.used.saturating_add(events) > max {
-            return None;
-        }
-        if events > 0 {
-            self.add((head, gone), ring, (now, events), horizon);
-        }
-        Some(tenure)
+        let add = || self.add((head, gone), ring, (now, events), horizon);
+        tenure.then_charge((events, max), add)
     }
 
     /// So many more events, not 0, where so many have left the window.

@@ -97,7 +97,7 @@ impl Line {
             settled: Notify::new(),
             changed: Notify::new(),
             metrics,
-            own_epoch: format!("{:016x}", random::number()?),
+            own_epoch: random::name()?,
             probes: AtomicU64::new(0),
         })
     }
