@@ -36,24 +36,26 @@ const TEST_DEPENDENCIES: &[&str] = &["proptest"];
 /// Where most tests' time goes, and what only its own tests say much about.
 const WINDOWS: &str = "window/";
 
-/// Mutants that are tried in the same way: there are thousands, and what takes longest
-/// is to compile each for a second more than is needed, or to run tests that look elsewhere.
+/// Mutants that are tried in the same way: there are thousands, and no second is to be
+/// spent on tests that look elsewhere.
 struct Part {
     name: &'static str,
     /// Only files below that folder of the engine, or all others.
     is_windows: bool,
-    /// Tests that count to a million are to be compiled well; others sooner.
-    opt_level: u8,
     /// For the test program.
     options: &'static [&'static str],
 }
 
 const PARTS: [Part; 2] = [
-    Part { name: "rules", is_windows: false, opt_level: 0, options: &["--skip", "window::"] },
-    Part { name: "windows", is_windows: true, opt_level: 1, options: &[] },
+    Part { name: "rules", is_windows: false, options: &["--skip", "window::"] },
+    Part { name: "windows", is_windows: true, options: &[] },
 ];
 /// Cases of each property: there are thousands of mutants, and few need many cases.
 const CASES: &str = "32";
+/// One test that fails is enough; the option is not stable yet.
+const FAIL_FAST: &[&str] = &["-Zunstable-options", "--fail-fast"];
+/// For test programs alone: how things are compiled depends on it, too.
+const RUNNER: &str = "[target.'cfg(all())']\nrunner = [\"env\", \"RUSTC_BOOTSTRAP=1\"]\n";
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
@@ -85,7 +87,7 @@ pub(crate) fn mutate(project: &Project, files: &[String]) -> Result<bool> {
     let begin = Instant::now();
     for part in PARTS {
         let folder = project.target().join("mutants").join(part.name);
-        make_crate(project, &part, &folder.join("engine"))?;
+        make_crate(project, &folder.join("engine"))?;
         if try_all(project, &part, &folder, files)? {
             let results = folder.join("mutants.out");
             survivors.append(&mut self::survivors(&read(&results.join("missed.txt"))?)?);
@@ -106,19 +108,23 @@ pub(crate) fn mutate(project: &Project, files: &[String]) -> Result<bool> {
 }
 
 /// Writes a package of the engine's files with the workspace's own dependencies.
-fn make_crate(project: &Project, part: &Part, folder: &Path) -> Result<()> {
+fn make_crate(project: &Project, folder: &Path) -> Result<()> {
     if folder.exists() {
         fs::remove_dir_all(folder)
             .with_context(|| format!("cannot remove {}", folder.display()))?;
     }
     copy(&project.root().join(ENGINE), &folder.join("src/engine"))?;
     let workspace = read(&project.root().join("Cargo.toml"))?;
-    write(&folder.join("Cargo.toml"), &manifest(&workspace, part.opt_level)?)?;
+    write(&folder.join("Cargo.toml"), &manifest(&workspace)?)?;
     write(&folder.join("Cargo.lock"), &read(&project.root().join("Cargo.lock"))?)?;
+    let configuration = folder.join(".cargo");
+    fs::create_dir_all(&configuration)
+        .with_context(|| format!("cannot create {}", configuration.display()))?;
+    write(&configuration.join("config.toml"), RUNNER)?;
     write(&folder.join("src/lib.rs"), "//! The engine alone.\n\npub mod engine;\n")
 }
 
-fn manifest(workspace: &str, opt_level: u8) -> Result<String> {
+fn manifest(workspace: &str) -> Result<String> {
     let start = "[workspace.dependencies]\n";
     let table = workspace.split_once(start).context("the workspace names no dependencies")?.1;
     // A member's path would lead out of the crate.
@@ -129,8 +135,8 @@ fn manifest(workspace: &str, opt_level: u8) -> Result<String> {
     };
     Ok(format!(
         "[workspace]\n\n{start}{}\n\n[package]\nname = \"engine\"\nversion = \"0.0.0\"\n\
-         edition = \"2024\"\n\n[profile.dev]\ndebug = 0\n\
-         opt-level = {opt_level}\n\n[dependencies]\n{}\n[dev-dependencies]\n{}",
+         edition = \"2024\"\n\n[lib]\ndoctest = false\n\n[profile.dev]\ndebug = 0\n\n\
+         [profile.dev.package.\"*\"]\nopt-level = 2\n\n[dependencies]\n{}\n[dev-dependencies]\n{}",
         table.join("\n"),
         list(DEPENDENCIES),
         list(TEST_DEPENDENCIES),
@@ -169,6 +175,7 @@ fn try_all(project: &Project, part: &Part, folder: &Path, files: &[String]) -> R
         .env("TMPDIR", &temporary)
         .env_remove("CARGO_TARGET_DIR")
         .env("PROPTEST_CASES", CASES)
+        .env("PROPTEST_MAX_SHRINK_ITERS", "0")
         // What one mutant failed on is not for the next to be tried with.
         .env("PROPTEST_DISABLE_FAILURE_PERSISTENCE", "1")
         .args(["mutants", "--colors", "never", "--no-times", "--jobs"])
@@ -180,7 +187,7 @@ fn try_all(project: &Project, part: &Part, folder: &Path, files: &[String]) -> R
     for file in files {
         command.arg("--file").arg(format!("src/engine/{file}"));
     }
-    command.arg("--").arg("--").args(part.options);
+    command.arg("--").arg("--").args(FAIL_FAST).args(part.options);
     let line = step::command_line(&command);
     let status = command.status().with_context(|| format!("cannot start `{line}`"))?;
     match status.code() {
@@ -350,7 +357,7 @@ mod tests {
     fn the_manifest_has_the_workspaces_dependencies_without_its_members() {
         let workspace = "[workspace]\nresolver = \"3\"\n\n[workspace.dependencies]\n\
                          ours = { path = \"ours\" }\nserde = \"1.0\"\n\n[workspace.lints.rust]\n";
-        let manifest = manifest(workspace, 1).expect("it names dependencies");
+        let manifest = manifest(workspace).expect("it names dependencies");
         assert!(manifest.contains("\nserde = \"1.0\"\n"), "{manifest}");
         assert!(!manifest.contains("ours") && !manifest.contains("lints"), "{manifest}");
     }

@@ -54,8 +54,8 @@ proptest! {
 fn a_sweep_takes_what_is_over_within_a_minute_and_nothing_else() {
     for shape in SHAPES {
         let mut windows = Windows::of(vec![(LIMITER, shape)], 1_000_000);
-        let keys = names(5_000);
-        let (old, fresh) = keys.split_at(4_000);
+        let keys = names(2_000);
+        let (old, fresh) = keys.split_at(1_600);
         let now = BOOT_MS + 10 * (shape.window_ms() + shape.slack_ms());
         windows.sweep(BOOT_MS);
         for key in old {
@@ -107,7 +107,7 @@ fn a_window_is_swept_away_when_the_last_of_it_is_free_and_not_before() {
 #[test]
 fn what_an_attack_made_grow_does_not_stay_grown() {
     let mut windows = Windows::of(vec![(LIMITER, SHAPES[0])], 1_000_000);
-    for key in names(100_000) {
+    for key in names(20_000) {
         windows.charge(&charge(key, 1, BOOT_MS));
     }
     let grown = windows.small.capacity();
