@@ -203,7 +203,7 @@ fn later_signs(base: &Base) -> Result<()> {
     let signs = || base.find(LOGS, doc! { "type": "host" });
     let beats = |signs: &[Document]| signs.iter().map(|it| it.get("beat").cloned()).collect();
     let before: Vec<_> = beats(&signs()?);
-    wait::until("signs of life", Duration::from_secs(30), || {
+    wait::until("signs of life", Duration::from_secs(60), || {
         let now: Vec<_> = beats(&signs()?);
         Ok(now.iter().all(|beat| !before.contains(beat)).then_some(()))
     })

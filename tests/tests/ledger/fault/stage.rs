@@ -185,14 +185,18 @@ fn kill_until(over: &AtomicBool, alpha: &mut Daemon, beta: &mut Daemon) -> Resul
     let seed = Random::seed("MODERATION_TEST_SEED");
     println!("again with MODERATION_TEST_SEED={seed}");
     let mut random = Random::new(seed);
-    let mut killed = 0;
+    let (mut killed, mut longest_start) = (0, Duration::ZERO);
     while killed < 2 || !over.load(Ordering::Relaxed) {
-        // Long enough that some lives get as far as sharing again.
-        let life = Duration::from_millis(random.below(1_000));
+        // Long enough that some lives get as far as sharing again, on a machine as slow as
+        // this one is now.
+        let longest = Duration::from_secs(1) + 4 * longest_start;
+        let life = longest.mul_f64(random.below(1_000) as f64 / 1_000.0);
         thread::sleep(life); // paces: killed at any moment of whatever happens
         let host = if killed % 2 == 0 { &mut *alpha } else { &mut *beta };
         host.kill()?;
+        let begun = Instant::now();
         host.start()?;
+        longest_start = longest_start.max(begun.elapsed());
         killed += 1;
     }
     Ok(killed)
