@@ -107,7 +107,7 @@ fn a_window_is_swept_away_when_the_last_of_it_is_free_and_not_before() {
 #[test]
 fn what_an_attack_made_grow_does_not_stay_grown() {
     let mut windows = Windows::of(vec![(LIMITER, SHAPES[0])], 1_000_000);
-    for key in names(20_000) {
+    for key in names(100_000) {
         windows.charge(&charge(key, 1, BOOT_MS));
     }
     let grown = windows.small.capacity();
