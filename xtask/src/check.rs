@@ -1,10 +1,11 @@
 //! `cargo xtask check`: everything but the tests that a change must pass. A step that
 //! fails does not stop the others. It changes no file; what to fix is for the caller.
 
-use std::process::ExitCode;
+use std::fs;
+use std::process::{ExitCode, Stdio};
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Context, Result, ensure};
 use clap::ValueEnum;
 
 use crate::project::Project;
@@ -33,6 +34,8 @@ enum Step {
     Tidy,
     /// rustdoc without warnings, private items included
     Doc,
+    /// docs/openapi.json is what the daemon's types say
+    Openapi,
 }
 
 struct Outcome {
@@ -86,6 +89,7 @@ impl Step {
             Self::ClippyBare => clippy_bare(project),
             Self::Tidy => tidy::run(project),
             Self::Doc => doc(project),
+            Self::Openapi => openapi(project),
         }
     }
 }
@@ -134,4 +138,22 @@ fn doc(project: &Project) -> Result<bool> {
         "--document-private-items",
     ]);
     step::succeeds(&mut cargo)
+}
+
+const OPENAPI: &str = "docs/openapi.json";
+
+fn openapi(project: &Project) -> Result<bool> {
+    let mut cargo = project.cargo();
+    cargo.args(["run", "--quiet", "--package", "moderation-daemon", "--bin", "moderationctl"]);
+    let line = "cargo run --bin moderationctl -- openapi";
+    let printed = cargo.args(["--", "openapi"]).stderr(Stdio::inherit()).output();
+    let printed = printed.with_context(|| format!("cannot start `{line}`"))?;
+    ensure!(printed.status.success(), "`{line}` failed; see above");
+    let path = project.root().join(OPENAPI);
+    let committed = fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
+    let is_same = printed.stdout == committed;
+    if !is_same {
+        eprintln!("{OPENAPI} is not what the types say: {line} > {OPENAPI}");
+    }
+    Ok(is_same)
 }

@@ -2,16 +2,17 @@
 
 use std::{collections::BTreeSet, net::IpAddr, sync::Arc};
 
-use axum::{Extension, Router, extract::State, http::StatusCode, routing::get};
+use axum::{Extension, extract::State, http::StatusCode};
 use ipnet::IpNet;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
 
 use super::{
     Context, Problem,
     input::{Json, Query, ip},
+    paths::{Operation, Paths},
     peer::Peer,
-    penalty,
+    penalty::{self, Told},
     view::BanJson,
 };
 use crate::{
@@ -23,14 +24,24 @@ use crate::{
     store::{Allowed, BanPage, BanRecord, Removal},
 };
 
-pub(super) fn routes() -> Router<Context> {
-    Router::new()
-        .route("/v1/bans", get(bans).post(ban).delete(lift))
-        .route("/v1/allowlist", get(allowlist).post(allow).delete(disallow))
+pub(super) fn routes() -> Paths {
+    let listed = Operation::get("/v1/bans", "Bans, a page at a time");
+    let banned = Operation::post("/v1/bans", "Ban a user, an address, or both");
+    let lifted = Operation::delete("/v1/bans", "End a ban early, with all that came with it");
+    let allowed = Operation::get("/v1/allowlist", "Whom nothing drops, and why");
+    let allows = Operation::post("/v1/allowlist", "Allow a prefix");
+    let removed = Operation::delete("/v1/allowlist", "Allow a prefix no longer");
+    Paths::new()
+        .on(listed.query::<BansQuery>().answers::<BanList>(), bans)
+        .on(banned.body::<BanBody>().answers::<Made>().status(StatusCode::CREATED), ban)
+        .on(lifted.query::<LiftQuery>().answers::<Told>(), lift)
+        .on(allowed.answers::<Allowlist>(), allowlist)
+        .on(allows.body::<AllowBody>().answers::<NowAllowed>().status(StatusCode::CREATED), allow)
+        .on(removed.query::<DisallowQuery>().answers::<Disallowed>(), disallow)
         .merge(super::kernel::routes())
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct BansQuery {
     #[serde(default)]
@@ -43,7 +54,7 @@ struct BansQuery {
 /// What `GET /v1/bans` gives at most in one answer.
 const MAX_PAGE: u32 = 1_000;
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 struct BanList {
     bans: Vec<BanJson>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -82,14 +93,22 @@ async fn bans(
     Ok(axum::Json(BanList { bans, next }))
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct BanBody {
     user: Option<String>,
+    /// An address or a prefix.
     ip: Option<String>,
+    /// As `2h` or `7d`, or `permanent`; the configured one if it is left out.
     duration: Option<String>,
     reason: Option<String>,
+    /// `always` or `never`.
     network_block: Option<String>,
+}
+
+#[derive(Debug, Serialize, JsonSchema)]
+struct Made {
+    ban: BanJson,
 }
 
 /// A reason is a sentence, not a book.
@@ -99,7 +118,7 @@ async fn ban(
     State(context): State<Context>,
     Extension(peer): Extension<Peer>,
     Json(body): Json<BanBody>,
-) -> Result<(StatusCode, axum::Json<Value>), Problem> {
+) -> Result<(StatusCode, axum::Json<Made>), Problem> {
     let prefix = body.ip.as_deref().map(|ip| banned_as(&context, ip)).transpose()?;
     // Whoever names one address of a /64 means that one first of all.
     let ip = body.ip.as_deref().and_then(|ip| ip.parse().ok());
@@ -120,7 +139,7 @@ async fn ban(
     let view = context.moderator.ban(new).await?.map_err(|refusal| refused(refusal, prefix))?;
     tracing::info!(ban = view.ban.id, by = peer.name(), "an operator banned");
     let ban = BanJson::new(&view, clock::now()).for_operators(&view.ban).made_by(&Origin::Here);
-    Ok((StatusCode::CREATED, axum::Json(json!({ "ban": ban }))))
+    Ok((StatusCode::CREATED, axum::Json(Made { ban })))
 }
 
 /// What a person means by an address or a prefix: one IPv6 address stands for
@@ -201,7 +220,7 @@ fn blocks(text: Option<&str>) -> Result<bool, Problem> {
     }
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct LiftQuery {
     id: Option<u64>,
@@ -220,7 +239,7 @@ async fn lift(
     State(context): State<Context>,
     Extension(peer): Extension<Peer>,
     Query(query): Query<LiftQuery>,
-) -> Result<axum::Json<Value>, Problem> {
+) -> Result<axum::Json<Told>, Problem> {
     let target = match (query.id, query.user, query.ip) {
         (Some(id), None, None) => LiftTarget::Ban(id),
         (None, Some(user), None) => LiftTarget::User(user.parse()?),
@@ -286,15 +305,22 @@ fn banned_around(
     )))
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 struct AllowedView {
+    #[schemars(with = "String")]
     prefix: IpNet,
     #[serde(skip_serializing_if = "Option::is_none")]
     note: Option<String>,
+    /// `guard`, `config`, `proxy`, `host` or `operator`.
     source: &'static str,
 }
 
-async fn allowlist(State(context): State<Context>) -> axum::Json<Value> {
+#[derive(Debug, Serialize, JsonSchema)]
+struct Allowlist {
+    allowlist: Vec<AllowedView>,
+}
+
+async fn allowlist(State(context): State<Context>) -> axum::Json<Allowlist> {
     let listed = |source| move |prefix: &IpNet| AllowedView { prefix: *prefix, note: None, source };
     let config = &context.config;
     let mut list: Vec<_> = config.network.guards.iter().map(listed("guard")).collect();
@@ -308,28 +334,36 @@ async fn allowlist(State(context): State<Context>) -> axum::Json<Value> {
         note: allowed.note,
         source: "operator",
     }));
-    axum::Json(json!({ "allowlist": list }))
+    axum::Json(Allowlist { allowlist: list })
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct AllowBody {
     prefix: String,
     note: Option<String>,
 }
 
+#[derive(Debug, Serialize, JsonSchema)]
+struct NowAllowed {
+    #[schemars(with = "String")]
+    prefix: IpNet,
+    /// Whether the kernel has it.
+    enforced: bool,
+}
+
 async fn allow(
     State(context): State<Context>,
     Extension(peer): Extension<Peer>,
     Json(body): Json<AllowBody>,
-) -> Result<(StatusCode, axum::Json<Value>), Problem> {
+) -> Result<(StatusCode, axum::Json<NowAllowed>), Problem> {
     let allowed = Allowed { prefix: prefix(&body.prefix)?, note: text("note", body.note)? };
     let shown = allowed.prefix;
     let by = peer.name();
     tracing::info!(prefix = %shown, by, "an operator allows a prefix");
     let allowed = context.moderator.allow(allowed, by).await?;
     let enforced = allowed.map_err(|AllowlistFull| Problem::Full("prefix"))?;
-    Ok((StatusCode::CREATED, axum::Json(json!({ "prefix": shown, "enforced": enforced }))))
+    Ok((StatusCode::CREATED, axum::Json(NowAllowed { prefix: shown, enforced })))
 }
 
 /// A prefix, or an address as the prefix of one.
@@ -340,21 +374,27 @@ fn prefix(text: &str) -> Result<IpNet, Problem> {
     }
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct DisallowQuery {
     prefix: String,
+}
+
+#[derive(Debug, Serialize, JsonSchema)]
+struct Disallowed {
+    #[schemars(with = "String")]
+    removed: IpNet,
 }
 
 async fn disallow(
     State(context): State<Context>,
     Extension(peer): Extension<Peer>,
     Query(query): Query<DisallowQuery>,
-) -> Result<axum::Json<Value>, Problem> {
+) -> Result<axum::Json<Disallowed>, Problem> {
     let prefix = prefix(&query.prefix)?;
     if !context.moderator.disallow(prefix).await? {
         return Err(Problem::NoSuch("prefix that an operator allowed"));
     }
     tracing::info!(%prefix, by = peer.name(), "an operator no longer allows a prefix");
-    Ok(axum::Json(json!({ "removed": prefix })))
+    Ok(axum::Json(Disallowed { removed: prefix }))
 }

@@ -3,29 +3,45 @@
 use std::sync::Arc;
 
 use axum::{
-    Router,
     extract::{Path, State, rejection::PathRejection},
     http::{HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
-    routing::{post, put},
 };
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{
     Context, Problem,
     input::{Json, Query, request_id, subject},
-    view::{self, BanJson, LeaseView},
+    paths::{Operation, Paths},
+    view::{self, AnswerView, BanJson, LeaseView},
 };
 use crate::{
     clock,
     engine::{Act, LeaseId, Request, Severity, ViolationType},
 };
 
-pub(super) fn routes() -> Router<Context> {
-    Router::new()
-        .route("/v1/violations", post(violation))
-        .route("/v1/leases", post(acquire))
-        .route("/v1/leases/{id}", put(renew).delete(release))
+pub(super) fn routes() -> Paths {
+    let violated = Operation::post("/v1/violations", "Report a violation");
+    let acquired = Operation::post("/v1/leases", "Take a place for a generation that begins");
+    let renewed = Operation::put("/v1/leases/{id}", "Keep a place: the generation goes on");
+    let released = Operation::delete("/v1/leases/{id}", "Give a place back: it has ended");
+    Paths::new()
+        .on(violated.body::<ViolationBody>().answers::<AnswerView<'_>>(), violation)
+        .on(acquired.body::<LeaseBody>().answers::<AnswerView<'_>>(), acquire)
+        .on(renewed.answers::<Renewed>(), renew)
+        .on(released.status(StatusCode::NO_CONTENT), release)
+}
+
+/// The routes of either socket.
+pub(super) fn common() -> Paths {
+    let checked = Operation::get("/v1/check", "Whether a user or an address is banned");
+    let alive = Operation::get("/healthz", "The process runs");
+    let ready = Operation::get("/readyz", "The store is open and the engine restored");
+    Paths::new()
+        .on(checked.query::<CheckQuery>().answers::<Checked>(), check)
+        .on(alive.answers_as::<String>("text/plain"), healthz)
+        .on(ready.answers_as::<String>("text/plain"), readyz)
 }
 
 type Answered = Result<Written, Problem>;
@@ -45,14 +61,17 @@ async fn answer(context: &Context, request: Request) -> Answered {
     Ok(Written(view::written(&answer, &context.config.rules)))
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct ViolationBody {
     r#type: String,
     user: Option<String>,
     ip: Option<String>,
     score: Option<f64>,
+    /// `low`, `medium`, `high` or `critical`.
+    #[schemars(with = "Option<String>")]
     severity: Option<Severity>,
+    /// A sentence of the reporter's, of at most 512 bytes.
     details: Option<String>,
     id: Option<String>,
 }
@@ -92,7 +111,7 @@ fn points(points: f64) -> Result<f64, Problem> {
     Err(Problem::InvalidField(format!("score: {points} is not between 0 and {MAX_POINTS}")))
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct LeaseBody {
     user: Option<String>,
@@ -107,7 +126,7 @@ async fn acquire(State(context): State<Context>, Json(body): Json<LeaseBody>) ->
     answer(&context, Request { id, ..Request::new(Act::Acquire, subject) }).await
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 struct Renewed {
     lease: LeaseView,
 }
@@ -135,21 +154,21 @@ fn lease_id(id: Result<Path<String>, PathRejection>) -> Result<LeaseId, Problem>
     id.ok_or(Problem::NoSuch("lease"))
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub(super) struct CheckQuery {
+struct CheckQuery {
     user: Option<String>,
     ip: Option<String>,
 }
 
-#[derive(Debug, Serialize)]
-pub(super) struct Checked {
+#[derive(Debug, Serialize, JsonSchema)]
+struct Checked {
     banned: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     ban: Option<BanJson>,
 }
 
-pub(super) async fn check(
+async fn check(
     State(context): State<Context>,
     Query(query): Query<CheckQuery>,
 ) -> Result<axum::Json<Checked>, Problem> {
@@ -163,12 +182,12 @@ pub(super) async fn check(
 }
 
 /// The process runs.
-pub(super) async fn healthz() -> &'static str {
+async fn healthz() -> &'static str {
     "ok\n"
 }
 
 /// The store is open and the engine restored: connections are only accepted
 /// then.
-pub(super) async fn readyz() -> &'static str {
+async fn readyz() -> &'static str {
     "ready\n"
 }

@@ -5,12 +5,10 @@
 use std::sync::Arc;
 
 use axum::{
-    Router,
     body::{Body, HttpBody as _},
     extract::State,
     http::{HeaderValue, header},
     response::{IntoResponse, Response},
-    routing::post,
 };
 use serde_json::json;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -19,6 +17,7 @@ use super::{
     Context, MAX_BODY_BYTES, Problem,
     event::EventBody,
     input::{body, parse},
+    paths::{Operation, Paths},
     view::AnswerView,
 };
 use crate::{clock, moderator::Ask};
@@ -34,13 +33,15 @@ const MAX_BYTES_AT_ONCE: usize = 8 * MAX_BYTES;
 /// Lines of JSON.
 const CONTENT_TYPE: &str = "application/x-ndjson";
 
-pub(super) fn routes() -> Router<Context> {
+pub(super) fn routes() -> Paths {
     let room = Arc::new(Semaphore::new(MAX_BYTES_AT_ONCE));
     let route = move |State(context): State<Context>, body: Body| {
         let room = Arc::clone(&room);
         async move { events(&context, room, body).await }
     };
-    Router::new().route("/v1/events/batch", post(route))
+    let decided = Operation::post("/v1/events/batch", "Several events, one a line, all or none");
+    let decided = decided.body_as::<EventBody<'_>>(CONTENT_TYPE);
+    Paths::new().on(decided.answers_as::<AnswerView<'_>>(CONTENT_TYPE), route)
 }
 
 async fn events(context: &Context, room: Arc<Semaphore>, from: Body) -> Result<Response, Problem> {

@@ -4,17 +4,22 @@
 #[cfg(feature = "redis")]
 mod redis;
 
-use axum::{Router, extract::State, routing::get};
+use axum::extract::State;
+use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::Context;
+use super::{
+    Context,
+    paths::{Operation, Paths},
+};
 
-pub(super) fn routes() -> Router<Context> {
-    Router::new().route("/v1/doctor", get(doctor))
+pub(super) fn routes() -> Paths {
+    let examined = Operation::get("/v1/doctor", "How the services stand, and what to do");
+    Paths::new().on(examined.answers::<Report>(), doctor)
 }
 
 /// How bad something is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 #[cfg_attr(
     not(any(feature = "mongodb", feature = "redis")),
@@ -30,7 +35,7 @@ enum Grade {
 }
 
 /// One thing that was looked at.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 struct Finding {
     check: &'static str,
     grade: Grade,
@@ -56,13 +61,13 @@ impl Finding {
 }
 
 /// All about one service.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 struct Section {
     name: &'static str,
     findings: Vec<Finding>,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 struct Report {
     sections: Vec<Section>,
 }

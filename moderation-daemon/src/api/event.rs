@@ -3,6 +3,7 @@
 
 use std::borrow::Cow;
 
+use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::{
@@ -16,7 +17,7 @@ use crate::{
 };
 
 /// What the app says about an event.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct EventBody<'a> {
     #[serde(borrow)]
@@ -45,8 +46,9 @@ pub(super) struct EventBody<'a> {
 
 /// A string that stays where it is, unless it has escapes; an optional `Cow` is
 /// always copied.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(transparent)]
+#[schemars(inline)]
 struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
 
 fn text<'a>(text: &'a Option<Text<'_>>) -> Option<&'a str> {

@@ -3,13 +3,15 @@
 
 use std::sync::Arc;
 
-use axum::{Router, extract::State, routing::get};
+use axum::extract::State;
+use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::{
     Context, Problem,
     input::{Query, subject},
+    paths::{Operation, Paths},
     penalty::PenaltyRecord,
     subjects::StandingView,
     view::BanJson,
@@ -23,11 +25,12 @@ use crate::{
     store::{About, BanRecord, History, Reader, StoreError, Total, ViolationRecord},
 };
 
-pub(super) fn routes() -> Router<Context> {
-    Router::new().route("/v1/explain", get(explain))
+pub(super) fn routes() -> Paths {
+    let explained = Operation::get("/v1/explain", "What happened to a user or an address, and why");
+    Paths::new().on(explained.query::<ExplainQuery>().answers::<Value>(), explain)
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct ExplainQuery {
     user: Option<String>,

@@ -2,18 +2,18 @@
 //! them out. What a list may look like is `blocklist`'s affair.
 
 use axum::{
-    Extension, Router,
+    Extension,
     body::Body,
     extract::{Path, State},
-    routing::{delete, get, post},
 };
-use serde::Deserialize;
-use serde_json::{Value, json};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
 use super::{
     Context, Problem,
     admin::protected,
     input::{Query, body},
+    paths::{Operation, Paths},
     peer::Peer,
 };
 use crate::{
@@ -27,44 +27,74 @@ use crate::{
 /// Bytes of a part of a list: some fifty thousand entries.
 const MAX_PART_BYTES: usize = 1_024 * 1_024;
 
-pub(super) fn routes() -> Router<Context> {
-    Router::new()
-        .route("/v1/imports", get(lists))
-        .route("/v1/imports/{source}", delete(remove))
-        .route("/v1/imports/{source}/begin", post(begin))
-        .route("/v1/imports/{source}/entries", post(entries))
-        .route("/v1/imports/{source}/finish", post(finish))
+pub(super) fn routes() -> Paths {
+    let listed = Operation::get("/v1/imports", "The imported lists");
+    let removed = Operation::delete("/v1/imports/{source}", "Remove a list");
+    let begun = Operation::post("/v1/imports/{source}/begin", "Begin to import a list");
+    let sent = Operation::post("/v1/imports/{source}/entries", "Some lines of a list");
+    let finished = Operation::post("/v1/imports/{source}/finish", "All lines were sent");
+    Paths::new()
+        .on(listed.answers::<Lists>(), lists)
+        .on(removed.answers::<Removed>(), remove)
+        .on(begun.answers::<Begun>(), begin)
+        .on(
+            sent.query::<EntriesQuery>().body_as::<String>("text/plain").answers::<Imported>(),
+            entries,
+        )
+        .on(finished.query::<FinishQuery>().answers::<Finished>(), finish)
 }
 
 fn source(text: &str) -> Result<Source, Problem> {
     text.parse().map_err(|error| Problem::InvalidField(format!("source: {error}")))
 }
 
-async fn lists(State(context): State<Context>) -> axum::Json<Value> {
-    let lists: Vec<_> = context.moderator.board().lists().iter().map(summary).collect();
-    axum::Json(json!({ "imports": lists }))
+#[derive(Debug, Serialize, JsonSchema)]
+struct Lists {
+    imports: Vec<ListView>,
 }
 
-fn summary(list: &ListSummary) -> Value {
-    json!({
-        "source": list.source.as_str(),
-        "entries": list.entries,
-        "networks": list.networks,
-        "updated_at": clock::rfc3339(list.updated_at_unix_ms),
-    })
+#[derive(Debug, Serialize, JsonSchema)]
+struct ListView {
+    source: String,
+    entries: usize,
+    networks: usize,
+    updated_at: String,
+}
+
+async fn lists(State(context): State<Context>) -> axum::Json<Lists> {
+    let imports = context.moderator.board().lists().iter().map(ListView::new).collect();
+    axum::Json(Lists { imports })
+}
+
+impl ListView {
+    fn new(list: &ListSummary) -> Self {
+        Self {
+            source: list.source.to_string(),
+            entries: list.entries,
+            networks: list.networks,
+            updated_at: clock::rfc3339(list.updated_at_unix_ms),
+        }
+    }
+}
+
+#[derive(Debug, Serialize, JsonSchema)]
+struct Begun {
+    source: String,
+    /// What names this import to `entries` and `finish`.
+    run: u64,
 }
 
 async fn begin(
     State(context): State<Context>,
     Extension(peer): Extension<Peer>,
     Path(name): Path<String>,
-) -> Result<axum::Json<Value>, Problem> {
+) -> Result<axum::Json<Begun>, Problem> {
     let source = source(&name)?;
     let run = context.moderator.begin_import(source, peer.name()).await??;
-    Ok(axum::Json(json!({ "source": name, "run": run })))
+    Ok(axum::Json(Begun { source: name, run }))
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct EntriesQuery {
     run: Option<u64>,
@@ -76,7 +106,7 @@ async fn entries(
     Path(name): Path<String>,
     Query(query): Query<EntriesQuery>,
     request: Body,
-) -> Result<axum::Json<Value>, Problem> {
+) -> Result<axum::Json<Imported>, Problem> {
     let source = source(&name)?;
     let bytes = body(request, MAX_PART_BYTES).await?;
     let list = tokio::task::spawn_blocking(move || parse(&bytes));
@@ -86,7 +116,7 @@ async fn entries(
         let batch = Batch { source: source.clone(), run: query.run, entries: entries.to_vec() };
         sum = sum.and(context.moderator.import(batch, peer.name()).await??);
     }
-    Ok(axum::Json(outcome(&name, &list, &sum)))
+    Ok(axum::Json(outcome(name, &list, &sum)))
 }
 
 fn parse(bytes: &[u8]) -> Result<List, Problem> {
@@ -101,24 +131,47 @@ fn parse(bytes: &[u8]) -> Result<List, Problem> {
     })
 }
 
-fn outcome(source: &str, list: &List, added: &Added) -> Value {
-    let examples: Vec<_> =
-        added.refused.iter().map(|(prefix, why)| example(*prefix, *why)).collect();
-    json!({
-        "source": source,
-        "accepted": added.accepted,
-        "redundant": list.tally.redundant + list.tally.merged,
-        "never_dropped": added.proxied,
-        "refused": {
-            "protected": added.protected,
-            "full": added.full,
-            "expired": added.expired,
-        },
-        "examples": examples,
-    })
+/// What became of some lines.
+#[derive(Debug, Serialize, JsonSchema)]
+struct Imported {
+    source: String,
+    accepted: usize,
+    /// Within others of the list, or joined with them.
+    redundant: usize,
+    /// Proxies: held at the API only.
+    never_dropped: usize,
+    refused: RefusedView,
+    examples: Vec<Example>,
 }
 
-fn example(prefix: Prefix, why: Refused) -> Value {
+#[derive(Debug, Serialize, JsonSchema)]
+struct RefusedView {
+    protected: usize,
+    full: usize,
+    expired: usize,
+}
+
+/// One that was refused.
+#[derive(Debug, Serialize, JsonSchema)]
+struct Example {
+    prefix: String,
+    reason: &'static str,
+    detail: String,
+}
+
+fn outcome(source: String, list: &List, added: &Added) -> Imported {
+    let (protected, full, expired) = (added.protected, added.full, added.expired);
+    Imported {
+        source,
+        accepted: added.accepted,
+        redundant: list.tally.redundant + list.tally.merged,
+        never_dropped: added.proxied,
+        refused: RefusedView { protected, full, expired },
+        examples: added.refused.iter().map(|(prefix, why)| example(*prefix, *why)).collect(),
+    }
+}
+
+fn example(prefix: Prefix, why: Refused) -> Example {
     let shown = prefix.to_string();
     let detail = match why {
         Refused::Protected(trusted) => protected(&shown, trusted),
@@ -131,10 +184,10 @@ fn example(prefix: Prefix, why: Refused) -> Value {
         }
         Refused::Expired => "it has lapsed already".to_owned(),
     };
-    json!({ "prefix": shown, "reason": why.name(), "detail": detail })
+    Example { prefix: shown, reason: why.name(), detail }
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct FinishQuery {
     run: Option<u64>,
@@ -142,12 +195,25 @@ struct FinishQuery {
     replace: bool,
 }
 
+#[derive(Debug, Serialize, JsonSchema)]
+struct Finished {
+    source: String,
+    entries: usize,
+    removed: usize,
+}
+
+#[derive(Debug, Serialize, JsonSchema)]
+struct Removed {
+    source: String,
+    removed: usize,
+}
+
 async fn finish(
     State(context): State<Context>,
     Extension(peer): Extension<Peer>,
     Path(name): Path<String>,
     Query(query): Query<FinishQuery>,
-) -> Result<axum::Json<Value>, Problem> {
+) -> Result<axum::Json<Finished>, Problem> {
     let source = source(&name)?;
     let mut removed = 0;
     if query.replace {
@@ -157,19 +223,19 @@ async fn finish(
     let list = find(&context, &source)?;
     let (entries, by) = (list.entries, peer.name());
     tracing::info!(source = name, entries, removed, by, "an operator imported a list");
-    Ok(axum::Json(json!({ "source": name, "entries": entries, "removed": removed })))
+    Ok(axum::Json(Finished { source: name, entries, removed }))
 }
 
 async fn remove(
     State(context): State<Context>,
     Extension(peer): Extension<Peer>,
     Path(name): Path<String>,
-) -> Result<axum::Json<Value>, Problem> {
+) -> Result<axum::Json<Removed>, Problem> {
     let source = source(&name)?;
     find(&context, &source)?;
     let removed = context.moderator.remove_imported(Removal::Source(source)).await??;
     tracing::info!(source = name, removed, by = peer.name(), "an operator removed a list");
-    Ok(axum::Json(json!({ "source": name, "removed": removed })))
+    Ok(axum::Json(Removed { source: name, removed }))
 }
 
 fn find(context: &Context, source: &Source) -> Result<ListSummary, Problem> {

@@ -1,14 +1,16 @@
 //! The operators' routes about the kernel and about the daemon's own state:
 //! status, metrics, who is busy, what is dropped. They only read.
 
-use axum::{Router, extract::State, http::header, response::IntoResponse, routing::get};
+use axum::{extract::State, http::header, response::IntoResponse};
 use moderation_common::{Alarm, Counter, Reason};
+use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::{
     Context, Problem,
     input::Query,
+    paths::{Operation, Paths},
     view::{alarms_by_name, packets_by_reason},
 };
 use crate::{
@@ -27,12 +29,18 @@ use crate::{
     store::mongo::MongoError,
 };
 
-pub(super) fn routes() -> Router<Context> {
-    Router::new()
-        .route("/v1/status", get(status))
-        .route("/v1/top", get(top))
-        .route("/v1/watch", get(watch))
-        .route("/metrics", get(metrics))
+const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+pub(super) fn routes() -> Paths {
+    let how = Operation::get("/v1/status", "How daemon, store and kernel are");
+    let busy = Operation::get("/v1/top", "Sources by connections, what the kernel counted");
+    let dropped = Operation::get("/v1/watch", "Dropped packets since the last question");
+    let counted = Operation::get("/metrics", "What is counted, for Prometheus");
+    Paths::new()
+        .on(how.answers::<Value>(), status)
+        .on(busy.query::<TopQuery>().answers::<Value>(), top)
+        .on(dropped.query::<WatchQuery>().answers::<Value>(), watch)
+        .on(counted.answers_as::<String>(OPEN_METRICS), metrics)
 }
 
 /// Asking the kernel blocks.
@@ -213,9 +221,8 @@ fn alarms(context: &Context) -> Vec<(Alarm, u64)> {
 /// Asking the kernel blocks.
 async fn metrics(State(context): State<Context>) -> Result<impl IntoResponse, Problem> {
     let text = tokio::task::spawn_blocking(move || metrics_of(&context)).await;
-    let content_type = "application/openmetrics-text; version=1.0.0; charset=utf-8";
     let text = text.map_err(|_| Problem::Unreadable)?;
-    Ok(([(header::CONTENT_TYPE, content_type)], text))
+    Ok(([(header::CONTENT_TYPE, OPEN_METRICS)], text))
 }
 
 fn metrics_of(context: &Context) -> String {
@@ -243,7 +250,7 @@ fn metrics_of(context: &Context) -> String {
     context.metrics.render(&snapshot)
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct TopQuery {
     limit: Option<usize>,
@@ -293,7 +300,7 @@ fn milliseconds(window: std::time::Duration) -> u64 {
     u64::try_from(window.as_millis()).unwrap_or(u64::MAX)
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct WatchQuery {
     after: Option<u64>,

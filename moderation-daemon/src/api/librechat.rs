@@ -1,14 +1,16 @@
 //! The operators' routes for moving from and to LibreChat: scores and records in
 //! pages out, in lines in. How LibreChat's files look is not known here.
 
-use axum::{Extension, Router, body::Body, extract::State, routing::get};
-use serde::{Deserialize, de::DeserializeOwned};
+use axum::{Extension, body::Body, extract::State};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::{Value, json};
 
 use super::{
     Context, Problem,
     explain::read,
     input::{Query, body},
+    paths::{Operation, Paths},
     peer::Peer,
 };
 use crate::{
@@ -19,18 +21,26 @@ use crate::{
     store::{Page, RecordRow, TakenRecords},
 };
 
-pub(super) fn routes() -> Router<Context> {
-    Router::new()
-        .route("/v1/librechat/scores", get(scores).post(take_scores))
-        .route("/v1/librechat/logs", get(records).post(take_records))
+pub(super) fn routes() -> Paths {
+    let scored = Operation::get("/v1/librechat/scores", "Scores as LibreChat keeps them");
+    let logged = Operation::get("/v1/librechat/logs", "Records as LibreChat keeps them");
+    let scores_taken = Operation::post("/v1/librechat/scores", "Bring LibreChat's scores along");
+    let logs_taken = Operation::post("/v1/librechat/logs", "Bring LibreChat's records along");
+    Paths::new()
+        .on(scored.query::<ScoresQuery>().answers::<Value>(), scores)
+        .on(scores_taken.body_as::<Value>(LINES).answers::<Taken>(), take_scores)
+        .on(logged.query::<RecordsQuery>().answers::<Value>(), records)
+        .on(logs_taken.body_as::<Value>(LINES).answers::<TakenLogs>(), take_records)
 }
 
+/// Lines of JSON.
+const LINES: &str = "application/x-ndjson";
 /// Lines of one request: as many as are over before anybody notices.
 const MOST_LINES: usize = 512;
 /// Bytes of one request.
 const MAX_PART_BYTES: usize = 512 * 1_024;
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct ScoresQuery {
     #[serde(default)]
@@ -61,7 +71,7 @@ const fn ttl_ms(rules: &Rules) -> Option<u64> {
     }
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct RecordsQuery {
     #[serde(default)]
@@ -93,11 +103,22 @@ fn as_librechat_has_it(rules: &Rules, row: RecordRow) -> Record {
     record
 }
 
+#[derive(Debug, Serialize, JsonSchema)]
+struct Taken {
+    taken: usize,
+}
+
+#[derive(Debug, Serialize, JsonSchema)]
+struct TakenLogs {
+    taken: u64,
+    too_old: u64,
+}
+
 async fn take_scores(
     State(context): State<Context>,
     Extension(peer): Extension<Peer>,
     request: Body,
-) -> Result<axum::Json<Value>, Problem> {
+) -> Result<axum::Json<Taken>, Problem> {
     let rules = &context.config.rules;
     let now_ms = clock::now().unix_ms;
     let scores: Vec<Score> = lines(request).await?;
@@ -108,7 +129,7 @@ async fn take_scores(
     let count = taken.len();
     let taken = context.moderator.take_scores(taken).await?;
     tracing::info!(scores = count, taken, by = peer.name(), "an operator brought scores along");
-    Ok(axum::Json(json!({ "taken": taken })))
+    Ok(axum::Json(Taken { taken }))
 }
 
 /// A score that lives for a while was last changed that long before its end.
@@ -129,7 +150,7 @@ async fn take_records(
     State(context): State<Context>,
     Extension(peer): Extension<Peer>,
     request: Body,
-) -> Result<axum::Json<Value>, Problem> {
+) -> Result<axum::Json<TakenLogs>, Problem> {
     let records: Vec<Record> = lines(request).await?;
     for record in &records {
         known(&record.kind)?;
@@ -139,7 +160,7 @@ async fn take_records(
     let TakenRecords { taken, too_old } = context.moderator.take_records(records).await?;
     let by = peer.name();
     tracing::info!(records = count, taken, too_old, by, "an operator brought records along");
-    Ok(axum::Json(json!({ "taken": taken, "too_old": too_old })))
+    Ok(axum::Json(TakenLogs { taken, too_old }))
 }
 
 /// One value a line; one that makes no sense, and none is taken.

@@ -1,17 +1,15 @@
 //! What is left of limits, and taking back what was counted in vain:
 //! `GET /v1/limits` and `POST /v1/refunds`.
 
-use axum::{
-    Router,
-    extract::State,
-    routing::{get, post},
-};
+use axum::extract::State;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{
     Context, Problem,
     event::{account, event_type},
     input::{Json, Query, request_id, subject},
+    paths::{Operation, Paths},
     view::LimitView,
 };
 use crate::{
@@ -19,11 +17,15 @@ use crate::{
     engine::{Act, Request, Verdict},
 };
 
-pub(super) fn routes() -> Router<Context> {
-    Router::new().route("/v1/limits", get(limits)).route("/v1/refunds", post(refund))
+pub(super) fn routes() -> Paths {
+    let stand = Operation::get("/v1/limits", "How a subject's limits stand; nothing counts");
+    let taken_back = Operation::post("/v1/refunds", "Take back what an event counted, once");
+    Paths::new()
+        .on(stand.query::<LimitsQuery>().answers::<Limits>(), limits)
+        .on(taken_back.body::<RefundBody>().answers::<Refunded>(), refund)
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct LimitsQuery {
     r#type: String,
@@ -32,7 +34,7 @@ struct LimitsQuery {
     account: Option<String>,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 struct Limits {
     limits: Vec<LimitView>,
 }
@@ -56,7 +58,7 @@ async fn limits(
 }
 
 /// What names an event that had an id: the same fields.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct RefundBody {
     r#type: String,
@@ -65,7 +67,7 @@ struct RefundBody {
     id: String,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 struct Refunded {
     refunded: bool,
 }

@@ -16,6 +16,7 @@ mod input;
 mod kernel;
 mod librechat;
 mod limits;
+mod paths;
 mod peer;
 mod penalty;
 mod problem;
@@ -27,12 +28,14 @@ mod words;
 
 use std::{sync::Arc, time::Duration};
 
-use axum::{Router, routing::get};
+use axum::Router;
 
 use crate::{
     config::Config, feed::Watch, metrics::Metrics, moderator::Moderator, network::Pins,
     sharers::SharingStatus, store::Reader,
 };
+
+use paths::{Operation, Paths};
 
 pub use hot::Routes;
 pub use problem::Problem;
@@ -78,28 +81,50 @@ pub struct Context {
 
 /// The routes of the app's socket.
 pub fn app_routes(context: Context) -> Routes {
-    let routes = app::routes().merge(batch::routes());
-    let routes = routes.merge(limits::routes()).merge(subjects::routes());
     let events = Some(Arc::new(context.clone()));
-    // The router has the path only to say that it takes no other method.
-    let routes = routes.route(hot::EVENTS, axum::routing::post(async || Problem::NotFound));
-    Routes { events, others: finish(routes, context) }
+    Routes { events, others: finish(app_paths(), context) }
+}
+
+fn app_paths() -> Paths {
+    let event = Operation::post(hot::EVENTS, "Whether a user may do something; it counts");
+    let event = event.body::<event::EventBody<'_>>().answers::<view::AnswerView<'_>>();
+    app::routes()
+        // The router has the path only to say that it takes no other method.
+        .on(event, async || Problem::NotFound)
+        .merge(batch::routes())
+        .merge(limits::routes())
+        .merge(subjects::routes())
+        .merge(app::common())
 }
 
 /// The routes of the operators' socket.
 pub fn admin_routes(context: Context) -> Routes {
-    let routes = admin::routes().merge(import::routes()).merge(effective::routes());
-    let routes = routes.merge(explain::routes()).merge(librechat::routes());
-    let routes = routes.merge(penalty::routes()).merge(doctor::routes());
-    Routes { events: None, others: finish(routes, context) }
+    Routes { events: None, others: finish(admin_paths(), context) }
 }
 
-fn finish(routes: Router<Context>, context: Context) -> Router {
+fn admin_paths() -> Paths {
+    admin::routes()
+        .merge(import::routes())
+        .merge(effective::routes())
+        .merge(explain::routes())
+        .merge(librechat::routes())
+        .merge(penalty::routes())
+        .merge(doctor::routes())
+        .merge(app::common())
+}
+
+/// All that can be asked on the sockets, as an OpenAPI 3.1 document.
+pub fn description() -> serde_json::Value {
+    paths::document(vec![
+        ("app", "The application's socket, `api.path`.", app_paths()),
+        ("admin", "The operators' socket, `admin.path`.", admin_paths()),
+    ])
+}
+
+fn finish(paths: Paths, context: Context) -> Router {
     let metrics = Arc::clone(&context.metrics);
-    routes
-        .route("/healthz", get(app::healthz))
-        .route("/readyz", get(app::readyz))
-        .route("/v1/check", get(app::check))
+    paths
+        .router()
         .fallback(async || Problem::NotFound)
         .method_not_allowed_fallback(async || Problem::MethodNotAllowed)
         .layer(axum::middleware::map_response(move |response| {

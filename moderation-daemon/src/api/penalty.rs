@@ -5,10 +5,10 @@
 use std::sync::Arc;
 
 use axum::{
-    Extension, Router,
+    Extension,
     extract::{Path, State, rejection::PathRejection},
-    routing::{delete, get},
 };
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
@@ -16,6 +16,7 @@ use super::{
     Context, Problem,
     explain::{bearer, read},
     input::{Query, subject},
+    paths::{Operation, Paths},
     peer::Peer,
     view::BanJson,
 };
@@ -26,12 +27,16 @@ use crate::{
     store::{About, PenaltyPage},
 };
 
-pub(super) fn routes() -> Router<Context> {
-    Router::new().route("/v1/penalties", get(penalties)).route("/v1/penalties/{id}", delete(lift))
+pub(super) fn routes() -> Paths {
+    let listed = Operation::get("/v1/penalties", "Penalties, a page at a time");
+    let lifted = Operation::delete("/v1/penalties/{id}", "Take a penalty back");
+    Paths::new()
+        .on(listed.query::<PenaltiesQuery>().answers::<PenaltyList>(), penalties)
+        .on(lifted.answers::<Told>(), lift)
 }
 
 /// A penalty as the app sees it: what to do, and until when.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub(super) struct PenaltyJson {
     id: u64,
     kind: &'static str,
@@ -74,7 +79,7 @@ impl PenaltyJson {
 }
 
 /// The whole record, as operators see it.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub(super) struct PenaltyRecord {
     #[serde(flatten)]
     penalty: PenaltyJson,
@@ -108,7 +113,7 @@ impl PenaltyRecord {
     }
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct PenaltiesQuery {
     user: Option<String>,
@@ -120,13 +125,20 @@ struct PenaltiesQuery {
     after: u64,
 }
 
+#[derive(Debug, Serialize, JsonSchema)]
+struct PenaltyList {
+    penalties: Vec<PenaltyRecord>,
+    /// What to ask for `after` next.
+    next: Option<u64>,
+}
+
 /// What `GET /v1/penalties` gives at most in one answer.
 const MAX_PAGE: u32 = 1_000;
 
 async fn penalties(
     State(context): State<Context>,
     Query(query): Query<PenaltiesQuery>,
-) -> Result<axum::Json<Value>, Problem> {
+) -> Result<axum::Json<PenaltyList>, Problem> {
     let now = clock::now();
     let about = match (query.user.as_deref(), query.ip.as_deref()) {
         (None, None) => None,
@@ -141,15 +153,15 @@ async fn penalties(
         PenaltyPage { about, all: query.all, limit, after: query.after, now_ms: now.unix_ms };
     let found = read(&context.reader, move |reader| reader.penalties(&page)).await?;
     let next = found.last().filter(|_| found.len() == limit as usize).map(|last| last.id);
-    let records: Vec<_> = found.iter().map(|penalty| PenaltyRecord::new(penalty, now)).collect();
-    Ok(axum::Json(json!({ "penalties": records, "next": next })))
+    let penalties = found.iter().map(|penalty| PenaltyRecord::new(penalty, now)).collect();
+    Ok(axum::Json(PenaltyList { penalties, next }))
 }
 
 async fn lift(
     State(context): State<Context>,
     Extension(peer): Extension<Peer>,
     id: Result<Path<String>, PathRejection>,
-) -> Result<axum::Json<Value>, Problem> {
+) -> Result<axum::Json<Told>, Problem> {
     // Whatever is no number is no penalty either.
     let id = id.ok().and_then(|Path(text)| text.parse().ok());
     let id = id.ok_or(Problem::NoSuch("penalty that could be taken back"))?;
@@ -166,8 +178,17 @@ async fn lift(
     Ok(axum::Json(told(&lifted, &[])))
 }
 
+/// All that a lift did.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(super) struct Told {
+    lifted: Vec<BanJson>,
+    penalties: Vec<PenaltyRecord>,
+    /// Whose scores and limits began anew, and what they were.
+    forgotten: Vec<Value>,
+}
+
 /// All that a lift did, and what it took off imported lists.
-pub(super) fn told(lifted: &LiftedView, imported: &[BanView]) -> Value {
+pub(super) fn told(lifted: &LiftedView, imported: &[BanView]) -> Told {
     let now = clock::now();
     let bans = lifted.bans.iter().chain(imported);
     let bans: Vec<_> = bans.map(|ban| BanJson::new(ban, now).for_operators(&ban.ban)).collect();
@@ -181,9 +202,5 @@ pub(super) fn told(lifted: &LiftedView, imported: &[BanView]) -> Value {
         let limits: Vec<_> = limits.map(|(_, limiter)| limiter.name()).collect();
         json!({ kind: name, "scores": scores, "limits": limits })
     });
-    json!({
-        "lifted": bans,
-        "penalties": penalties.collect::<Vec<_>>(),
-        "forgotten": forgotten.collect::<Vec<_>>(),
-    })
+    Told { lifted: bans, penalties: penalties.collect(), forgotten: forgotten.collect() }
 }

@@ -5,6 +5,8 @@ use axum::{
     http::{HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
+use schemars::JsonSchema;
+use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::{
@@ -64,6 +66,18 @@ pub enum Problem {
     TooManyConnections,
     /// The peer is not in the socket's group.
     ForeignPeer,
+}
+
+/// A problem as RFC 9457 has it.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(super) struct ProblemJson {
+    /// `urn:moderation:problem:` and its name.
+    r#type: String,
+    /// The status in words.
+    title: Option<&'static str>,
+    status: u16,
+    /// What is wrong, for people.
+    detail: String,
 }
 
 impl Problem {
@@ -161,11 +175,11 @@ impl Problem {
 
     /// The body.
     pub(super) fn value(&self) -> Value {
-        json!({
-            "type": format!("urn:moderation:problem:{}", self.name()),
-            "title": self.status().canonical_reason(),
-            "status": self.status().as_u16(),
-            "detail": self.detail(),
+        json!(ProblemJson {
+            r#type: format!("urn:moderation:problem:{}", self.name()),
+            title: self.status().canonical_reason(),
+            status: self.status().as_u16(),
+            detail: self.detail(),
         })
     }
 

@@ -3,29 +3,34 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use axum::{
-    Router,
-    extract::{Path, State, rejection::PathRejection},
-    routing::get,
-};
+use axum::extract::{Path, State, rejection::PathRejection};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Context, Problem, input::Json};
+use super::{
+    Context, Problem,
+    input::Json,
+    paths::{Operation, Paths},
+};
 use crate::{
     clock,
     engine::{Standing, Traits, UserId},
     moderator::Known,
 };
 
-pub(super) fn routes() -> Router<Context> {
-    Router::new().route("/v1/subjects/{user}", get(show).put(describe))
+pub(super) fn routes() -> Paths {
+    let shown = Operation::get("/v1/subjects/{user}", "What is known about a user");
+    let described = Operation::put("/v1/subjects/{user}", "Say what is known about a user");
+    Paths::new()
+        .on(shown.answers::<SubjectView>(), show)
+        .on(described.body::<TraitsBody>().answers::<SubjectView>(), describe)
 }
 
 /// Names of tiers and roles are no longer.
 const MAX_NAME_BYTES: usize = 64;
 
 /// What is said; what is left out stays as it was.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct TraitsBody {
     tier: Option<String>,
@@ -68,7 +73,7 @@ fn unix_ms(text: &str) -> Result<u64, Problem> {
 }
 
 /// How a user's limits stand.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub(super) struct StandingView {
     /// What limits are multiplied by now.
     factor: f64,
@@ -92,7 +97,7 @@ impl StandingView {
 }
 
 /// What is known about a user.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 struct SubjectView {
     user: String,
     tier: Option<String>,

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 
 use moderation_common::{Alarm, Counter, Reason};
+use schemars::JsonSchema;
 use serde::{Serialize, Serializer};
 use serde_json::{Value, json};
 
@@ -15,16 +16,19 @@ use crate::{
 };
 
 /// The answer to an event, a violation or a lease.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub(super) struct AnswerView<'a> {
+    /// `allow` or `deny`.
     decision: &'static str,
     reason: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     message: Option<Cow<'static, str>>,
+    #[schemars(with = "Vec<LimitView>")]
     limits: Limits<'a>,
     #[serde(skip_serializing_if = "Option::is_none")]
     violation: Option<ViolationView>,
     #[serde(skip_serializing_if = "Option::is_none", serialize_with = "points_if_any")]
+    #[schemars(with = "Option<f64>")]
     score: Option<f64>,
     /// What the app is to do because of a ladder, or of something critical.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -51,7 +55,7 @@ impl Serialize for Limits<'_> {
 }
 
 /// How one limit stands.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub(super) struct LimitView {
     name: &'static str,
     limit: u64,
@@ -59,10 +63,11 @@ pub(super) struct LimitView {
     reset_ms: u64,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 struct ViolationView {
     r#type: &'static str,
     #[serde(serialize_with = "points")]
+    #[schemars(with = "f64")]
     score: f64,
     /// Whether it is one more of the same within seconds, which counts for nothing.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
@@ -70,14 +75,14 @@ struct ViolationView {
 }
 
 /// A lease, as its holder sees it.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub(super) struct LeaseView {
     id: u64,
     expires_in_ms: u64,
 }
 
 /// A ban, as everyone sees it.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub(super) struct BanJson {
     #[serde(skip_serializing_if = "Option::is_none")]
     id: Option<u64>,

@@ -130,6 +130,8 @@ pub(super) enum Command {
     Doctor,
     /// Show the configuration that counts, and where each value came from
     Config,
+    /// Print what can be asked on the sockets, as an OpenAPI 3.1 document
+    Openapi,
     /// Keep the list of prefixes that are never banned
     #[command(subcommand)]
     Allow(Allow),

@@ -18,6 +18,7 @@ mod xdp;
 use std::process::ExitCode;
 
 use crate::{
+    api,
     config::Config,
     exit::{self, tell},
 };
@@ -31,6 +32,11 @@ pub fn main() -> ExitCode {
 }
 
 fn run(arguments: Arguments) -> anyhow::Result<()> {
+    let output = Output::new(arguments.json);
+    if matches!(arguments.command, Command::Openapi) {
+        // For people, too: it is a document.
+        return Ok(output.show(&api::description(), |document| format!("{document:#}"))?);
+    }
     let path = arguments.config.as_deref();
     // LibreChat's own files say nothing about sockets and pins, and not every
     // operator may read them.
@@ -41,7 +47,6 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
         }
         config => config?,
     };
-    let output = Output::new(arguments.json);
     if let Command::Xdp(command) = arguments.command {
         return xdp::run(command, &config, &arguments.files, output);
     }
