@@ -22,6 +22,7 @@ pub mod keeper;
 pub mod ledger;
 pub mod librechat;
 pub mod network;
+pub mod nginx;
 pub mod sharing;
 pub mod store;
 

@@ -1,0 +1,2 @@
+//! nginx.
+pub mod log;
