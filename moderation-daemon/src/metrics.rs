@@ -1,5 +1,6 @@
 //! What the daemon counts about itself, in OpenMetrics.
 
+mod log;
 mod messages;
 #[cfg(feature = "mongodb")]
 mod records;
@@ -31,6 +32,7 @@ use crate::{
     network::{Changes, XdpMode},
 };
 
+pub use log::LogMetrics;
 pub use messages::MessageMetrics;
 #[cfg(feature = "mongodb")]
 pub use records::RecordMetrics;
@@ -167,6 +169,8 @@ pub struct Metrics {
     pub sharing: SharingMetrics,
     /// About bans that hosts tell each other by message.
     pub messages: MessageMetrics,
+    /// What nginx tells afterwards.
+    pub log: LogMetrics,
     /// About records of violations.
     #[cfg(feature = "mongodb")]
     pub records: RecordMetrics,
@@ -337,6 +341,7 @@ impl Metrics {
         registry.register("ledger_documents", "Documents of bans that were seen, by kind", self.ledger_documents.clone());
         registry.register("ledger_same_name", "1 if another host has this host's name among those that share bans", self.ledger_same_name.clone());
         self.sharing.register(&mut registry);
+        self.log.register(&mut registry);
         self.messages.register(&mut registry);
         #[cfg(feature = "mongodb")]
         self.records.register(&mut registry);

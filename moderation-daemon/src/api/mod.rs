@@ -17,7 +17,7 @@ mod kernel;
 mod librechat;
 mod limits;
 mod paths;
-mod peer;
+pub(crate) mod peer;
 mod penalty;
 mod problem;
 mod said;
@@ -39,6 +39,7 @@ use paths::{Operation, Paths};
 
 pub use hot::Routes;
 pub use problem::Problem;
+pub(crate) use socket::place;
 pub use socket::{ListenError, Listener};
 
 /// Bytes of a request's body. An event is a few hundred; a `User-Agent` can be

@@ -8,11 +8,11 @@ use nix::unistd::{Gid, Uid};
 use tokio::net::UnixStream;
 
 /// The process at the other end, by `SO_PEERCRED`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Peer {
-    pub(super) uid: u32,
-    pub(super) gid: u32,
-    pub(super) pid: Option<i32>,
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Peer {
+    pub(crate) uid: u32,
+    pub(crate) gid: u32,
+    pub(crate) pid: Option<i32>,
 }
 
 impl Peer {
@@ -22,7 +22,7 @@ impl Peer {
     }
 
     /// Root, the daemon's own user, and members of the socket's group.
-    pub(super) fn is_admitted(self, group: Option<Gid>) -> bool {
+    pub(crate) fn is_admitted(self, group: Option<Gid>) -> bool {
         if self.uid == 0 || self.uid == Uid::effective().as_raw() {
             return true;
         }

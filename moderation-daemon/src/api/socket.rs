@@ -6,7 +6,10 @@ use std::{
     fs::DirBuilder,
     future::poll_fn,
     io,
-    os::unix::fs::{DirBuilderExt as _, FileTypeExt as _, PermissionsExt as _, chown},
+    os::unix::{
+        fs::{DirBuilderExt as _, FileTypeExt as _, PermissionsExt as _, chown},
+        net::UnixDatagram,
+    },
     path::{Path, PathBuf},
     pin::pin,
     sync::Arc,
@@ -90,27 +93,8 @@ impl Listener {
     ///
     /// See [`ListenError`].
     pub fn bind(config: &config::Socket) -> Result<Self, ListenError> {
+        let (socket, group) = place(config, |path| UnixListener::bind(path))?;
         let path = &config.path;
-        let failed =
-            |operation| move |source| ListenError::Io { operation, path: path.clone(), source };
-        if let Some(folder) = path.parent() {
-            let mut make = DirBuilder::new();
-            make.recursive(true).mode(0o755).create(folder).map_err(failed("make a folder for"))?;
-        }
-        remove_stale(path)?;
-        // Closed from the first moment on, and opened to the group afterwards.
-        let before = umask(Mode::from_bits_truncate(0o177));
-        let bound = UnixListener::bind(path);
-        umask(before);
-        let socket = bound.map_err(failed("listen on"))?;
-        let group = config.group.as_deref().and_then(|name| find_group(name, path));
-        if let Some(group) = group {
-            chown(path, None, Some(group.as_raw()))
-                .and_then(|()| {
-                    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o660))
-                })
-                .map_err(failed("give its group access to"))?;
-        }
         let connections = Arc::new(Semaphore::new(config.max_connections));
         let refusals = Arc::new(Semaphore::new(MAX_REFUSALS));
         let (known, lines) = (HashSet::new(), Throttle::default());
@@ -173,6 +157,34 @@ impl Listener {
             tracing::debug!(uid, gid, pid, %socket, "connection");
         }
     }
+}
+
+/// Binds something where only the daemon's user and the configured group can reach it;
+/// that group.
+pub(crate) fn place<S>(
+    config: &config::Socket,
+    bind: impl FnOnce(&Path) -> io::Result<S>,
+) -> Result<(S, Option<Gid>), ListenError> {
+    let path = &config.path;
+    let failed =
+        |operation| move |source| ListenError::Io { operation, path: path.clone(), source };
+    if let Some(folder) = path.parent() {
+        let mut make = DirBuilder::new();
+        make.recursive(true).mode(0o755).create(folder).map_err(failed("make a folder for"))?;
+    }
+    remove_stale(path)?;
+    // Closed from the first moment on, and opened to the group afterwards.
+    let before = umask(Mode::from_bits_truncate(0o177));
+    let bound = bind(path);
+    umask(before);
+    let socket = bound.map_err(failed("listen on"))?;
+    let group = config.group.as_deref().and_then(|name| find_group(name, path));
+    if let Some(group) = group {
+        chown(path, None, Some(group.as_raw()))
+            .and_then(|()| std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o660)))
+            .map_err(failed("give its group access to"))?;
+    }
+    Ok((socket, group))
 }
 
 /// Answers once the client has asked: clients take an answer to nothing for a
@@ -243,7 +255,8 @@ fn remove_stale(path: &Path) -> Result<(), ListenError> {
     if !metadata.file_type().is_socket() {
         return Err(ListenError::NoSocket { path: path.to_owned() });
     }
-    if std::os::unix::net::UnixStream::connect(path).is_ok() {
+    let is_heard = UnixDatagram::unbound().and_then(|it| it.connect(path)).is_ok();
+    if is_heard || std::os::unix::net::UnixStream::connect(path).is_ok() {
         return Err(ListenError::InUse { path: path.to_owned() });
     }
     std::fs::remove_file(path).map_err(io("remove the stale"))
