@@ -24,13 +24,17 @@ pub struct BadStatus;
 ///
 /// [`BadStatus`].
 pub fn statuses(text: &str) -> Result<(u16, u16), BadStatus> {
-    if let Some(class) = text.strip_suffix("xx") {
-        let class: u16 = class.parse().map_err(|_| BadStatus)?;
-        let first = class.checked_mul(100).ok_or(BadStatus)?;
-        return if (1..=5).contains(&class) { Ok((first, first + 99)) } else { Err(BadStatus) };
+    let &[class @ b'1'..=b'5', tens, ones] = text.as_bytes() else { return Err(BadStatus) };
+    let digit = |byte: u8| u16::from(byte - b'0');
+    let first = 100 * digit(class);
+    match (tens, ones) {
+        (b'x', b'x') => Ok((first, first + 99)),
+        (b'0'..=b'9', b'0'..=b'9') => {
+            let status = first + 10 * digit(tens) + digit(ones);
+            Ok((status, status))
+        }
+        _ => Err(BadStatus),
     }
-    let status: u16 = text.parse().map_err(|_| BadStatus)?;
-    if (100..=599).contains(&status) { Ok((status, status)) } else { Err(BadStatus) }
 }
 
 /// All rules.
