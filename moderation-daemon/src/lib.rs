@@ -12,6 +12,7 @@ mod sharers;
 pub mod api;
 pub mod feed;
 pub mod moderator;
+pub mod nginx;
 #[cfg(feature = "mongodb")]
 pub mod share;
 

@@ -1,0 +1,7 @@
+//! nginx asks before it passes a request on (`auth_request`), on a socket of its own:
+//! what the request is, who sends it, and what is said to whoever is denied. It judges
+//! nothing itself, and does not know how nginx is configured but by the headers that
+//! its snippet sets.
+
+pub mod route;
+pub mod token;
