@@ -1,6 +1,7 @@
 //! What the daemon counts about itself, in OpenMetrics.
 
 mod messages;
+mod nginx;
 #[cfg(feature = "mongodb")]
 mod records;
 mod sharing;
@@ -32,6 +33,7 @@ use crate::{
 };
 
 pub use messages::MessageMetrics;
+pub use nginx::NginxMetrics;
 #[cfg(feature = "mongodb")]
 pub use records::RecordMetrics;
 pub use sharing::SharingMetrics;
@@ -167,6 +169,8 @@ pub struct Metrics {
     pub sharing: SharingMetrics,
     /// About bans that hosts tell each other by message.
     pub messages: MessageMetrics,
+    /// About nginx, which asks before it passes a request on.
+    pub nginx: NginxMetrics,
     /// About records of violations.
     #[cfg(feature = "mongodb")]
     pub records: RecordMetrics,
@@ -338,6 +342,7 @@ impl Metrics {
         registry.register("ledger_same_name", "1 if another host has this host's name among those that share bans", self.ledger_same_name.clone());
         self.sharing.register(&mut registry);
         self.messages.register(&mut registry);
+        self.nginx.register(&mut registry);
         #[cfg(feature = "mongodb")]
         self.records.register(&mut registry);
         self.registry = registry;

@@ -12,14 +12,14 @@ mod event;
 mod explain;
 mod hot;
 mod import;
-mod input;
+pub(crate) mod input;
 mod kernel;
 mod librechat;
 mod limits;
 mod peer;
 mod penalty;
 mod problem;
-mod said;
+pub(crate) mod said;
 mod socket;
 mod subjects;
 pub(crate) mod view;
@@ -91,6 +91,11 @@ pub fn admin_routes(context: Context) -> Routes {
     let routes = admin::routes().merge(import::routes()).merge(effective::routes());
     let routes = routes.merge(explain::routes()).merge(librechat::routes());
     let routes = routes.merge(penalty::routes()).merge(doctor::routes());
+    Routes { events: None, others: finish(routes, context) }
+}
+
+/// The routes of a socket that is another room's.
+pub(crate) fn routes(routes: Router<Context>, context: Context) -> Routes {
     Routes { events: None, others: finish(routes, context) }
 }
 

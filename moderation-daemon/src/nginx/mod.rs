@@ -3,5 +3,11 @@
 //! nothing itself, and does not know how nginx is configured but by the headers that
 //! its snippet sets.
 
+mod auth;
+mod denial;
+mod page;
 pub mod route;
+mod snippet;
 pub mod token;
+
+pub use auth::routes;
