@@ -135,8 +135,7 @@ async fn serve(config: Config, files: &SourceFiles) -> anyhow::Result<()> {
     let api_socket = Listener::bind(&config.api)?;
     let admin_socket = Listener::bind(&config.admin)?;
     let nginx_settings = config.nginx.clone();
-    let nginx_socket =
-        nginx_settings.as_ref().map(|it| Listener::bind(&it.socket)).transpose()?;
+    let nginx_socket = nginx_settings.as_ref().map(|it| Listener::bind(&it.socket)).transpose()?;
     let pins =
         (config.network.mode != AttachMode::Off).then(|| Pins::new(&config.network.pin_root));
     let mode = if config.network.enforce { DropMode::Drop } else { DropMode::Observe };

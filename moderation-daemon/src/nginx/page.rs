@@ -142,7 +142,9 @@ mod tests {
             assert!(page.parts.iter().any(|(_, it)| *it == Some(place)), "{place}");
         }
         let text = page.render(&ban());
-        for want in ["#42", "2026-11-22 03:10 UTC", "3 h", "Write to &lt;us&gt;", "class=\"banned\""] {
+        for want in
+            ["#42", "2026-11-22 03:10 UTC", "3 h", "Write to &lt;us&gt;", "class=\"banned\""]
+        {
             assert!(text.contains(want), "{want} in {text}");
         }
         assert!(text.contains("&lt;script&gt;alert(&#39;x&#39;)&lt;/script&gt;&amp;"), "{text}");
@@ -152,10 +154,13 @@ mod tests {
 
     #[test]
     fn a_template_of_one_s_own_is_filled_in_and_a_strange_place_is_refused() {
-        let page = Page::of("{{ code }}|{{until}}|{{reason}}|{{wait}}|{{kind}}", "").expect("sound");
+        let page =
+            Page::of("{{ code }}|{{until}}|{{reason}}|{{wait}}|{{kind}}", "").expect("sound");
         assert_eq!(page.render(&Denial::forbidden("abc")), "abc||||refused");
         assert_eq!(page.render(&Denial::overloaded("abc")), "abc|||1 s|limited");
-        for (template, want) in [("{{name}}", "{{name}} is none of its places"), ("a{{code", "a {{ without }}")] {
+        for (template, want) in
+            [("{{name}}", "{{name}} is none of its places"), ("a{{code", "a {{ without }}")]
+        {
             let error = Page::of(template, "").expect_err("refused").to_string();
             assert!(error.contains(want), "{error}");
         }
@@ -166,8 +171,14 @@ mod tests {
 
     #[test]
     fn times_are_told_in_the_unit_that_people_would_take() {
-        let cases =
-            [(1, "1 s"), (119, "119 s"), (120, "2 min"), (7_199, "120 min"), (7_200, "2 h"), (172_800, "2 d")];
+        let cases = [
+            (1, "1 s"),
+            (119, "119 s"),
+            (120, "2 min"),
+            (7_199, "120 min"),
+            (7_200, "2 h"),
+            (172_800, "2 d"),
+        ];
         for (seconds, want) in cases {
             assert_eq!(waiting(seconds), want);
         }

@@ -57,7 +57,7 @@ pub enum RouteError {
     },
     /// Two lines match the same requests, mean something else, and none says which holds.
     #[error(
-        "{one} and {other} (line {other_line}) both match {both}, and mean something else: say \
+        "{one} and {other} (routes[{other_line}]) both match {both}, and mean something else: say \
          what that one is"
     )]
     Overlap {
@@ -147,9 +147,11 @@ impl RouteTable {
         let matches =
             |route: &&Route| route.methods.contain(method) && route.pattern.matches(segments);
         let better = |best: &Route, route: &Route| route.is_within(best);
-        self.0.iter().filter(matches).reduce(|best, route| {
-            if better(best, route) { route } else { best }
-        })
+        self.0.iter().filter(matches).reduce(
+            |best, route| {
+                if better(best, route) { route } else { best }
+            },
+        )
     }
 
     fn check(&self) -> Result<(), RouteError> {

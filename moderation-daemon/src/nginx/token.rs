@@ -80,11 +80,7 @@ impl Tokens {
     /// # Errors
     ///
     /// See [`Refused`].
-    pub fn user(
-        &self,
-        authorization: &[u8],
-        now_unix_ms: u64,
-    ) -> Result<Option<UserId>, Refused> {
+    pub fn user(&self, authorization: &[u8], now_unix_ms: u64) -> Result<Option<UserId>, Refused> {
         let Some(token) = bearer(authorization) else { return Ok(None) };
         self.read(token, now_unix_ms).map(Some)
     }
@@ -211,14 +207,22 @@ mod tests {
         let claims = |changed: &[(&str, Value)]| signed(&hs256(), &with(changed), SECRET);
         let cases = [
             ("none", header(json!({ "alg": "none" })), Refused::Algorithm),
-            ("none, unsigned", format!("{}.{}.", part(r#"{"alg":"none"}"#), part(anna().to_string())), Refused::Algorithm),
+            (
+                "none, unsigned",
+                format!("{}.{}.", part(r#"{"alg":"none"}"#), part(anna().to_string())),
+                Refused::Algorithm,
+            ),
             ("None", header(json!({ "alg": "None" })), Refused::Algorithm),
             ("hs256", header(json!({ "alg": "hs256" })), Refused::Algorithm),
             ("HS512", header(json!({ "alg": "HS512" })), Refused::Algorithm),
             ("RS256", header(json!({ "alg": "RS256" })), Refused::Algorithm),
             ("crit", header(json!({ "alg": "HS256", "crit": ["b64"] })), Refused::Algorithm),
             ("no alg", header(json!({ "typ": "JWT" })), Refused::Malformed),
-            ("another secret", signed(&hs256(), &anna(), b"another secret, as long"), Refused::Forged),
+            (
+                "another secret",
+                signed(&hs256(), &anna(), b"another secret, as long"),
+                Refused::Forged,
+            ),
             ("no signature", format!("{body}."), Refused::Forged),
             ("half a signature", format!("{body}.{}", &signature[..20]), Refused::Forged),
             ("padded", format!("{token}="), Refused::Malformed),
@@ -254,7 +258,10 @@ mod tests {
     fn the_claim_that_names_the_user_is_the_operator_s() {
         let token = format!("Bearer {}", signed(&hs256(), &anna(), SECRET));
         let named = |claim: &str| Tokens::new(SECRET, claim).user(token.as_bytes(), NOW_MS);
-        assert_eq!(named("username").map(|it| it.map(|it| it.to_string())), Ok(Some("anna".into())));
+        assert_eq!(
+            named("username").map(|it| it.map(|it| it.to_string())),
+            Ok(Some("anna".into()))
+        );
         assert_eq!(named("sub"), Err(Refused::Nobody));
     }
 

@@ -72,7 +72,8 @@ impl Methods {
 
     pub(super) fn contain(&self, name: &str) -> bool {
         let is = |known: &String| {
-            known.eq_ignore_ascii_case(name) || (known == "GET" && name.eq_ignore_ascii_case("HEAD"))
+            known.eq_ignore_ascii_case(name)
+                || (known == "GET" && name.eq_ignore_ascii_case("HEAD"))
         };
         self.0.as_ref().is_none_or(|methods| methods.iter().any(is))
     }
@@ -204,7 +205,8 @@ impl Pattern {
 /// A segment with a colon in it, which is a place with a name.
 fn any(segment: &str, path: &str) -> Result<Segment, BadPattern> {
     let name = segment.strip_prefix(':').unwrap_or_default();
-    let is_name = !name.is_empty() && name.bytes().all(|it| it.is_ascii_alphanumeric() || it == b'_');
+    let is_name =
+        !name.is_empty() && name.bytes().all(|it| it.is_ascii_alphanumeric() || it == b'_');
     if is_name { Ok(Segment::Any) } else { Err(BadPattern::Name(path.to_owned())) }
 }
 
@@ -217,6 +219,12 @@ impl fmt::Display for Pattern {
             }
         }
         let is_root = self.segments.is_empty() && !self.is_open;
-        f.write_str(if self.is_open { "/*" } else if is_root { "/" } else { "" })
+        f.write_str(if self.is_open {
+            "/*"
+        } else if is_root {
+            "/"
+        } else {
+            ""
+        })
     }
 }
