@@ -18,6 +18,7 @@ use crate::{
     metrics::Metrics,
     moderator::{self, Kernel, Saving, Setup, Sharing, Started},
     network::{self, AttachOptions, Attached, DropMode, Pins},
+    nginx,
     pseudonym::Names,
     sharers::Sharers,
     store::{ImportStore, Keep, Store},
@@ -133,6 +134,8 @@ async fn serve(config: Config, files: &SourceFiles) -> anyhow::Result<()> {
     let lists = ImportStore::open(&config.store.path)?;
     let api_socket = Listener::bind(&config.api)?;
     let admin_socket = Listener::bind(&config.admin)?;
+    let nginx_settings = config.nginx.clone();
+    let nginx_socket = nginx_settings.as_ref().map(|it| Listener::bind(&it.socket)).transpose()?;
     let pins =
         (config.network.mode != AttachMode::Off).then(|| Pins::new(&config.network.pin_root));
     let mode = if config.network.enforce { DropMode::Drop } else { DropMode::Observe };
@@ -178,12 +181,15 @@ async fn serve(config: Config, files: &SourceFiles) -> anyhow::Result<()> {
         redis,
         started_at_boot_ms,
     };
+    let nginx = nginx_settings.map(|settings| nginx::routes(settings, &context)).transpose()?;
+    let nginx = ask(nginx_socket, nginx, Arc::clone(&metrics));
     let app = api_socket.serve(api::app_routes(context.clone()), Arc::clone(&metrics));
     let admin = admin_socket.serve(api::admin_routes(context), metrics);
     tracing::info!(version = env!("CARGO_PKG_VERSION"), "ready");
     tokio::select! {
         () = app => {}
         () = admin => {}
+        () = nginx => {}
         () = stopper.ended() => anyhow::bail!("the moderator ended; see the lines above"),
         result = told_to_stop() => result?,
     }
@@ -191,6 +197,14 @@ async fn serve(config: Config, files: &SourceFiles) -> anyhow::Result<()> {
     drop(keeping);
     sharing.end();
     stopper.stop().await
+}
+
+/// Serves nginx, if it asks; else it never ends.
+async fn ask(socket: Option<Listener>, routes: Option<api::Routes>, metrics: Arc<Metrics>) {
+    match socket.zip(routes) {
+        Some((socket, routes)) => socket.serve(routes, metrics).await,
+        None => std::future::pending().await,
+    }
 }
 
 fn setup(config: &Config) -> Setup {

@@ -12,6 +12,7 @@ mod sharers;
 pub mod api;
 pub mod feed;
 pub mod moderator;
+pub mod nginx;
 #[cfg(feature = "mongodb")]
 pub mod share;
 
@@ -22,7 +23,6 @@ pub mod keeper;
 pub mod ledger;
 pub mod librechat;
 pub mod network;
-pub mod nginx;
 pub mod sharing;
 pub mod store;
 

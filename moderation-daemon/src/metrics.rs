@@ -2,6 +2,7 @@
 
 mod log;
 mod messages;
+mod nginx;
 #[cfg(feature = "mongodb")]
 mod records;
 mod sharing;
@@ -34,6 +35,7 @@ use crate::{
 
 pub use log::LogMetrics;
 pub use messages::MessageMetrics;
+pub use nginx::NginxMetrics;
 #[cfg(feature = "mongodb")]
 pub use records::RecordMetrics;
 pub use sharing::SharingMetrics;
@@ -171,6 +173,8 @@ pub struct Metrics {
     pub messages: MessageMetrics,
     /// What nginx tells afterwards.
     pub log: LogMetrics,
+    /// About nginx, which asks before it passes a request on.
+    pub nginx: NginxMetrics,
     /// About records of violations.
     #[cfg(feature = "mongodb")]
     pub records: RecordMetrics,
@@ -343,6 +347,7 @@ impl Metrics {
         self.sharing.register(&mut registry);
         self.log.register(&mut registry);
         self.messages.register(&mut registry);
+        self.nginx.register(&mut registry);
         #[cfg(feature = "mongodb")]
         self.records.register(&mut registry);
         self.registry = registry;

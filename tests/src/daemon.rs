@@ -270,6 +270,11 @@ impl Daemon {
         self.file("admin.sock")
     }
 
+    /// nginx's socket.
+    pub fn nginx_socket(&self) -> PathBuf {
+        self.file("nginx.sock")
+    }
+
     /// The embedded store.
     pub fn store_path(&self) -> PathBuf {
         self.file("moderation.db")

@@ -26,6 +26,7 @@ pub mod flood;
 pub mod frame;
 pub mod kernel;
 pub mod mongod;
+pub mod nginx;
 pub mod outsider;
 pub mod session;
 

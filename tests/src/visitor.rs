@@ -100,13 +100,17 @@ impl Visitor {
 
     /// Opens a connection to be used several times.
     pub fn connect(&self) -> io::Result<Connection> {
+        Ok(Connection { stream: BufReader::new(self.open()?), user: self.user.clone() })
+    }
+
+    /// Opens a connection on which anything can be said.
+    pub fn open(&self) -> io::Result<TcpStream> {
         let open = || Ok(open(self.source, self.server, self.patience)?);
-        let stream = self.namespace.run(open).map_err(|error| {
+        self.namespace.run(open).map_err(|error| {
             error
                 .downcast::<io::Error>()
                 .unwrap_or_else(|error| io::Error::other(format!("{error:#}")))
-        })?;
-        Ok(Connection { stream: BufReader::new(stream), user: self.user.clone() })
+        })
     }
 
     /// Asks for so many connections, and awaits none of them.

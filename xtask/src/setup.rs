@@ -60,6 +60,13 @@ const REDIS: Program = Program {
     needed_for: "counters that hosts share, in tests and in benchmarks, and a peer of `bench api`",
 };
 
+/// It asks the daemon, in tests.
+const NGINX: Program = Program {
+    name: "nginx",
+    packages: &["nginx"],
+    needed_for: "hosts that are protected with no change to the app, in tests",
+};
+
 /// Programs that benchmarks compare ours with; nothing else needs them.
 const PEERS: &[Program] = &[
     Program {
@@ -218,7 +225,7 @@ fn needs(project: &Project) -> Result<Vec<Need>> {
 /// The same and those of the tests.
 fn needs_of_tests(project: &Project) -> Result<Vec<Need>> {
     let mut needs = needs(project)?;
-    needs.extend(COMPARED.iter().chain([&REDIS]).map(Need::Program));
+    needs.extend(COMPARED.iter().chain([&REDIS, &NGINX]).map(Need::Program));
     needs.push(Need::NpmPackages);
     needs.push(Need::Mongod);
     Ok(needs)

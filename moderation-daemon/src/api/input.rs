@@ -124,7 +124,7 @@ const MAX_REQUEST_ID_BYTES: usize = 128;
 /// The caller's name for a request. It is told apart by what was asked about
 /// whom: one id may well name a message, its event and its lease, and nobody
 /// is answered what somebody else was by naming a request like theirs.
-pub(super) fn request_id(asked: &str, about: &Bearer, id: &str) -> Result<RequestId, Problem> {
+pub(crate) fn request_id(asked: &str, about: &Bearer, id: &str) -> Result<RequestId, Problem> {
     if id.is_empty() || id.len() > MAX_REQUEST_ID_BYTES {
         let detail = format!("id: has 1 to {MAX_REQUEST_ID_BYTES} bytes");
         return Err(Problem::InvalidField(detail));

@@ -12,7 +12,7 @@ mod event;
 mod explain;
 mod hot;
 mod import;
-mod input;
+pub(crate) mod input;
 mod kernel;
 mod librechat;
 mod limits;
@@ -20,7 +20,7 @@ mod paths;
 pub(crate) mod peer;
 mod penalty;
 mod problem;
-mod said;
+pub(crate) mod said;
 mod socket;
 mod subjects;
 pub(crate) mod view;
@@ -35,7 +35,7 @@ use crate::{
     sharers::SharingStatus, store::Reader,
 };
 
-use paths::{Operation, Paths};
+pub(crate) use paths::{Operation, Paths};
 
 pub use hot::Routes;
 pub use problem::Problem;
@@ -119,7 +119,17 @@ pub fn description() -> serde_json::Value {
     paths::document(vec![
         ("app", "The application's socket, `api.path`.", app_paths()),
         ("admin", "The operators' socket, `admin.path`.", admin_paths()),
+        (
+            "nginx",
+            "nginx's socket, `nginx.socket`.",
+            crate::nginx::described().merge(app::common()),
+        ),
     ])
+}
+
+/// The routes of a socket that is another room's.
+pub(crate) fn routes(paths: Paths, context: Context) -> Routes {
+    Routes { events: None, others: finish(paths.merge(app::common()), context) }
 }
 
 fn finish(paths: Paths, context: Context) -> Router {

@@ -18,21 +18,26 @@ const PROBLEM: &str = "application/problem+json";
 const JSON: &str = "application/json";
 
 /// Routes, each with its description.
-pub(super) struct Paths {
+pub(crate) struct Paths {
     router: Router<Context>,
     operations: Vec<Operation>,
 }
 
 /// One thing that can be asked.
-pub(super) struct Operation {
+pub(crate) struct Operation {
     method: Method,
     path: &'static str,
     summary: &'static str,
+    headers: &'static [Header],
     query: Option<SchemaOf>,
     body: Option<Content>,
     status: StatusCode,
     answer: Option<Content>,
+    answer_headers: &'static [Header],
 }
+
+/// A header by its name, and what it says.
+pub(crate) type Header = (&'static str, &'static str);
 
 type SchemaOf = fn(&mut SchemaGenerator) -> Schema;
 
@@ -40,12 +45,12 @@ type SchemaOf = fn(&mut SchemaGenerator) -> Schema;
 struct Content(&'static str, SchemaOf);
 
 impl Paths {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self { router: Router::new(), operations: Vec::new() }
     }
 
     /// With another one.
-    pub(super) fn on<H, T>(mut self, operation: Operation, handler: H) -> Self
+    pub(crate) fn on<H, T>(mut self, operation: Operation, handler: H) -> Self
     where
         H: Handler<T, Context>,
         T: 'static,
@@ -56,8 +61,13 @@ impl Paths {
         self
     }
 
+    /// What describes another room's routes, which are made with what is known later.
+    pub(crate) fn described(operations: Vec<Operation>) -> Self {
+        Self { router: Router::new(), operations }
+    }
+
     /// With those, too.
-    pub(super) fn merge(mut self, other: Self) -> Self {
+    pub(crate) fn merge(mut self, other: Self) -> Self {
         self.router = self.router.merge(other.router);
         self.operations.extend(other.operations);
         self
@@ -72,10 +82,12 @@ impl Paths {
 impl Operation {
     const fn new(method: Method, path: &'static str, summary: &'static str) -> Self {
         let status = StatusCode::OK;
-        Self { method, path, summary, query: None, body: None, status, answer: None }
+        let (headers, answer_headers): (&[Header], &[Header]) = (&[], &[]);
+        let (query, body, answer) = (None, None, None);
+        Self { method, path, summary, headers, query, body, status, answer, answer_headers }
     }
 
-    pub(super) const fn get(path: &'static str, summary: &'static str) -> Self {
+    pub(crate) const fn get(path: &'static str, summary: &'static str) -> Self {
         Self::new(Method::GET, path, summary)
     }
 
@@ -94,6 +106,18 @@ impl Operation {
     /// With what may stand in the query.
     pub(super) fn query<T: JsonSchema>(mut self) -> Self {
         self.query = Some(T::json_schema);
+        self
+    }
+
+    /// With what headers say.
+    pub(crate) const fn headers(mut self, headers: &'static [Header]) -> Self {
+        self.headers = headers;
+        self
+    }
+
+    /// Answered with headers that say something.
+    pub(crate) const fn answer_headers(mut self, headers: &'static [Header]) -> Self {
+        self.answer_headers = headers;
         self
     }
 
@@ -120,7 +144,7 @@ impl Operation {
     }
 
     /// Answered with another status than 200.
-    pub(super) const fn status(mut self, status: StatusCode) -> Self {
+    pub(crate) const fn status(mut self, status: StatusCode) -> Self {
         self.status = status;
         self
     }
@@ -134,12 +158,24 @@ impl Operation {
 
     fn describe(&self, sockets: &[&str], schemas: &mut Schemas) -> Value {
         let mut parameters: Vec<_> = in_path(self.path).map(path_parameter).collect();
+        parameters.extend(self.headers.iter().map(|(name, description)| {
+            let schema = json!({ "type": "string" });
+            json!({ "name": name, "in": "header", "description": description, "schema": schema })
+        }));
         if let Some(query) = self.query {
             parameters.extend(query_parameters(query(&mut schemas.read)));
         }
         let mut answer = json!({ "description": self.status.canonical_reason() });
         if let Some(content) = &self.answer {
             answer["content"] = content.describe(&mut schemas.written);
+        }
+        if !self.answer_headers.is_empty() {
+            let header = |(name, description): &Header| {
+                let schema = json!({ "type": "string" });
+                ((*name).to_owned(), json!({ "description": description, "schema": schema }))
+            };
+            let headers: Map<_, _> = self.answer_headers.iter().map(header).collect();
+            answer["headers"] = Value::Object(headers);
         }
         let problem = Content(PROBLEM, SchemaGenerator::subschema_for::<ProblemJson>);
         let problem = problem.describe(&mut schemas.written);
@@ -308,10 +344,10 @@ mod tests {
     }
 
     #[test]
-    fn what_can_be_asked_on_both_sockets_is_described_once() {
+    fn what_can_be_asked_on_several_sockets_is_described_once() {
         let document = crate::api::description();
         let check = &document["paths"]["/v1/check"]["get"];
-        assert_eq!(check["tags"], json!(["app", "admin"]));
+        assert_eq!(check["tags"], json!(["app", "admin", "nginx"]));
         assert_eq!(document["paths"]["/v1/bans"]["post"]["tags"], json!(["admin"]));
         assert_eq!(document["paths"]["/v1/events"]["post"]["tags"], json!(["app"]));
     }

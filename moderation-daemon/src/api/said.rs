@@ -19,7 +19,7 @@ const MS_PER_MINUTE: u64 = 60_000;
 
 /// The message to somebody who is denied; `None` if it may go ahead, or if only
 /// whoever reported a violation knows what to say about it.
-pub(super) fn message(outcome: &Outcome, rules: &Rules) -> Option<Cow<'static, str>> {
+pub(crate) fn message(outcome: &Outcome, rules: &Rules) -> Option<Cow<'static, str>> {
     if outcome.verdict == Verdict::Allow {
         return None;
     }
@@ -32,14 +32,18 @@ pub(super) fn message(outcome: &Outcome, rules: &Rules) -> Option<Cow<'static, s
     match outcome.cause? {
         Cause::Banned => {
             let ban = outcome.ban.as_ref();
-            let ends = ban.is_none_or(|ban| ban.expires_at_unix_ms.is_some());
-            Some(if ends { BANNED } else { BANNED_FOR_GOOD }.into())
+            Some(of_ban(ban.is_none_or(|ban| ban.expires_at_unix_ms.is_some())).into())
         }
         Cause::Violation(kind) => of_violation(kind, rules).or_else(|| exceeded.and_then(of_limit)),
         Cause::Limited => exceeded.and_then(of_limit),
         Cause::LeasesFull | Cause::WindowsFull => Some(CROWDED.into()),
         Cause::NothingToRefund => None,
     }
+}
+
+/// The words of a ban, by whether it ends.
+pub(crate) const fn of_ban(ends: bool) -> &'static str {
+    if ends { BANNED } else { BANNED_FOR_GOOD }
 }
 
 /// The words of those that are of no limiter.

@@ -19,10 +19,11 @@ pub(super) fn warnings(rules: &Rules) -> Vec<Warning> {
         about: format!("custom.limits.{limiter}"),
         text: "no event names it, so that it limits nothing".to_owned(),
     });
-    let events = rules
-        .events
-        .iter()
-        .filter(|event| !EventType::BUILT_IN.contains(&event.kind) && event.limiters.is_empty());
+    let events = rules.events.iter().filter(|event| {
+        // One that only browsers may cause is looked at all the same.
+        let is_idle = event.limiters.is_empty() && !event.browser;
+        !EventType::BUILT_IN.contains(&event.kind) && is_idle
+    });
     let events = events.map(|event| Warning {
         about: format!("custom.events.{}.limits", event.kind),
         text: "there are none, so that nothing is counted".to_owned(),

@@ -87,6 +87,7 @@ pub(super) fn check(mut layered: Layered) -> Result<Config, ConfigError> {
         librechat: Librechat { uses_redis },
         api: socket("api", file.api.socket, file.api.group, file.api.max_connections)?,
         admin: socket("admin", file.admin.socket, file.admin.group, file.admin.max_connections)?,
+        nginx: file.nginx.check(&rules)?,
         store: Store {
             path: file.store.path,
             retention: file.store.retention,
@@ -113,7 +114,7 @@ fn max_records(most: u64) -> Result<u64, ConfigError> {
     Ok(most)
 }
 
-fn socket(
+pub(super) fn socket(
     name: &str,
     path: PathBuf,
     group: Option<String>,

@@ -17,6 +17,7 @@ use super::{
     limits::{ConcurrencyFile, CountingFile, LimitsFile, TiersFile},
     mongodb::MongodbFile,
     network,
+    nginx::NginxFile,
     penalties::{AdaptiveFile, PenaltiesFile},
     scores::{ScoresFile, ScoringFile},
 };
@@ -57,6 +58,9 @@ pub(super) struct File {
     pub(super) api: Api,
     /// The socket for operators: moderationctl, metrics.
     pub(super) admin: Admin,
+    /// nginx, which can ask before it passes requests on. Then a host is protected
+    /// whose app reports nothing.
+    pub(super) nginx: NginxFile,
     /// The embedded store: bans, violations, scores. An SQLite database.
     pub(super) store: Store,
     /// What limits have counted is kept in a file beside the store, so that a
@@ -115,6 +119,7 @@ impl File {
             librechat: LibrechatFile::default(),
             api: Api::default(),
             admin: Admin::default(),
+            nginx: NginxFile::default(),
             store: Store::default(),
             snapshot: SnapshotFile::default(),
             mongodb: MongodbFile::default(),

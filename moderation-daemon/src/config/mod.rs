@@ -15,6 +15,7 @@ pub mod librechat;
 mod limits;
 mod mongodb;
 mod network;
+mod nginx;
 mod origin;
 mod penalties;
 mod profile;
@@ -44,6 +45,7 @@ pub use effective::Effective;
 pub use file::{AttachMode, Log, LogFormat, LogLevel};
 pub use friendly::parse as parse_duration;
 pub use network::{Connections, Network, Ports, Syn};
+pub use nginx::{JwtSecretError, Nginx, Overload, UserSource};
 pub use origin::{Origin, Origins, Source, Warning};
 pub use profile::Profile;
 pub use secret::Secret;
@@ -62,6 +64,8 @@ pub struct Config {
     pub api: Socket,
     /// The operators' socket.
     pub admin: Socket,
+    /// How nginx is answered; `None`: it does not ask.
+    pub nginx: Option<Nginx>,
     /// The embedded store.
     pub store: Store,
     /// How often what limits counted is written down.

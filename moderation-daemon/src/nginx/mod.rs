@@ -1,2 +1,15 @@
-//! nginx.
+//! nginx asks before it passes a request on (`auth_request`), on a socket of its own:
+//! what the request is, who sends it, and what is said to whoever is denied. It judges
+//! nothing itself, and does not know how nginx is configured but by the headers that
+//! its snippet sets.
+
+mod auth;
+mod denial;
 pub mod log;
+mod page;
+pub mod route;
+mod snippet;
+pub mod token;
+
+pub(crate) use auth::described;
+pub use auth::routes;

@@ -146,6 +146,63 @@ fn the_examples_are_valid_and_leave_nothing_to_be_said() {
     let config = super::good(example, &[]);
     assert_eq!(config.warnings, []);
     assert_eq!(config.rules.limiters.len(), super::good("", &[]).rules.limiters.len() + 3);
+    let config = super::good(include_str!("../../../../config/librechat.yaml"), &[]);
+    assert_eq!(config.warnings, []);
+    assert!(config.nginx.is_some());
+}
+
+/// LibreChat v0.8.7, read off its code; docs/profiles.md has the numbers.
+#[test]
+fn the_routes_of_librechat_are_what_librechat_limits() {
+    let config = super::good(include_str!("../../../../config/librechat.yaml"), &[]);
+    let routes = config.nginx.expect("it is on").routes;
+    let cases = [
+        ("POST", "/api/auth/login", "login"),
+        ("GET", "/oauth/google", "login"),
+        ("GET", "/oauth/google/callback", "login"),
+        ("POST", "/api/admin/login/local", "login"),
+        ("POST", "/api/auth/register", "registration"),
+        ("POST", "/api/auth/requestPasswordReset", "password_reset"),
+        ("POST", "/api/auth/resetPassword", "password_reset_submission"),
+        ("POST", "/api/user/verify", "email_verification_submission"),
+        ("POST", "/api/user/verify/resend", "email_verification"),
+        ("POST", "/api/auth/2fa/verify-temp", "two_factor"),
+        ("POST", "/api/agents/chat", "message"),
+        ("POST", "/api/agents/chat/openAI", "message"),
+        ("POST", "/api/agents/chat/abort", "app_request"),
+        ("GET", "/api/agents/chat/stream/x", "app_request"),
+        ("GET", "/api/agents/chat/active", "app_request"),
+        ("POST", "/api/agents/v1/chat/completions", ""),
+        ("POST", "/api/agents/tools/web_search/call", "tool_call"),
+        ("POST", "/api/assistants/v2/chat", "app_request"),
+        ("POST", "/api/files", "file_upload"),
+        ("POST", "/api/files/images/avatar", "file_upload"),
+        ("POST", "/api/files/usage", "file_usage"),
+        ("DELETE", "/api/files", "app_request"),
+        ("POST", "/api/files/speech/stt", "stt"),
+        ("POST", "/api/files/speech/tts/manual", "tts"),
+        ("GET", "/api/files/speech/tts/voices", "tts"),
+        ("GET", "/api/files/speech/config/get", "app_request"),
+        ("POST", "/api/skills/import", "file_upload"),
+        ("POST", "/api/skills/1/files", "file_upload"),
+        ("POST", "/api/skills", ""),
+        ("POST", "/api/convos/import", "import"),
+        ("POST", "/api/convos/fork", "fork"),
+        ("POST", "/api/convos/duplicate", "fork"),
+        ("GET", "/api/convos", ""),
+        ("POST", "/api/prompts/groups/1/use", "prompt_usage"),
+        ("POST", "/api/endpoints/context-projection", "context_projection"),
+        ("GET", "/api/share/abc", "shared_link"),
+        ("GET", "/api/share/link/abc", ""),
+        ("GET", "/api/permissions/agent/1", "app_request"),
+        ("POST", "/api/auth/refresh", ""),
+        ("GET", "/", ""),
+    ];
+    for (method, target, want) in cases {
+        let events = routes.find(method, target.as_bytes());
+        let names: Vec<_> = events.iter().map(|kind| kind.name()).collect();
+        assert_eq!(names.join(" "), want, "{method} {target}");
+    }
 }
 
 #[test]

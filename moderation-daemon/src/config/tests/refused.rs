@@ -349,6 +349,33 @@ fn values_of_our_own_that_make_no_sense_are_named() {
             "custom: {limits: {a_limit: {by: user, max: 1, window: 1m, violation: spam}}}",
             "custom.limits.a_limit.violation: \"spam\" is no violation",
         ),
+        (
+            "nginx: {routes: [{method: GET, path: /a, counts: logins}]}",
+            "nginx.routes[0].counts: \"logins\" is no event: nothing, or one of login, \
+             registration, message, password_reset, password_reset_submission, \
+             email_verification, email_verification_submission, two_factor, file_upload, import, \
+             fork, tts, stt, tool_call, prompt_usage, context_projection, file_usage, \
+             shared_link, agent_event, login_failure, login_success",
+        ),
+        (
+            "nginx: {routes: [{method: GET, path: a, counts: login}]}",
+            "nginx.routes[0]: \"a\" does not begin with a slash",
+        ),
+        (
+            "nginx: {routes: [{method: GET, path: /a, counts: login}, {method: ANY, path: '/:b', \
+             counts: fork}, {method: POST, path: '/:c', counts: fork}, {method: GET, path: /A/, \
+             counts: nothing}]}",
+            "nginx.routes[3]: GET /a and GET /a (routes[0]) both match GET /a, and mean something \
+             else: say what that one is",
+        ),
+        (
+            "nginx: {enabled: true}",
+            "nginx.routes: no request is any event; config/librechat.yaml has LibreChat's routes",
+        ),
+        ("nginx: {user: {claim: ''}}", "nginx.user.claim: it cannot be empty"),
+        ("nginx: {page: page.html}", "nginx.page: page.html is not an absolute path"),
+        ("nginx: {max_connections: 0}", "nginx.max_connections: between 1 and 65536"),
+        ("nginx: {socket: n.sock}", "nginx.socket: n.sock is not an absolute path"),
         ("store: {max_records: 0}", "store.max_records: at least 1: nothing would be kept"),
         (
             "mongodb: {violations: {collection: logs}}",

@@ -1,0 +1,228 @@
+//! The section `nginx`: whether nginx asks before it passes requests on, which request is
+//! what, and whose it is. The secret of tokens is a credential and no part of the file.
+
+use std::{path::PathBuf, sync::Arc};
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::{
+    ConfigError, Secret, Socket,
+    check::{absolute, socket},
+};
+use crate::{
+    credential::{CredentialError, Credentials},
+    engine::Rules,
+    nginx::route::{Meaning, RouteTable},
+};
+
+/// The credential that holds the secret of tokens: LibreChat's `JWT_SECRET`.
+const JWT_SECRET: &str = "jwt-secret";
+
+/// What a route counts that is no event.
+const NOTHING: &str = "nothing";
+
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct NginxFile {
+    /// true: nginx can ask before it passes a request on; see docs/nginx.md.
+    enabled: bool,
+    /// Where the socket is.
+    socket: PathBuf,
+    /// The group whose members can open it; null: the daemon's user alone.
+    group: Option<String>,
+    /// Connections at once; one more is refused. Half as many requests can wait for
+    /// a decision.
+    max_connections: usize,
+    /// What becomes of a request that is not decided, because too much waits or the
+    /// store does not write: pass, or deny. Who is banned is denied in any case.
+    when_overloaded: Overload,
+    /// Who sends a request.
+    user: UserFile,
+    /// What a denied person can do about it, as a sentence for the page.
+    contest: String,
+    /// A page to show instead of the built-in one; null: that.
+    page: Option<PathBuf>,
+    /// Which request is which event: {method: POST, path: /api/auth/login, counts:
+    /// login}. method is ANY, or names with | between them; a path's segment can be
+    /// :name, its last one *. counts nothing is for exceptions. Of two routes that
+    /// match, the more specific holds. config/librechat.yaml has LibreChat's.
+    routes: Vec<RouteFile>,
+}
+
+impl Default for NginxFile {
+    fn default() -> Self {
+        Self {
+            enabled: false,
+            socket: "/run/moderation/nginx.sock".into(),
+            group: Some("moderation-nginx".to_owned()),
+            max_connections: 512,
+            when_overloaded: Overload::Pass,
+            user: UserFile::default(),
+            contest: "If you think that this is a mistake, write to whoever runs this site, and \
+                      quote the code."
+                .to_owned(),
+            page: None,
+            routes: Vec::new(),
+        }
+    }
+}
+
+/// What becomes of requests of which nothing is decided.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Overload {
+    /// They pass.
+    Pass,
+    /// They are told to come again.
+    Deny,
+}
+
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+struct UserFile {
+    /// nowhere: requests have an address and no user. token: from the JSON Web
+    /// Token in Authorization, signed with HS256; needs the credential jwt-secret,
+    /// LibreChat's JWT_SECRET. header: from the variable that the snippet has for
+    /// it, which only somebody who is trusted may set.
+    from: UserFrom,
+    /// The claim of a token that is the user's id.
+    claim: String,
+}
+
+impl Default for UserFile {
+    fn default() -> Self {
+        Self { from: UserFrom::Nowhere, claim: "id".to_owned() }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+enum UserFrom {
+    Nowhere,
+    Token,
+    Header,
+}
+
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct RouteFile {
+    method: String,
+    path: String,
+    counts: String,
+}
+
+/// How nginx is answered.
+#[derive(Clone, Debug)]
+pub struct Nginx {
+    /// The socket.
+    pub socket: Socket,
+    /// What becomes of requests of which nothing is decided.
+    pub when_overloaded: Overload,
+    /// Whence the user is known.
+    pub user: UserSource,
+    /// What a denied person can do about it.
+    pub contest: String,
+    /// The operator's own page.
+    pub page: Option<PathBuf>,
+    /// Which request is what.
+    pub routes: Arc<RouteTable>,
+}
+
+/// Whence the user of a request is known.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum UserSource {
+    /// Not at all.
+    Nowhere,
+    /// From a token, by this claim.
+    Token(String),
+    /// From a header that nginx sets.
+    Header,
+}
+
+/// Why there is no secret.
+#[derive(Debug, thiserror::Error)]
+pub enum JwtSecretError {
+    /// It was not handed over.
+    #[error(
+        "nginx.user.from: token needs the credential {JWT_SECRET}, and there is none: set \
+         LoadCredential={JWT_SECRET}:FILE in the unit"
+    )]
+    Missing,
+    /// It cannot be used.
+    #[error(transparent)]
+    Credential(#[from] CredentialError),
+}
+
+impl Nginx {
+    /// The secret of tokens, from this process's credentials.
+    ///
+    /// # Errors
+    ///
+    /// See [`JwtSecretError`].
+    pub fn jwt_secret() -> Result<Secret, JwtSecretError> {
+        let credentials = Credentials::of_process();
+        // Its length is checked as of any key; what LibreChat takes for one is a text.
+        credentials.key(JWT_SECRET)?.ok_or(JwtSecretError::Missing)?;
+        credentials.text(JWT_SECRET)?.map(Secret::new).ok_or(JwtSecretError::Missing)
+    }
+}
+
+impl NginxFile {
+    /// `None`: nginx does not ask. What is wrong is said all the same.
+    pub(super) fn check(self, rules: &Rules) -> Result<Option<Nginx>, ConfigError> {
+        let routes = Arc::new(self.table(rules)?);
+        let socket = socket("nginx", self.socket, self.group, self.max_connections)?;
+        let page = self.page.map(|page| absolute("nginx.page", page)).transpose()?;
+        let UserFile { from, claim } = self.user;
+        if claim.is_empty() {
+            return Err(ConfigError::value("nginx.user.claim", "it cannot be empty"));
+        }
+        if self.enabled && routes.is_empty() {
+            let problem = "no request is any event; config/librechat.yaml has LibreChat's routes";
+            return Err(ConfigError::value("nginx.routes", problem));
+        }
+        let user = match from {
+            UserFrom::Nowhere => UserSource::Nowhere,
+            UserFrom::Token => UserSource::Token(claim),
+            UserFrom::Header => UserSource::Header,
+        };
+        let (when_overloaded, contest) = (self.when_overloaded, self.contest);
+        let nginx = Nginx { socket, when_overloaded, user, contest, page, routes };
+        Ok(self.enabled.then_some(nginx))
+    }
+
+    fn table(&self, rules: &Rules) -> Result<RouteTable, ConfigError> {
+        let lines: Result<Vec<_>, ConfigError> = self
+            .routes
+            .iter()
+            .enumerate()
+            .map(|(line, route)| {
+                let meaning = meaning(line, &route.counts, rules)?;
+                Ok((route.method.as_str(), route.path.as_str(), meaning))
+            })
+            .collect();
+        RouteTable::new(lines?).map_err(|error| {
+            let key = error.line().map_or_else(|| "nginx.routes".to_owned(), key);
+            ConfigError::value(key, error.to_string())
+        })
+    }
+}
+
+fn key(line: usize) -> String {
+    format!("nginx.routes[{line}]")
+}
+
+fn meaning(line: usize, name: &str, rules: &Rules) -> Result<Meaning, ConfigError> {
+    let known = rules.events.iter().map(|rule| rule.kind).find(|kind| kind.name() == name);
+    let problem = match known {
+        Some(_) if name == NOTHING => format!("a custom event cannot be named {NOTHING} here"),
+        Some(kind) => return Ok(Meaning::Event(kind)),
+        None if name == NOTHING => return Ok(Meaning::Nothing),
+        None => {
+            let names: Vec<_> = rules.events.iter().map(|rule| rule.kind.name()).collect();
+            format!("{name:?} is no event: {NOTHING}, or one of {}", names.join(", "))
+        }
+    };
+    Err(ConfigError::value(format!("{}.counts", key(line)), problem))
+}

@@ -1,0 +1,43 @@
+//! What is counted about nginx, which asks before it passes a request on.
+
+use prometheus_client::{
+    metrics::{counter::Counter, family::Family},
+    registry::Registry,
+};
+
+use super::ReasonLabels;
+use crate::nginx::token::Refused;
+
+/// See the module.
+#[derive(Debug, Default)]
+pub struct NginxMetrics {
+    /// Requests that passed.
+    pub passed: Counter,
+    /// Requests that were denied.
+    pub denied: Counter,
+    /// Requests that name neither a user nor an address, and pass.
+    pub unknown: Counter,
+    undecided: Family<ReasonLabels, Counter>,
+    tokens_refused: Family<ReasonLabels, Counter>,
+}
+
+impl NginxMetrics {
+    #[rustfmt::skip]
+    pub(super) fn register(&self, registry: &mut Registry) {
+        registry.register("nginx_passed", "Requests of which nginx asked and that passed", self.passed.clone());
+        registry.register("nginx_denied", "Requests of which nginx asked and that were denied", self.denied.clone());
+        registry.register("nginx_unknown", "Requests of which nginx told neither a user nor an address; they pass", self.unknown.clone());
+        registry.register("nginx_undecided", "Requests of which nginx asked and nothing was decided, by reason; nginx.when_overloaded says what becomes of them", self.undecided.clone());
+        registry.register("nginx_tokens_refused", "Tokens that are nobody's, by reason", self.tokens_refused.clone());
+    }
+
+    /// Nothing was decided.
+    pub fn undecided(&self, reason: &'static str) {
+        self.undecided.get_or_create(&ReasonLabels { reason }).inc();
+    }
+
+    /// A token was nobody's.
+    pub fn refused(&self, why: Refused) {
+        self.tokens_refused.get_or_create(&ReasonLabels { reason: why.name() }).inc();
+    }
+}

@@ -1,0 +1,309 @@
+//! `GET /v1/nginx/auth`: may this request pass? And `GET /v1/nginx/denial`: what is said
+//! to whoever may not. nginx takes no other answer than 204 and 403 to the first; the
+//! real status, and all that the second needs, are in headers of it.
+//!
+//! Who is banned is denied from the board, which waits for nothing. Everybody else waits
+//! for a decision no longer than [`PATIENCE`], and so many at a time; beyond, nothing is
+//! decided, which is counted, and `nginx.when_overloaded` says what becomes of it.
+
+use std::{net::IpAddr, sync::Arc, time::Duration};
+
+use axum::{
+    http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header},
+    response::{IntoResponse as _, Response},
+};
+use tokio::{sync::Semaphore, time::timeout};
+
+use super::{
+    denial::{self, Denial},
+    page::Page,
+    snippet,
+    token::Tokens,
+};
+use crate::{
+    api::{self, Operation, Paths, Routes, input::request_id},
+    clock,
+    config::{Nginx, Overload, UserSource},
+    engine::{Act, Cost, Count, EventType, Moment, Request, Subject, UserId},
+    moderator::{Answer, Unavailable},
+};
+
+/// How long nginx is kept waiting for a decision. It gives up a second later.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// What the two routes work with.
+struct Desk {
+    api: api::Context,
+    settings: Nginx,
+    user: User,
+    page: Page,
+    /// Places for those who wait for a decision.
+    waiting: Semaphore,
+    snippet: snippet::Watch,
+}
+
+enum User {
+    Nowhere,
+    Token(Tokens),
+    Header,
+}
+
+/// The routes of nginx's socket.
+///
+/// # Errors
+///
+/// If the secret of tokens is not there, or the operator's page cannot be used.
+pub fn routes(settings: Nginx, context: &api::Context) -> anyhow::Result<Routes> {
+    let user = match &settings.user {
+        UserSource::Nowhere => User::Nowhere,
+        UserSource::Header => User::Header,
+        UserSource::Token(claim) => {
+            User::Token(Tokens::new(Nginx::jwt_secret()?.expose().as_bytes(), claim))
+        }
+    };
+    let page = Page::load(settings.page.as_deref(), &settings.contest)?;
+    // The other half of the connections is for those who need not wait.
+    let waiting = Semaphore::new((settings.socket.max_connections / 2).max(1));
+    let snippet = snippet::Watch::default();
+    let desk = Arc::new(Desk { api: context.clone(), settings, user, page, waiting, snippet });
+    let [ask, say] = operations();
+    let asked = Arc::clone(&desk);
+    let answer = move |headers: HeaderMap| {
+        let desk = Arc::clone(&asked);
+        async move { auth(&desk, &headers).await }
+    };
+    let tell = move |headers: HeaderMap| std::future::ready(denied(&desk, &headers));
+    let paths = Paths::new().on(ask, answer).on(say, tell);
+    Ok(api::routes(paths, context.clone()))
+}
+
+/// What can be asked on nginx's socket.
+pub(crate) fn described() -> Paths {
+    Paths::described(operations().into())
+}
+
+fn operations() -> [Operation; 2] {
+    let ask = Operation::get("/v1/nginx/auth", "May this request pass? 204 says yes, 403 no")
+        .headers(&[
+            (METHOD, "The request's method."),
+            (TARGET, "Its target, as it came."),
+            (ADDRESS, "The client's address, as nginx takes it."),
+            (AGENT, "The client's User-Agent."),
+            (USER, "The user, with `nginx.user.from: header`."),
+            (REQUEST, "nginx's name for the request."),
+            (snippet::HEADER, "Which version of the snippet asks."),
+            ("authorization", "The token, with `nginx.user.from: token`."),
+        ])
+        .status(StatusCode::NO_CONTENT)
+        .answer_headers(&[
+            ("ratelimit", "How limits stand."),
+            ("ratelimit-policy", "What the limits are."),
+        ]);
+    let say = Operation::get("/v1/nginx/denial", "What is said to whoever was denied").headers(&[
+        (DENIAL, "The header of that name of the answer 403."),
+        (REQUEST, "nginx's name for the request."),
+        ("accept", "Whether it is to be a page."),
+    ]);
+    [ask, say]
+}
+
+/// What the snippet tells.
+const METHOD: &str = "x-moderation-method";
+const TARGET: &str = "x-moderation-uri";
+const ADDRESS: &str = "x-moderation-address";
+const AGENT: &str = "x-moderation-agent";
+const USER: &str = "x-moderation-user";
+const REQUEST: &str = "x-moderation-request-id";
+/// What it is told, and tells again when it asks what to say.
+const DENIAL: &str = "x-moderation-denial";
+
+/// A header's value; nginx leaves out those that are empty.
+fn value<'a>(headers: &'a HeaderMap, name: &str) -> &'a [u8] {
+    headers.get(name).map(HeaderValue::as_bytes).unwrap_or_default()
+}
+
+fn text<'a>(headers: &'a HeaderMap, name: &str) -> &'a str {
+    str::from_utf8(value(headers, name)).unwrap_or_default()
+}
+
+/// What was found out: what limits said, and the denial if it is one.
+#[derive(Default)]
+struct Verdict {
+    counts: Vec<Count>,
+    denial: Option<Denial>,
+}
+
+async fn auth(desk: &Desk, headers: &HeaderMap) -> Response {
+    desk.snippet.look(text(headers, snippet::HEADER));
+    let now = clock::now();
+    let metrics = &desk.api.metrics.nginx;
+    let verdict = match desk.subject(headers, now) {
+        Some(subject) => desk.judge(subject, headers).await,
+        None => {
+            metrics.unknown.inc();
+            Verdict::default()
+        }
+    };
+    let counter = if verdict.denial.is_some() { &metrics.denied } else { &metrics.passed };
+    counter.inc();
+    respond(&verdict, clock::now(), desk)
+}
+
+impl Desk {
+    /// Whom a request concerns, as far as is known.
+    fn subject(&self, headers: &HeaderMap, now: Moment) -> Option<Subject> {
+        // A socket's peer has no address; nginx says `unix:` then.
+        let address = text(headers, ADDRESS).parse::<IpAddr>().ok();
+        Subject::new(self.user(headers, now), address).ok()
+    }
+
+    fn user(&self, headers: &HeaderMap, now: Moment) -> Option<UserId> {
+        match &self.user {
+            User::Nowhere => None,
+            User::Header => text(headers, USER).parse().ok(),
+            User::Token(tokens) => {
+                let authorization = value(headers, header::AUTHORIZATION.as_str());
+                tokens.user(authorization, now.unix_ms).unwrap_or_else(|why| {
+                    self.api.metrics.nginx.refused(why);
+                    None
+                })
+            }
+        }
+    }
+
+    async fn judge(&self, subject: Subject, headers: &HeaderMap) -> Verdict {
+        let id = text(headers, REQUEST);
+        let target = value(headers, TARGET);
+        let events = self.settings.routes.find(text(headers, METHOD), target);
+        let mut verdict = Verdict::default();
+        if events.is_empty() {
+            verdict.denial = self.check(&subject).await;
+            return verdict;
+        }
+        // More than one where a path can be read as several things: it is all of them.
+        for kind in events {
+            match self.decide(kind, &subject, headers).await {
+                Ok(answer) => {
+                    verdict.counts.extend(answer.outcome.counts.iter().copied());
+                    let now = clock::now();
+                    verdict.denial = Denial::of(&answer, &self.api.config.rules, now, id);
+                }
+                Err(reason) => {
+                    self.api.metrics.nginx.undecided(reason);
+                    verdict.denial = self.check(&subject).await.or_else(|| self.overloaded(id));
+                }
+            }
+            if verdict.denial.is_some() {
+                break;
+            }
+        }
+        verdict
+    }
+
+    fn overloaded(&self, id: &str) -> Option<Denial> {
+        (self.settings.when_overloaded == Overload::Deny).then(|| Denial::overloaded(id))
+    }
+
+    /// Whether somebody is banned. Of those who wait to hear whether their role spares
+    /// them, the board alone is asked in the end.
+    async fn check(&self, subject: &Subject) -> Option<Denial> {
+        let now = clock::now();
+        let moderator = &self.api.moderator;
+        let ban = timeout(PATIENCE, moderator.check(subject)).await;
+        let ban = ban.unwrap_or_else(|_| moderator.board().check(subject, now));
+        ban.map(|ban| Denial::banned(&ban, now))
+    }
+
+    /// Judges an event, or says in one word why that was not possible. Who is banned is
+    /// answered without waiting.
+    async fn decide(
+        &self,
+        kind: EventType,
+        subject: &Subject,
+        headers: &HeaderMap,
+    ) -> Result<Answer, &'static str> {
+        let Ok(_place) = self.waiting.try_acquire() else { return Err("crowded") };
+        let rules = &self.api.config.rules;
+        // nginx asks again about a request that it redirects internally.
+        let id = request_id(kind.name(), &rules.bearer(subject), text(headers, REQUEST)).ok();
+        let agent = String::from_utf8_lossy(value(headers, AGENT)).into_owned();
+        let act = Act::Event { kind, user_agent: Some(agent), cost: Cost::default() };
+        let request = Request { id, ..Request::new(act, subject.clone()) };
+        match timeout(PATIENCE, self.api.moderator.judge(request)).await {
+            Ok(Ok(answer)) => Ok(answer),
+            Err(_) | Ok(Err(Unavailable::TimedOut)) => Err("timed_out"),
+            Ok(Err(Unavailable::QueueFull)) => Err("queue_full"),
+            Ok(Err(Unavailable::Store)) => Err("store"),
+            Ok(Err(Unavailable::Stopping)) => Err("stopping"),
+        }
+    }
+}
+
+fn respond(verdict: &Verdict, now: Moment, desk: &Desk) -> Response {
+    let mut headers = HeaderMap::new();
+    let rules = &desk.api.config.rules;
+    let policy = |count: &Count| {
+        let window_ms = rules.limiter(count.limiter).map_or(0, |rule| rule.limit.window_ms);
+        format!("\"{}\";q={};w={}", count.limiter, count.max, window_ms.div_ceil(1_000))
+    };
+    let standing = |count: &Count| {
+        let reset = denial::seconds(count, now);
+        format!("\"{}\";r={};t={reset}", count.limiter, count.remaining())
+    };
+    put(&mut headers, "ratelimit-policy", &joined(&verdict.counts, policy));
+    put(&mut headers, "ratelimit", &joined(&verdict.counts, standing));
+    let Some(denial) = &verdict.denial else {
+        return (StatusCode::NO_CONTENT, headers).into_response();
+    };
+    put(&mut headers, "x-moderation-status", &denial.status.to_string());
+    put(&mut headers, "x-moderation-reason", &denial.r#type);
+    put(&mut headers, "x-moderation-until", denial.until.as_deref().unwrap_or_default());
+    let wait = denial.retry_after.map(|seconds| seconds.to_string()).unwrap_or_default();
+    put(&mut headers, "x-moderation-retry-after", &wait);
+    put(&mut headers, "x-moderation-decision", &denial.code);
+    put(&mut headers, DENIAL, &serde_json::json!(denial).to_string());
+    (StatusCode::FORBIDDEN, headers).into_response()
+}
+
+fn joined(counts: &[Count], shown: impl Fn(&Count) -> String) -> String {
+    counts.iter().map(shown).collect::<Vec<_>>().join(", ")
+}
+
+/// Puts a header that is not empty.
+fn put(headers: &mut HeaderMap, name: &'static str, text: &str) {
+    // JSON escapes every other character that is none of a header's.
+    let text = text.replace('\u{7f}', "\\u007f");
+    if let Ok(value) = HeaderValue::from_bytes(text.as_bytes())
+        && !value.is_empty()
+    {
+        headers.insert(HeaderName::from_static(name), value);
+    }
+}
+
+/// Sent with what nobody may keep.
+const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
+
+fn denied(desk: &Desk, headers: &HeaderMap) -> Response {
+    let told = serde_json::from_slice::<Denial>(value(headers, DENIAL)).ok();
+    let denial = told.unwrap_or_else(|| Denial::forbidden(text(headers, REQUEST)));
+    let (kind, body) = if wants_page(headers) {
+        ("text/html; charset=utf-8", desk.page.render(&denial))
+    } else {
+        ("application/json", denial.json().to_string())
+    };
+    let status = StatusCode::from_u16(denial.status).unwrap_or(StatusCode::FORBIDDEN);
+    let mut response = (status, body).into_response();
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
+    headers.insert(header::CACHE_CONTROL, NO_STORE);
+    headers.insert(header::VARY, HeaderValue::from_static("accept"));
+    if let Some(seconds) = denial.retry_after {
+        headers.insert(header::RETRY_AFTER, seconds.into());
+    }
+    response
+}
+
+/// Browsers say so when somebody goes somewhere; scripts of a page and programs do not.
+fn wants_page(headers: &HeaderMap) -> bool {
+    text(headers, header::ACCEPT.as_str()).to_ascii_lowercase().contains("text/html")
+}

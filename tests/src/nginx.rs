@@ -1,0 +1,147 @@
+//! nginx as a process in a namespace, with this project's two files included as an
+//! operator includes them, in front of a small app of node that says what it was asked.
+//! What is asked of it is not known here.
+
+use std::fs::{self, File};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use tempfile::TempDir;
+
+use crate::lab::HOST_V4;
+use crate::namespace::Namespace;
+use crate::process::{self, Process};
+use crate::visitor::Visitor;
+use crate::{name, sweep, wait};
+
+/// Hands paths on as clients write them.
+pub const PORT: u16 = 80;
+/// Hands on what nginx made of them.
+pub const TIDY_PORT: u16 = 81;
+
+const APP_PORT: u16 = 3_080;
+/// Patience with a start, on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Answers every request with what it was, and `/api/own-403` with a 403 of its own.
+const APP: &str = r#"
+const http = require('node:http');
+http.createServer((request, response) => {
+  request.resume().on('end', () => {
+    const status = request.url === '/api/own-403' ? 403 : 200;
+    const body = JSON.stringify({ app: true, method: request.method, url: request.url });
+    response.writeHead(status, { 'content-type': 'application/json', 'content-length': body.length });
+    response.end(body);
+  });
+}).listen(Number(process.argv[2]), '127.0.0.1');
+"#;
+
+/// What happens while the daemon is gone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Gone {
+    /// As the files have it: requests pass.
+    Pass,
+    /// With the one line changed that keeps everybody out.
+    Refuse,
+}
+
+/// A running nginx and its app; both end when dropped.
+#[derive(Debug)]
+pub struct Nginx {
+    // In this order: nginx asks the app.
+    nginx: Option<Process>,
+    _app: Process,
+    folder: TempDir,
+}
+
+impl Nginx {
+    /// Listens on [`PORT`] and [`TIDY_PORT`] of [`HOST_V4`] in a namespace, and asks the
+    /// daemon at `socket`.
+    pub fn start(namespace: &Namespace, socket: &Path, gone: Gone) -> Result<Self> {
+        sweep::sweep()?;
+        let folder = tempfile::Builder::new()
+            .prefix(&format!("{}-", name::fresh()?))
+            .tempdir_in(sweep::TEMPORARY)
+            .context("cannot make a temporary folder")?;
+        let path = folder.path();
+        include("moderation-http.conf", path, |text| {
+            let text = text.replace("/run/moderation/nginx.sock", &socket.display().to_string());
+            if gone == Gone::Refuse { text.replace("return 204;", "return 403;") } else { text }
+        })?;
+        include("moderation-server.conf", path, |text| text)?;
+        fs::write(path.join("nginx.conf"), configuration(path))?;
+        fs::write(path.join("app.js"), APP)?;
+
+        let mut app = process::command("node");
+        app.arg(path.join("app.js")).arg(APP_PORT.to_string()).stdin(Stdio::null());
+        let app = namespace.spawn(app)?;
+        let log = File::create(path.join("stderr"))?;
+        let mut nginx = process::command("nginx");
+        nginx.arg("-c").arg(path.join("nginx.conf")).stdin(Stdio::null()).stderr(log);
+        let nginx = Some(namespace.spawn(nginx)?);
+        let nginx = Self { nginx, _app: app, folder };
+        for port in [PORT, TIDY_PORT] {
+            nginx.await_listening(namespace, HOST_V4, port)?;
+        }
+        nginx.await_listening(namespace, Ipv4Addr::LOCALHOST, APP_PORT)?;
+        Ok(nginx)
+    }
+
+    fn await_listening(&self, namespace: &Namespace, ip: Ipv4Addr, port: u16) -> Result<()> {
+        let server = SocketAddr::new(ip.into(), port);
+        let visitor = Visitor::new(namespace, ip.into(), server, "nobody");
+        let waited = wait::until("nginx and its app to listen", PATIENCE, || {
+            Ok(visitor.open().is_ok().then_some(()))
+        });
+        waited.with_context(|| format!("port {port}: {}{}", self.read("stderr"), self.log()))
+    }
+
+    /// Its error log.
+    pub fn log(&self) -> String {
+        self.read("error.log")
+    }
+
+    fn read(&self, name: &str) -> String {
+        fs::read_to_string(self.folder.path().join(name)).unwrap_or_default()
+    }
+}
+
+impl Drop for Nginx {
+    fn drop(&mut self) {
+        // With its workers, which a master that is killed leaves behind.
+        if let Some(Err(error)) = self.nginx.take().map(|it| it.terminate(PATIENCE)) {
+            eprintln!("nginx does not end: {error:#}");
+        }
+    }
+}
+
+/// Copies one of this project's files, changed as an operator would.
+fn include(name: &str, to: &Path, change: impl FnOnce(String) -> String) -> Result<()> {
+    let from = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../nginx").join(name);
+    let text = fs::read_to_string(&from).with_context(|| format!("cannot read {}", from.display()));
+    fs::write(to.join(name), change(text?)).context("cannot write nginx's configuration")
+}
+
+fn configuration(folder: &Path) -> String {
+    let folder = folder.display();
+    let temporary: String = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
+        .iter()
+        .map(|it| format!("{it}_temp_path {folder}/{it};\n"))
+        .collect();
+    let server = |port, to| {
+        format!(
+            "server {{ listen {HOST_V4}:{port}; include {folder}/moderation-server.conf;\n\
+             location / {{ proxy_pass http://127.0.0.1:{APP_PORT}{to}; }} }}\n"
+        )
+    };
+    format!(
+        "user root;\nworker_processes 2;\ndaemon off;\npid {folder}/pid;\n\
+         error_log {folder}/error.log warn;\nevents {{ worker_connections 512; }}\n\
+         http {{\naccess_log off;\n{temporary}include {folder}/moderation-http.conf;\n{}{}}}\n",
+        server(PORT, ""),
+        server(TIDY_PORT, "/"),
+    )
+}

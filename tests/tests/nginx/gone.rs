@@ -1,0 +1,121 @@
+//! The daemon killed, back, and unable to write.
+
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, anyhow};
+use moderation_tests::lab::{CLIENT_V4, HOST_V4};
+use moderation_tests::nginx::Gone;
+use moderation_tests::wait;
+use rusqlite::Connection;
+use serde_json::{Value, json};
+
+use crate::site;
+
+/// nginx leaves a daemon alone for five seconds.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+#[test]
+fn while_the_daemon_is_gone_requests_pass_and_when_it_is_back_they_are_judged() -> Result<()> {
+    let Some(mut site) = site(Value::Null, Gone::Pass)? else { return Ok(()) };
+    site.operator.ban(&json!({ "ip": CLIENT_V4 }))?;
+    assert_eq!(site.ask("GET", "/", &[])?.status, 403);
+    site.daemon.kill()?;
+    for number in 0..100 {
+        let answer = site.post("/api/auth/login")?;
+        assert!(answer.is_apps(), "{number}: {answer:?}");
+    }
+    let log = site.nginx.log();
+    let lines = log.lines().filter(|line| line.contains("connect() to unix:")).count();
+    // One in five seconds, however many requests.
+    assert!((1..=10).contains(&lines), "{lines} lines: {log}");
+    site.daemon.start()?;
+    wait::until("nginx to ask again", PATIENCE, || {
+        Ok((site.ask("GET", "/", &[])?.status == 403).then_some(()))
+    })?;
+    Ok(())
+}
+
+#[test]
+fn one_line_keeps_everybody_out_while_the_daemon_is_gone() -> Result<()> {
+    let Some(mut site) = site(Value::Null, Gone::Refuse)? else { return Ok(()) };
+    assert!(site.ask("GET", "/", &[])?.is_apps());
+    site.daemon.kill()?;
+    for _ in 0..3 {
+        let answer = site.ask("GET", "/", &[])?;
+        assert_eq!((answer.status, answer.header("retry-after")), (503, Some("10")), "{answer:?}");
+    }
+    Ok(())
+}
+
+/// As an operator with `sqlite3` who forgot to end a transaction.
+fn lock(site: &crate::Site) -> Result<Connection> {
+    let connection = Connection::open(site.daemon.store_path())?;
+    connection.busy_timeout(Duration::from_secs(5))?;
+    connection.execute_batch("BEGIN IMMEDIATE")?;
+    Ok(connection)
+}
+
+#[test]
+fn when_nothing_can_be_decided_the_banned_are_denied_and_others_are_what_the_operator_says()
+-> Result<()> {
+    for (wish, status) in [("pass", 200), ("deny", 503)] {
+        let overrides = json!({
+            "nginx": { "when_overloaded": wish, "user": { "from": "nowhere" } },
+            "limits": { "login": { "max": 1 } },
+        });
+        let Some(mut site) = site(overrides, Gone::Pass)? else { return Ok(()) };
+        assert!(site.post("/api/auth/login")?.is_apps());
+        let locked = lock(&site)?;
+        // One too many, which the store is to write down.
+        let begin = Instant::now();
+        let answer = site.post("/api/auth/login")?;
+        assert_eq!(answer.status, status, "{answer:?}");
+        assert!(begin.elapsed() < Duration::from_secs(3), "nginx gave up: {:?}", begin.elapsed());
+        drop(locked);
+        wait::until("the store to write again", PATIENCE, || {
+            Ok(site.operator.ban(&json!({ "ip": CLIENT_V4 })).ok())
+        })?;
+        let locked = lock(&site)?;
+        assert_eq!(site.post("/api/auth/login")?.status, 403);
+        assert_eq!(site.ask("GET", "/", &[])?.status, 403);
+        drop(locked);
+        assert!(!site.nginx.log().contains("timed out"), "{}", site.nginx.log());
+    }
+    Ok(())
+}
+
+#[test]
+fn those_who_wait_for_a_decision_leave_room_for_those_who_are_banned() -> Result<()> {
+    let overrides = json!({
+        "nginx": { "max_connections": 16, "user": { "from": "nowhere" } },
+        "limits": { "login": { "max": 1 }, "registration": { "max": 1 } },
+        // Else the repeats of one address would be nothing to write down.
+        "scoring": { "repeats": null },
+    });
+    let Some(mut site) = site(overrides, Gone::Pass)? else { return Ok(()) };
+    assert!(site.post("/api/auth/login")?.is_apps());
+    assert!(site.look_from_the_host()?.is_apps());
+    site.operator.ban(&json!({ "ip": HOST_V4 }))?;
+    let (site, locked) = (&site, lock(&site)?);
+    let crowded = "moderation_nginx_undecided_total{reason=\"crowded\"}";
+    thread::scope(|scope| {
+        let asking: Vec<_> =
+            (0..12).map(|_| scope.spawn(|| site.post("/api/auth/login"))).collect();
+        wait::until("so many to wait that others need not", PATIENCE, || {
+            let metrics = site.daemon.admin().get("/metrics")?.body;
+            Ok(metrics.as_str().unwrap_or_default().contains(crowded).then_some(()))
+        })?;
+        let begin = Instant::now();
+        assert_eq!(site.look_from_the_host()?.status, 403);
+        assert!(begin.elapsed() < Duration::from_millis(800), "{:?}", begin.elapsed());
+        for one in asking {
+            let answer = one.join().map_err(|_| anyhow!("it panicked"))??;
+            assert!(answer.is_apps(), "{answer:?}");
+        }
+        Ok::<_, anyhow::Error>(())
+    })?;
+    drop(locked);
+    assert!(!site.nginx.log().contains("timed out"), "{}", site.nginx.log());
+    Ok(())
+}
