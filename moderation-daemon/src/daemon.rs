@@ -18,7 +18,7 @@ use crate::{
     metrics::Metrics,
     moderator::{self, Kernel, Saving, Setup, Sharing, Started},
     network::{self, AttachOptions, Attached, DropMode, Pins},
-    nginx,
+    nginx::{self, log},
     pseudonym::Names,
     sharers::Sharers,
     store::{ImportStore, Keep, Store},
@@ -136,6 +136,8 @@ async fn serve(config: Config, files: &SourceFiles) -> anyhow::Result<()> {
     let admin_socket = Listener::bind(&config.admin)?;
     let nginx_settings = config.nginx.clone();
     let nginx_socket = nginx_settings.as_ref().map(|it| Listener::bind(&it.socket)).transpose()?;
+    let hearing = nginx_settings.as_ref().and_then(|it| it.hearing.clone());
+    let log_socket = hearing.as_ref().map(|it| log::ear::Bound::bind(&it.socket)).transpose()?;
     let pins =
         (config.network.mode != AttachMode::Off).then(|| Pins::new(&config.network.pin_root));
     let mode = if config.network.enforce { DropMode::Drop } else { DropMode::Observe };
@@ -181,7 +183,13 @@ async fn serve(config: Config, files: &SourceFiles) -> anyhow::Result<()> {
         redis,
         started_at_boot_ms,
     };
-    let nginx = nginx_settings.map(|settings| nginx::routes(settings, &context)).transpose()?;
+    let listening = hearing.zip(log_socket).map(|(hearing, socket)| {
+        let (moderator, config) = (context.moderator.clone(), Arc::clone(&context.config));
+        log::start(socket, &hearing, moderator, config, &metrics)
+    });
+    let listening = listening.transpose().context("cannot listen to nginx's log")?;
+    let awaited = listening.as_ref().map(|it| Arc::clone(&it.awaited));
+    let nginx = nginx_settings.map(|it| nginx::routes(it, &context, awaited)).transpose()?;
     let nginx = ask(nginx_socket, nginx, Arc::clone(&metrics));
     let app = api_socket.serve(api::app_routes(context.clone()), Arc::clone(&metrics));
     let admin = admin_socket.serve(api::admin_routes(context), metrics);
@@ -194,7 +202,7 @@ async fn serve(config: Config, files: &SourceFiles) -> anyhow::Result<()> {
         result = told_to_stop() => result?,
     }
     tracing::info!("stopping; bans stay in force");
-    drop(keeping);
+    drop((keeping, listening));
     sharing.end();
     stopper.stop().await
 }

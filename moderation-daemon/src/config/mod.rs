@@ -45,7 +45,7 @@ pub use effective::Effective;
 pub use file::{AttachMode, Log, LogFormat, LogLevel};
 pub use friendly::parse as parse_duration;
 pub use network::{Connections, Network, Ports, Syn};
-pub use nginx::{JwtSecretError, Nginx, Overload, UserSource};
+pub use nginx::{Hearing, JwtSecretError, Nginx, Overload, UserSource};
 pub use origin::{Origin, Origins, Source, Warning};
 pub use profile::Profile;
 pub use secret::Secret;

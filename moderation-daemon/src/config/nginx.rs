@@ -1,7 +1,7 @@
 //! The section `nginx`: whether nginx asks before it passes requests on, which request is
 //! what, and whose it is. The secret of tokens is a credential and no part of the file.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -9,11 +9,15 @@ use serde::{Deserialize, Serialize};
 use super::{
     ConfigError, Secret, Socket,
     check::{absolute, socket},
+    friendly,
 };
 use crate::{
     credential::{CredentialError, Credentials},
-    engine::Rules,
-    nginx::route::{Meaning, RouteTable},
+    engine::{EventType, Rules},
+    nginx::{
+        log::outcome::{Outcome, Outcomes, statuses},
+        route::{Meaning, RouteTable},
+    },
 };
 
 /// The credential that holds the secret of tokens: LibreChat's `JWT_SECRET`.
@@ -48,6 +52,15 @@ pub(super) struct NginxFile {
     /// :name, its last one *. counts nothing is for exceptions. Of two routes that
     /// match, the more specific holds. config/librechat.yaml has LibreChat's.
     routes: Vec<RouteFile>,
+    /// What the answer to a request means, by its status, told by nginx's access log:
+    /// {after: login, status: [401, 5xx], counts: EVENT}. Empty: nothing is heard.
+    outcomes: Vec<OutcomeFile>,
+    /// Where nginx sends its access log.
+    log_socket: PathBuf,
+    /// How long the line about a request is awaited; longer than any answer takes.
+    #[serde(with = "friendly")]
+    #[schemars(with = "String")]
+    log_patience: Duration,
 }
 
 impl Default for NginxFile {
@@ -64,6 +77,9 @@ impl Default for NginxFile {
                 .to_owned(),
             page: None,
             routes: Vec::new(),
+            outcomes: Vec::new(),
+            log_socket: "/run/moderation/nginx-log.sock".into(),
+            log_patience: Duration::from_secs(15 * 60),
         }
     }
 }
@@ -112,6 +128,32 @@ struct RouteFile {
     counts: String,
 }
 
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct OutcomeFile {
+    after: String,
+    status: Vec<StatusFile>,
+    counts: String,
+}
+
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(untagged)]
+enum StatusFile {
+    One(u16),
+    Class(String),
+}
+
+/// What is heard of nginx's access log.
+#[derive(Clone, Debug)]
+pub struct Hearing {
+    /// Where it is sent.
+    pub socket: Socket,
+    /// How long a line is awaited.
+    pub patience: Duration,
+    /// What answers mean.
+    pub outcomes: Outcomes,
+}
+
 /// How nginx is answered.
 #[derive(Clone, Debug)]
 pub struct Nginx {
@@ -127,6 +169,8 @@ pub struct Nginx {
     pub page: Option<PathBuf>,
     /// Which request is what.
     pub routes: Arc<RouteTable>,
+    /// What is heard of the access log; `None`: nothing.
+    pub hearing: Option<Hearing>,
 }
 
 /// Whence the user of a request is known.
@@ -172,6 +216,7 @@ impl NginxFile {
     /// `None`: nginx does not ask. What is wrong is said all the same.
     pub(super) fn check(self, rules: &Rules) -> Result<Option<Nginx>, ConfigError> {
         let routes = Arc::new(self.table(rules)?);
+        let hearing = self.hearing(rules)?;
         let socket = socket("nginx", self.socket, self.group, self.max_connections)?;
         let page = self.page.map(|page| absolute("nginx.page", page)).transpose()?;
         let UserFile { from, claim } = self.user;
@@ -188,8 +233,36 @@ impl NginxFile {
             UserFrom::Header => UserSource::Header,
         };
         let (when_overloaded, contest) = (self.when_overloaded, self.contest);
-        let nginx = Nginx { socket, when_overloaded, user, contest, page, routes };
+        let nginx = Nginx { socket, when_overloaded, user, contest, page, routes, hearing };
         Ok(self.enabled.then_some(nginx))
+    }
+
+    fn hearing(&self, rules: &Rules) -> Result<Option<Hearing>, ConfigError> {
+        let outcome = |(line, file): (usize, &OutcomeFile)| {
+            let key = |field: &str| format!("nginx.outcomes[{line}].{field}");
+            let status = |status: &StatusFile| match status {
+                StatusFile::One(number) => statuses(&number.to_string()),
+                StatusFile::Class(text) => statuses(text),
+            };
+            let bad = |error| ConfigError::value(key("status"), format!("{error}"));
+            if file.status.is_empty() {
+                return Err(ConfigError::value(key("status"), "say which"));
+            }
+            Ok(Outcome {
+                after: event(&file.after, rules, || key("after"))?,
+                statuses: file.status.iter().map(status).collect::<Result<_, _>>().map_err(bad)?,
+                counts: event(&file.counts, rules, || key("counts"))?,
+            })
+        };
+        let outcomes: Vec<_> =
+            self.outcomes.iter().enumerate().map(outcome).collect::<Result<_, _>>()?;
+        let (path, group) = (self.log_socket.clone(), self.group.clone());
+        let socket = socket("nginx", path, group, self.max_connections)?;
+        if !(MIN_PATIENCE..=MAX_PATIENCE).contains(&self.log_patience) {
+            return Err(ConfigError::value("nginx.log_patience", "between 1s and 1d"));
+        }
+        let hearing = Hearing { socket, patience: self.log_patience, outcomes: Outcomes(outcomes) };
+        Ok((!self.outcomes.is_empty()).then_some(hearing))
     }
 
     fn table(&self, rules: &Rules) -> Result<RouteTable, ConfigError> {
@@ -207,6 +280,22 @@ impl NginxFile {
             ConfigError::value(key, error.to_string())
         })
     }
+}
+
+const MIN_PATIENCE: Duration = Duration::from_secs(1);
+const MAX_PATIENCE: Duration = Duration::from_secs(24 * 60 * 60);
+
+fn event(
+    name: &str,
+    rules: &Rules,
+    key: impl FnOnce() -> String,
+) -> Result<EventType, ConfigError> {
+    let known = rules.events.iter().map(|rule| rule.kind).find(|kind| kind.name() == name);
+    known.ok_or_else(|| {
+        let names: Vec<_> = rules.events.iter().map(|rule| rule.kind.name()).collect();
+        let problem = format!("{name:?} is no event: one of {}", names.join(", "));
+        ConfigError::value(key(), problem)
+    })
 }
 
 fn key(line: usize) -> String {

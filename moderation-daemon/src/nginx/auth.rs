@@ -16,6 +16,7 @@ use tokio::{sync::Semaphore, time::timeout};
 
 use super::{
     denial::{self, Denial},
+    log::Awaited,
     page::Page,
     snippet,
     token::Tokens,
@@ -39,6 +40,8 @@ struct Desk {
     page: Page,
     /// Places for those who wait for a decision.
     waiting: Semaphore,
+    /// Requests whose end is to be told, if that matters.
+    awaited: Option<Arc<Awaited>>,
     snippet: snippet::Watch,
 }
 
@@ -53,7 +56,11 @@ enum User {
 /// # Errors
 ///
 /// If the secret of tokens is not there, or the operator's page cannot be used.
-pub fn routes(settings: Nginx, context: &api::Context) -> anyhow::Result<Routes> {
+pub fn routes(
+    settings: Nginx,
+    context: &api::Context,
+    awaited: Option<Arc<Awaited>>,
+) -> anyhow::Result<Routes> {
     let user = match &settings.user {
         UserSource::Nowhere => User::Nowhere,
         UserSource::Header => User::Header,
@@ -65,7 +72,8 @@ pub fn routes(settings: Nginx, context: &api::Context) -> anyhow::Result<Routes>
     // The other half of the connections is for those who need not wait.
     let waiting = Semaphore::new((settings.socket.max_connections / 2).max(1));
     let snippet = snippet::Watch::default();
-    let desk = Arc::new(Desk { api: context.clone(), settings, user, page, waiting, snippet });
+    let desk =
+        Arc::new(Desk { api: context.clone(), settings, user, page, waiting, awaited, snippet });
     let [ask, say] = operations();
     let asked = Arc::clone(&desk);
     let answer = move |headers: HeaderMap| {
@@ -98,6 +106,7 @@ fn operations() -> [Operation; 2] {
         .answer_headers(&[
             ("ratelimit", "How limits stand."),
             ("ratelimit-policy", "What the limits are."),
+            (LOG, "1: what becomes of the request is to be logged."),
         ]);
     let say = Operation::get("/v1/nginx/denial", "What is said to whoever was denied").headers(&[
         (DENIAL, "The header of that name of the answer 403."),
@@ -116,6 +125,8 @@ const USER: &str = "x-moderation-user";
 const REQUEST: &str = "x-moderation-request-id";
 /// What it is told, and tells again when it asks what to say.
 const DENIAL: &str = "x-moderation-denial";
+/// Whether it is to log what becomes of the request.
+const LOG: &str = "x-moderation-log";
 
 /// A header's value; nginx leaves out those that are empty.
 fn value<'a>(headers: &'a HeaderMap, name: &str) -> &'a [u8] {
@@ -130,6 +141,8 @@ fn text<'a>(headers: &'a HeaderMap, name: &str) -> &'a str {
 #[derive(Default)]
 struct Verdict {
     counts: Vec<Count>,
+    /// Whether its end is to be told.
+    is_awaited: bool,
     denial: Option<Denial>,
 }
 
@@ -181,7 +194,7 @@ impl Desk {
             return verdict;
         }
         // More than one where a path can be read as several things: it is all of them.
-        for kind in events {
+        for kind in events.iter().copied() {
             match self.decide(kind, &subject, headers).await {
                 Ok(answer) => {
                     verdict.counts.extend(answer.outcome.counts.iter().copied());
@@ -194,9 +207,11 @@ impl Desk {
                 }
             }
             if verdict.denial.is_some() {
-                break;
+                return verdict;
             }
         }
+        verdict.is_awaited =
+            self.awaited.as_ref().is_some_and(|awaited| awaited.note(id, &subject, &events));
         verdict
     }
 
@@ -252,6 +267,9 @@ fn respond(verdict: &Verdict, now: Moment, desk: &Desk) -> Response {
     };
     put(&mut headers, "ratelimit-policy", &joined(&verdict.counts, policy));
     put(&mut headers, "ratelimit", &joined(&verdict.counts, standing));
+    if verdict.is_awaited {
+        put(&mut headers, LOG, "1");
+    }
     let Some(denial) = &verdict.denial else {
         return (StatusCode::NO_CONTENT, headers).into_response();
     };
