@@ -17,7 +17,7 @@ use crate::process::{self, Process};
 use crate::visitor::Visitor;
 use crate::{name, sweep, wait};
 
-/// Hands paths on as clients write them.
+/// Hands paths on as clients write them, after an internal redirect.
 pub const PORT: u16 = 80;
 /// Hands on what nginx made of them.
 pub const TIDY_PORT: u16 = 81;
@@ -131,17 +131,21 @@ fn configuration(folder: &Path) -> String {
         .iter()
         .map(|it| format!("{it}_temp_path {folder}/{it};\n"))
         .collect();
-    let server = |port, to| {
+    let server = |port: u16, locations: &str| {
         format!(
             "server {{ listen {HOST_V4}:{port}; include {folder}/moderation-server.conf;\n\
-             location / {{ proxy_pass http://127.0.0.1:{APP_PORT}{to}; }} }}\n"
+             {locations} }}\n"
         )
     };
+    let app = format!("proxy_pass http://127.0.0.1:{APP_PORT}");
+    // As many have it: nginx asks twice about every request.
+    let twice = format!("location / {{ try_files /nothing @app; }} location @app {{ {app}; }}");
+    let tidy = format!("location / {{ {app}/; }}");
     format!(
         "user root;\nworker_processes 2;\ndaemon off;\npid {folder}/pid;\n\
          error_log {folder}/error.log warn;\nevents {{ worker_connections 512; }}\n\
          http {{\naccess_log off;\n{temporary}include {folder}/moderation-http.conf;\n{}{}}}\n",
-        server(PORT, ""),
-        server(TIDY_PORT, "/"),
+        server(PORT, &twice),
+        server(TIDY_PORT, &tidy),
     )
 }
