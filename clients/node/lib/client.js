@@ -75,7 +75,7 @@ class Moderation {
   /** Reports what the app itself found. */
   async violation(violation, options) {
     // Scored twice would be punished twice, so that there is always an id.
-    const body = { id: randomUUID(), ...violation };
+    const body = { ...violation, id: violation.id ?? randomUUID() };
     return this.#decide('/v1/violations', body, { ...options, isSafe: true });
   }
 
@@ -130,7 +130,7 @@ class Moderation {
     const begun = performance.now();
     const late = (answer) => lease.begin(parsed(answer.text, answer), begun, { isLate: true });
     // With an id, a repetition gets the same place and not another one.
-    const body = JSON.stringify({ id: randomUUID(), ...subject });
+    const body = JSON.stringify({ ...subject, id: subject.id ?? randomUUID() });
     const request = { method: 'POST', path: '/v1/leases', type: JSON_TYPE, body, isSafe: true };
     const asked = this.#call({ ...request, late, lingerMs: LATE_MS }, { timeoutMs });
     const answered = asked.then((answer) => parsed(answer.text, answer));

@@ -39,8 +39,8 @@ class Connections extends http.Agent {
   }
 
   get open() {
-    const count = (lists) => Object.values(lists).reduce((sum, list) => sum + list.length, 0);
-    return count(this.sockets) + count(this.freeSockets);
+    const lists = [...Object.values(this.sockets), ...Object.values(this.freeSockets)];
+    return lists.flat().filter((socket) => !socket.destroyed).length;
   }
 }
 

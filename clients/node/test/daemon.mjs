@@ -3,7 +3,6 @@
 import { spawn } from 'node:child_process';
 import { existsSync, mkdtempSync, openSync, closeSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { once } from 'node:events';
-import { createConnection } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as pause } from 'node:timers/promises';
@@ -14,6 +13,8 @@ import { Moderation } from '../index.mjs';
 const built = fileURLToPath(new URL('../../../target/debug', import.meta.url));
 const program = join(process.env.MODERATION_BIN_DIR ?? built, 'moderationd');
 const PATIENCE_MS = 20_000;
+// What the daemon logs once its sockets take connections.
+const READY = 'INFO ready';
 
 /** Looks until it finds something. */
 export async function until(what, look) {
@@ -67,6 +68,7 @@ export class Daemon {
 
   launch() {
     const log = openSync(this.#file('log'), 'a');
+    this.logged = readFileSync(this.#file('log'), 'utf8').length;
     // The kernel ends it with us, also when nobody is left to do so.
     const command = ['--pdeathsig', 'KILL', '--', program, '--config', this.#file('moderation.yaml')];
     this.child = spawn('setpriv', command, { stdio: ['ignore', log, log] });
@@ -82,11 +84,23 @@ export class Daemon {
     await client.close();
   }
 
+  /** Waits for its end without a turn of the event loop, and without reaping it. */
+  awaitEndBlocking() {
+    const deadline = performance.now() + PATIENCE_MS;
+    const stat = `/proc/${this.child.pid}/stat`;
+    while (existsSync(stat) && !/ Z /.test(readFileSync(stat, 'utf8'))) {
+      if (performance.now() > deadline) throw new Error('the daemon does not end');
+      block(5);
+    }
+  }
+
   /** The same without a turn of the event loop. */
   readyBlocking() {
-    const until = performance.now() + PATIENCE_MS;
-    while (!existsSync(this.socket) && performance.now() < until) block(5);
-    block(100); // paces: it listens as soon as the file is there; this is for slow machines
+    const deadline = performance.now() + PATIENCE_MS;
+    while (!readFileSync(this.#file('log'), 'utf8').slice(this.logged).includes(READY)) {
+      if (performance.now() > deadline) throw new Error('the daemon does not start');
+      block(5);
+    }
   }
 
   async kill(signal = 'SIGKILL') {
@@ -121,11 +135,4 @@ export class Daemon {
   #file(name) {
     return join(this.folder, name);
   }
-}
-
-/** Somebody who connects and is not the client under test. */
-export async function connection(socket) {
-  const stream = createConnection(socket);
-  await once(stream, 'connect');
-  return stream;
 }
