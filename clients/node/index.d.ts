@@ -167,6 +167,7 @@ export interface Stats {
 
 /** Calls that decide never reject for want of a daemon; mistakes (`refused`) do. */
 export class Moderation {
+  static readonly defaults: Readonly<Options>;
   constructor(options?: Options);
   event(event: Event, options?: CallOptions): Promise<Answer>;
   batch(events: readonly Event[], options?: CallOptions): Promise<BatchAnswer[]>;

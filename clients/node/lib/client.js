@@ -38,6 +38,9 @@ class DeniedError extends Error {
 }
 
 class Moderation {
+  /** What options are unless they are given. */
+  static defaults = Object.freeze({ ...DEFAULTS });
+
   #options;
   #transport;
   #reports = { at: -Infinity, suppressed: 0 };

@@ -133,7 +133,8 @@ test('odd targets are refused by the app or counted, never served beyond the lim
     ['/api/%61gents/chat/x', 404],
     ['/api/agents//chat/x', 404],
     ['/api/./agents/chat/x', 404],
-    ['\\api\\agents\\chat\\x', 404],
+    ['/api\\agents\\chat\\x', 404],
+    ['\\api\\agents\\chat\\x', 400],
   ];
   for (const [target, status] of targets) assert.equal(await ask(target), status, target);
 });
