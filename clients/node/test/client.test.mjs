@@ -168,7 +168,7 @@ test('a daemon that stands still costs each call its time and no more', async (t
   assert.ok(answers.every((answer) => answer.failedOpen === true));
   assert.deepEqual([...new Set(answers.map((answer) => answer.error.code))], ['timeout']);
   // A busy machine is slow; one after the other they would have taken 12 s.
-  assert.ok(took >= 240 && took < 5_000, `${took} ms`);
+  assert.ok(took >= 240 && took < 8_000, `${took} ms`);
   const patient = { timeoutMs: 5_000 };
   assert.equal((await client.event(message(2), patient)).failedOpen, undefined);
   assert.equal(client.stats().waiting, 0);

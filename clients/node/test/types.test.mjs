@@ -1,7 +1,7 @@
 // That the types say what there is: by the compiler, and by names.
 import assert from 'node:assert/strict';
 import { execFile } from 'node:child_process';
-import { mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import test from 'node:test';
@@ -55,7 +55,9 @@ test('the types hold for import and for require', async (t) => {
   t.after(() => rmSync(folder, { recursive: true, force: true }));
   mkdirSync(join(folder, 'node_modules'));
   symlinkSync(root, join(folder, 'node_modules/moderation-client'));
-  symlinkSync(join(packages, '@types'), join(folder, 'node_modules/@types'));
+  for (const name of readdirSync(packages)) {
+    symlinkSync(join(packages, name), join(folder, 'node_modules', name));
+  }
   const names = '{ Moderation, Lease, DeniedError, protect }';
   const header = `import express = require('express');\nimport client = require('moderation-client');\n`;
   writeFileSync(join(folder, 'a.mts'), `import express from 'express';\nimport ${names} from 'moderation-client';\n${USAGE}`);

@@ -35,7 +35,7 @@ fn the_client_for_node_passes_its_own_tests_against_this_daemon() -> Result<()> 
     let log = folder.join("node.log");
     let output = fs::File::create(&log)?;
     let mut node = command("node");
-    node.args(["--test", "--test-reporter=tap"]).args(&sources);
+    node.args(["--test", "--test-reporter=tap", "--test-concurrency=4"]).args(&sources);
     node.env("MODERATION_BIN_DIR", programs.parent().context("a program is in a folder")?);
     node.env("MODERATION_TEST_FOLDER", &folder).env("MODERATION_CLIENT_PACKAGES", &packages);
     node.env("TMPDIR", &folder);
