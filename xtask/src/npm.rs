@@ -24,10 +24,7 @@ pub(crate) struct Packages {
 
 /// All of them.
 pub(crate) const PACKAGES: [Packages; 2] = [
-    Packages {
-        name: "librechat",
-        purpose: "to compare the engine with LibreChat's libraries",
-    },
+    Packages { name: "librechat", purpose: "to compare the engine with LibreChat's libraries" },
     Packages { name: "client", purpose: "to try the client for Node in Express, and its types" },
 ];
 
