@@ -239,10 +239,19 @@ class Moderation {
     }
     const { suppressed } = this.#reports;
     this.#reports = { at: now, suppressed: 0 };
-    const { onError } = this.#options;
-    if (onError) onError(error, { suppressed });
-    else process.emitWarning(`${error.code}: ${error.message}`, 'ModerationWarning');
+    const { onError = warn } = this.#options;
+    try {
+      onError(error, { suppressed });
+    } catch (mistake) {
+      // A decision, or a renewal, must not fail because of who hears of failures.
+      process.emitWarning(mistake);
+    }
   }
+}
+
+function warn(error, { suppressed }) {
+  const before = suppressed > 0 ? ` (and ${suppressed} more failures before)` : '';
+  process.emitWarning(`${error.code}: ${error.message}${before}`, 'ModerationWarning');
 }
 
 /** A typo in an option must not go unnoticed. */

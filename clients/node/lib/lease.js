@@ -10,6 +10,8 @@ const { ModerationError } = require('./error.js');
 const RENEW_AFTER = 1 / 3;
 const RETRY_AFTER = 1 / 10;
 const SHORTEST_PAUSE_MS = 20;
+// Timers of Node count to 25 days, and beyond begin at once.
+const LONGEST_PAUSE_MS = 24 * 3_600 * 1_000;
 
 class Lease {
   #daemon;
@@ -84,7 +86,8 @@ class Lease {
 
   #later(afterMs, work) {
     clearTimeout(this.#timer);
-    this.#timer = setTimeout(work, Math.max(afterMs, SHORTEST_PAUSE_MS));
+    const pauseMs = Math.min(Math.max(afterMs, SHORTEST_PAUSE_MS), LONGEST_PAUSE_MS);
+    this.#timer = setTimeout(work, pauseMs);
     // A lease is no reason for a process to live on.
     this.#timer.unref();
   }

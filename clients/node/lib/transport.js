@@ -171,6 +171,7 @@ class Transport {
     if (!call.isLate && error) call.reject(error);
     else if (!call.isLate) call.resolve(answer);
     else if (!error) call.late(answer);
+    // That it failed after all was told when the deadline passed.
   }
 }
 
@@ -183,14 +184,13 @@ function read(response, resolve, reject) {
   };
   response.on('data', (chunk) => {
     length += chunk.length;
-    if (length > MAX_ANSWER_BYTES) fail('malformed', `an answer longer than ${MAX_ANSWER_BYTES} bytes`);
-    else chunks.push(chunk);
+    if (length <= MAX_ANSWER_BYTES) chunks.push(chunk);
+    else fail('malformed', `an answer longer than ${MAX_ANSWER_BYTES} bytes`);
   });
   response.on('end', () => {
     const type = (response.headers['content-type'] ?? '').split(';', 1)[0];
-    const retryAfterS = Number(response.headers['retry-after']);
     const text = Buffer.concat(chunks).toString('utf8');
-    resolve({ status: response.statusCode, type, text, retryAfterS });
+    resolve({ status: response.statusCode, type, text });
   });
   response.on('error', () => fail('broken', 'the daemon broke off in its answer'));
 }

@@ -1,6 +1,7 @@
 // Calls against the real daemon: what they answer, and what becomes of them when it is
 // killed, frozen, restarted or crowded.
 import assert from 'node:assert/strict';
+import { once } from 'node:events';
 import { createRequire } from 'node:module';
 import test from 'node:test';
 
@@ -138,6 +139,15 @@ test('what was not told in an interval is told with the next', async (t) => {
   await client.event(message(1));
   const told = client.errors.map(({ code, suppressed }) => [code, suppressed]);
   assert.deepEqual(told, [['unreachable', 0], ['unreachable', 4]]);
+});
+
+test('whoever hears of failures cannot make a call fail', async (t) => {
+  const daemon = await Daemon.start(t);
+  const client = daemon.client({ onError: () => { throw new Error('a mistake of the app'); } });
+  await daemon.kill();
+  const warned = once(process, 'warning');
+  assert.equal((await client.event(message(1))).failedOpen, true);
+  assert.equal((await warned)[0].message, 'a mistake of the app');
 });
 
 test('where failing closed is wanted a missing daemon denies', async (t) => {

@@ -191,6 +191,23 @@ test('a stream takes a place until it ends, however it ends', async (t) => {
   await until('the place of a stream that was broken off', isFree);
 });
 
+test('a place for somebody who went away while it was asked for is given back', async (t) => {
+  const daemon = await Daemon.start(t, { ...lasting, concurrency: { max: 1, lease: '1m' } });
+  const client = daemon.client({ timeoutMs: 20_000 });
+  const app = chat(client);
+  const ask = await serve(t, app);
+  await daemon.freeze();
+  const abort = new AbortController();
+  const asked = ask('/stream/1', { method: 'GET', user: 'anna', signal: abort.signal });
+  await until('the app to ask', () => client.stats().running === 1);
+  abort.abort();
+  await assert.rejects(asked, { name: 'AbortError' });
+  daemon.thaw();
+  await until('the place to be given back', () => client.stats().running + client.stats().leases === 0);
+  const lease = await client.acquire({ user: 'anna' });
+  assert.ok(lease.held);
+});
+
 test('wrong passwords count against the account and name no user', async (t) => {
   const accounts = { login: { max: 1_000 }, login_account: { max: 2, window: '10m' } };
   const daemon = await Daemon.start(t, { ...lasting, limits: accounts });

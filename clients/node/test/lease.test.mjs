@@ -86,6 +86,15 @@ test('however many ask at once no more than the cap work at once', async (t) => 
   assert.equal(client.stats().leases, 0);
 });
 
+test('a lease that is longer than timers can be is not renewed at once', async (t) => {
+  const daemon = await Daemon.start(t, capped(1, '100d'));
+  const client = daemon.client();
+  await client.acquire({ user: 'anna' });
+  await daemon.kill();
+  await pause(200); // paces: a renewal that came at once would have failed by then
+  assert.deepEqual(client.errors, []);
+});
+
 test('a lease outlives a daemon that is back within its lifetime', async (t) => {
   const daemon = await Daemon.start(t, capped(1, '15s'));
   const client = daemon.client();
