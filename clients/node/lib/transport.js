@@ -66,7 +66,9 @@ class Transport {
     return new Promise((resolve, reject) => {
       const call = { method, path, type, body, isSafe, resolve, reject, late, request: null };
       const expire = () => this.#expire(call, timeoutMs, late ? lingerMs : 0);
-      call.timer = setTimeout(expire, timeoutMs);
+      // Where the event loop stood still, the answer may be there and only be unread:
+      // it is read before what setImmediate begins.
+      call.timer = setTimeout(() => setImmediate(expire), timeoutMs);
       this.#enter(call);
     });
   }
@@ -144,6 +146,7 @@ class Transport {
 
   /** The deadline: the caller is answered, and the request is given up or left to come. */
   #expire(call, timeoutMs, lingerMs) {
+    if (call.isSettled) return;
     const waited = this.queue.indexOf(call);
     const wasSent = waited < 0;
     if (!wasSent) this.queue.splice(waited, 1);

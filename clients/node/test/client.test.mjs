@@ -141,6 +141,18 @@ test('what was not told in an interval is told with the next', async (t) => {
   assert.deepEqual(told, [['unreachable', 0], ['unreachable', 4]]);
 });
 
+test('unless the app listens the process is warned, once', async () => {
+  const client = new Moderation({ socket: '/nonexistent/api.sock' });
+  const warnings = [];
+  const listen = (warning) => warnings.push(`${warning.name}: ${warning.message}`);
+  process.on('warning', listen);
+  for (let call = 0; call < 3; call += 1) await client.event(message(1));
+  await new Promise(setImmediate);
+  process.off('warning', listen);
+  assert.equal(warnings.length, 1);
+  assert.match(warnings[0], /^ModerationWarning: unreachable: cannot connect to .*: ENOENT$/);
+});
+
 test('whoever hears of failures cannot make a call fail', async (t) => {
   const daemon = await Daemon.start(t);
   const client = daemon.client({ onError: () => { throw new Error('a mistake of the app'); } });
@@ -182,6 +194,18 @@ test('a daemon that stands still costs each call its time and no more', async (t
   const patient = { timeoutMs: 5_000 };
   assert.equal((await client.event(message(2), patient)).failedOpen, undefined);
   assert.equal(client.stats().waiting, 0);
+});
+
+test('an answer that came while the event loop stood still came in time', async (t) => {
+  const daemon = await Daemon.start(t, limited(10));
+  const client = daemon.client();
+  await client.event(message(1));
+  const asked = client.event(message(1), { timeoutMs: 250 });
+  await new Promise(setImmediate);
+  block(1_000);
+  const answer = await asked;
+  assert.equal(answer.failedOpen, undefined, answer.error?.message);
+  assert.equal(answer.limits[0].remaining, 8);
 });
 
 test('200 calls at once stay within the bound of connections', async (t) => {
