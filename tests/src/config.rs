@@ -12,7 +12,11 @@ pub(crate) fn configuration(folder: &Path, pin_root: &Path, overrides: &Value) -
     let mut configuration = json!({
         "api": { "socket": folder.join("api.sock"), "group": null },
         "admin": { "socket": folder.join("admin.sock"), "group": null },
-        "nginx": { "socket": folder.join("nginx.sock"), "group": null },
+        "nginx": {
+            "socket": folder.join("nginx.sock"),
+            "log_socket": folder.join("nginx-log.sock"),
+            "group": null,
+        },
         "store": { "path": folder.join("moderation.db") },
         "network": { "pin_root": pin_root, "connections": { "enabled": false } },
     });

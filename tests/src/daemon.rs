@@ -270,9 +270,19 @@ impl Daemon {
         self.file("admin.sock")
     }
 
+    /// Where its sockets are.
+    pub fn sockets(&self) -> &Path {
+        self.folder.path()
+    }
+
     /// nginx's socket.
     pub fn nginx_socket(&self) -> PathBuf {
         self.file("nginx.sock")
+    }
+
+    /// The one for nginx's access log.
+    pub fn nginx_log_socket(&self) -> PathBuf {
+        self.file("nginx-log.sock")
     }
 
     /// The embedded store.

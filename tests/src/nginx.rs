@@ -26,15 +26,17 @@ const APP_PORT: u16 = 3_080;
 /// Patience with a start, on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// Answers every request with what it was, and `/api/own-403` with a 403 of its own.
+/// Answers every request with what it was, `/api/own-403` with a 403 of its own, what has
+/// `wrong` in it with 401, and what has `slow` after half a second.
 const APP: &str = r#"
 const http = require('node:http');
 http.createServer((request, response) => {
   request.resume().on('end', () => {
-    const status = request.url === '/api/own-403' ? 403 : 200;
+    const wrong = request.url.includes('wrong') ? 401 : 200;
+    const status = request.url === '/api/own-403' ? 403 : wrong;
     const body = JSON.stringify({ app: true, method: request.method, url: request.url });
     response.writeHead(status, { 'content-type': 'application/json', 'content-length': body.length });
-    response.end(body);
+    setTimeout(() => response.end(body), request.url.includes('slow') ? 500 : 0);
   });
 }).listen(Number(process.argv[2]), '127.0.0.1');
 "#;
@@ -59,8 +61,8 @@ pub struct Nginx {
 
 impl Nginx {
     /// Listens on [`PORT`] and [`TIDY_PORT`] of [`HOST_V4`] in a namespace, and asks the
-    /// daemon at `socket`.
-    pub fn start(namespace: &Namespace, socket: &Path, gone: Gone) -> Result<Self> {
+    /// daemon whose sockets are in `sockets`.
+    pub fn start(namespace: &Namespace, sockets: &Path, gone: Gone) -> Result<Self> {
         sweep::sweep()?;
         let folder = tempfile::Builder::new()
             .prefix(&format!("{}-", name::fresh()?))
@@ -68,7 +70,7 @@ impl Nginx {
             .context("cannot make a temporary folder")?;
         let path = folder.path();
         include("moderation-http.conf", path, |text| {
-            let text = text.replace("/run/moderation/nginx.sock", &socket.display().to_string());
+            let text = text.replace("/run/moderation/", &format!("{}/", sockets.display()));
             if gone == Gone::Refuse { text.replace("return 204;", "return 403;") } else { text }
         })?;
         include("moderation-server.conf", path, |text| text)?;
@@ -102,6 +104,11 @@ impl Nginx {
     /// Its error log.
     pub fn log(&self) -> String {
         self.read("error.log")
+    }
+
+    /// Its own access log.
+    pub fn access_log(&self) -> String {
+        self.read("access.log")
     }
 
     fn read(&self, name: &str) -> String {
@@ -144,7 +151,8 @@ fn configuration(folder: &Path) -> String {
     format!(
         "user root;\nworker_processes 2;\ndaemon off;\npid {folder}/pid;\n\
          error_log {folder}/error.log warn;\nevents {{ worker_connections 512; }}\n\
-         http {{\naccess_log off;\n{temporary}include {folder}/moderation-http.conf;\n{}{}}}\n",
+         http {{\naccess_log {folder}/access.log;\n{temporary}\
+         include {folder}/moderation-http.conf;\n{}{}}}\n",
         server(PORT, &twice),
         server(TIDY_PORT, &tidy),
     )

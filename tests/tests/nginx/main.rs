@@ -2,6 +2,7 @@
 //! with LibreChat's routes: who passes, who does not, and what they see.
 
 mod gone;
+mod hear;
 mod page;
 mod token;
 mod trick;
@@ -52,7 +53,7 @@ fn site(overrides: Value, gone: Gone) -> Result<Option<Site>> {
     }
     let daemon = Setup::new().overrides(preset).credential("jwt-secret", SECRET).start()?;
     let pair = Pair::new()?;
-    let nginx = Nginx::start(&pair.host, &daemon.nginx_socket(), gone)?;
+    let nginx = Nginx::start(&pair.host, daemon.sockets(), gone)?;
     let operator = Caller::operator(&daemon);
     Ok(Some(Site { nginx, daemon, operator, pair }))
 }

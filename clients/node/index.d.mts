@@ -1,0 +1,2 @@
+// The types for `import`: the same as for `require`.
+export * from './index.js';
