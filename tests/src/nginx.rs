@@ -9,6 +9,7 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use nix::sys::signal::Signal;
 use tempfile::TempDir;
 
 use crate::lab::HOST_V4;
@@ -97,6 +98,11 @@ impl Nginx {
             Ok(visitor.open().is_ok().then_some(()))
         });
         waited.with_context(|| format!("port {port}: {}{}", self.read("stderr"), self.log()))
+    }
+
+    /// Has it read its configuration anew, and start other workers.
+    pub fn reload(&self) -> Result<()> {
+        self.nginx.as_ref().context("it runs until it is dropped")?.signal(Signal::SIGHUP)
     }
 
     /// Its error log.

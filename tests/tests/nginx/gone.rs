@@ -1,11 +1,12 @@
 //! The daemon killed, back, and unable to write.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, anyhow};
+use anyhow::{Result, anyhow, ensure};
 use moderation_tests::lab::{CLIENT_V4, HOST_V4};
-use moderation_tests::nginx::Gone;
+use moderation_tests::nginx::{Gone, PORT};
 use moderation_tests::wait;
 use rusqlite::Connection;
 use serde_json::{Value, json};
@@ -117,5 +118,48 @@ fn those_who_wait_for_a_decision_leave_room_for_those_who_are_banned() -> Result
     })?;
     drop(locked);
     assert!(!site.nginx.log().contains("timed out"), "{}", site.nginx.log());
+    Ok(())
+}
+
+#[test]
+fn whoever_restarts_in_whatever_order_no_request_fails() -> Result<()> {
+    let overrides = json!({ "limits": { "message_ip": { "max": 1_000_000 } } });
+    let Some(mut site) = site(overrides, Gone::Pass)? else { return Ok(()) };
+    let is_over = AtomicBool::new(false);
+    let crate::Site { nginx, daemon, pair, .. } = &mut site;
+    thread::scope(|scope| {
+        let pair = &*pair;
+        let asking: Vec<_> = (0..3)
+            .map(|_| {
+                scope.spawn(|| {
+                    let mut count = 0;
+                    while !is_over.load(Ordering::Relaxed) {
+                        let answer = crate::request(pair, PORT, "POST", b"/api/agents/chat", &[])?;
+                        ensure!(answer.is_apps(), "{answer:?}");
+                        count += 1;
+                    }
+                    Ok(count)
+                })
+            })
+            .collect();
+        let mut restart = || {
+            daemon.restart()?;
+            nginx.reload()?;
+            daemon.kill()?;
+            nginx.reload()?;
+            daemon.start()?;
+            nginx.reload()?;
+            daemon.restart()
+        };
+        let restarted = restart();
+        is_over.store(true, Ordering::Relaxed);
+        for one in asking {
+            let count: u64 = one.join().map_err(|_| anyhow!("it panicked"))??;
+            ensure!(count > 0, "nobody asked");
+        }
+        restarted
+    })?;
+    let log = site.nginx.log();
+    assert!(!log.contains("[alert]") && !log.contains("unexpected status"), "{log}");
     Ok(())
 }
