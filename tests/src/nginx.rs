@@ -77,7 +77,9 @@ impl Nginx {
         fs::write(path.join("app.js"), APP)?;
 
         let mut app = process::command("node");
-        app.arg(path.join("app.js")).arg(APP_PORT.to_string()).stdin(Stdio::null());
+        // As much as nginx lets through.
+        app.arg("--max-http-header-size=262144").arg(path.join("app.js"));
+        app.arg(APP_PORT.to_string()).stdin(Stdio::null());
         let app = namespace.spawn(app)?;
         let log = File::create(path.join("stderr"))?;
         let mut nginx = process::command("nginx");
@@ -150,7 +152,8 @@ fn configuration(folder: &Path) -> String {
     format!(
         "user root;\nworker_processes 2;\ndaemon off;\npid {folder}/pid;\n\
          error_log {folder}/error.log warn;\nevents {{ worker_connections 512; }}\n\
-         http {{\naccess_log off;\n{temporary}include {folder}/moderation-http.conf;\n{}{}}}\n",
+         http {{\naccess_log off;\n\
+         large_client_header_buffers 4 64k;\n{temporary}include {folder}/moderation-http.conf;\n{}{}}}\n",
         server(PORT, &twice),
         server(TIDY_PORT, &tidy),
     )

@@ -8,6 +8,7 @@ use anyhow::{Result, anyhow, ensure};
 use moderation_tests::lab::{CLIENT_V4, HOST_V4};
 use moderation_tests::nginx::{Gone, PORT};
 use moderation_tests::wait;
+use moderation_tests::wire::Wire;
 use rusqlite::Connection;
 use serde_json::{Value, json};
 
@@ -161,5 +162,30 @@ fn whoever_restarts_in_whatever_order_no_request_fails() -> Result<()> {
     })?;
     let log = site.nginx.log();
     assert!(!log.contains("[alert]") && !log.contains("unexpected status"), "{log}");
+    Ok(())
+}
+
+#[test]
+fn a_daemon_that_takes_no_more_connections_is_as_good_as_gone() -> Result<()> {
+    for (gone, status) in [(Gone::Pass, 200), (Gone::Refuse, 503)] {
+        let overrides = json!({ "nginx": { "max_connections": 1 } });
+        let Some(site) = site(overrides, gone)? else { return Ok(()) };
+        let mut held = Wire::open(&site.daemon.nginx_socket())?;
+        held.send("GET /v1/nginx/auth HTTP/1.1\r\nhost: moderation\r\n")?;
+        let full = "reason=\"too-many-connections\"";
+        let is_full = || -> Result<bool> {
+            let metrics = site.daemon.admin().get("/metrics")?.body;
+            Ok(metrics.as_str().unwrap_or_default().contains(full))
+        };
+        // The only place is taken once the daemon has seen that somebody wants it.
+        wait::until("somebody to find no place", PATIENCE, || {
+            let answer = site.ask("GET", "/", &[])?;
+            ensure!([200, status].contains(&answer.status), "{answer:?}");
+            Ok(is_full()?.then_some(()))
+        })?;
+        let answer = site.ask("GET", "/", &[])?;
+        assert_eq!(answer.status, status, "{answer:?}");
+        assert!(!site.nginx.log().contains("unexpected status"), "{}", site.nginx.log());
+    }
     Ok(())
 }

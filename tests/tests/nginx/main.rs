@@ -3,6 +3,7 @@
 
 mod gone;
 mod page;
+mod question;
 mod token;
 mod trick;
 
