@@ -9,6 +9,7 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use nix::sys::signal::Signal;
 use tempfile::TempDir;
 
 use crate::lab::HOST_V4;
@@ -78,7 +79,9 @@ impl Nginx {
         fs::write(path.join("app.js"), APP)?;
 
         let mut app = process::command("node");
-        app.arg(path.join("app.js")).arg(APP_PORT.to_string()).stdin(Stdio::null());
+        // As much as nginx lets through.
+        app.arg("--max-http-header-size=262144").arg(path.join("app.js"));
+        app.arg(APP_PORT.to_string()).stdin(Stdio::null());
         let app = namespace.spawn(app)?;
         let log = File::create(path.join("stderr"))?;
         let mut nginx = process::command("nginx");
@@ -99,6 +102,11 @@ impl Nginx {
             Ok(visitor.open().is_ok().then_some(()))
         });
         waited.with_context(|| format!("port {port}: {}{}", self.read("stderr"), self.log()))
+    }
+
+    /// Has it read its configuration anew, and start other workers.
+    pub fn reload(&self) -> Result<()> {
+        self.nginx.as_ref().context("it runs until it is dropped")?.signal(Signal::SIGHUP)
     }
 
     /// Its error log.
@@ -151,7 +159,8 @@ fn configuration(folder: &Path) -> String {
     format!(
         "user root;\nworker_processes 2;\ndaemon off;\npid {folder}/pid;\n\
          error_log {folder}/error.log warn;\nevents {{ worker_connections 512; }}\n\
-         http {{\naccess_log {folder}/access.log;\n{temporary}\
+         http {{\naccess_log {folder}/access.log;\n\
+         large_client_header_buffers 4 64k;\n{temporary}\
          include {folder}/moderation-http.conf;\n{}{}}}\n",
         server(PORT, &twice),
         server(TIDY_PORT, &tidy),

@@ -1,12 +1,14 @@
 //! The daemon killed, back, and unable to write.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, anyhow};
+use anyhow::{Result, anyhow, ensure};
 use moderation_tests::lab::{CLIENT_V4, HOST_V4};
-use moderation_tests::nginx::Gone;
+use moderation_tests::nginx::{Gone, PORT};
 use moderation_tests::wait;
+use moderation_tests::wire::Wire;
 use rusqlite::Connection;
 use serde_json::{Value, json};
 
@@ -117,5 +119,73 @@ fn those_who_wait_for_a_decision_leave_room_for_those_who_are_banned() -> Result
     })?;
     drop(locked);
     assert!(!site.nginx.log().contains("timed out"), "{}", site.nginx.log());
+    Ok(())
+}
+
+#[test]
+fn whoever_restarts_in_whatever_order_no_request_fails() -> Result<()> {
+    let overrides = json!({ "limits": { "message_ip": { "max": 1_000_000 } } });
+    let Some(mut site) = site(overrides, Gone::Pass)? else { return Ok(()) };
+    let is_over = AtomicBool::new(false);
+    let crate::Site { nginx, daemon, pair, .. } = &mut site;
+    thread::scope(|scope| {
+        let pair = &*pair;
+        let asking: Vec<_> = (0..3)
+            .map(|_| {
+                scope.spawn(|| {
+                    let mut count = 0;
+                    while !is_over.load(Ordering::Relaxed) {
+                        let answer = crate::request(pair, PORT, "POST", b"/api/agents/chat", &[])?;
+                        ensure!(answer.is_apps(), "{answer:?}");
+                        count += 1;
+                    }
+                    Ok(count)
+                })
+            })
+            .collect();
+        let mut restart = || {
+            daemon.restart()?;
+            nginx.reload()?;
+            daemon.kill()?;
+            nginx.reload()?;
+            daemon.start()?;
+            nginx.reload()?;
+            daemon.restart()
+        };
+        let restarted = restart();
+        is_over.store(true, Ordering::Relaxed);
+        for one in asking {
+            let count: u64 = one.join().map_err(|_| anyhow!("it panicked"))??;
+            ensure!(count > 0, "nobody asked");
+        }
+        restarted
+    })?;
+    let log = site.nginx.log();
+    assert!(!log.contains("[alert]") && !log.contains("unexpected status"), "{log}");
+    Ok(())
+}
+
+#[test]
+fn a_daemon_that_takes_no_more_connections_is_as_good_as_gone() -> Result<()> {
+    for (gone, status) in [(Gone::Pass, 200), (Gone::Refuse, 503)] {
+        let overrides = json!({ "nginx": { "max_connections": 1 } });
+        let Some(site) = site(overrides, gone)? else { return Ok(()) };
+        let mut held = Wire::open(&site.daemon.nginx_socket())?;
+        held.send("GET /v1/nginx/auth HTTP/1.1\r\nhost: moderation\r\n")?;
+        let full = "reason=\"too-many-connections\"";
+        let is_full = || -> Result<bool> {
+            let metrics = site.daemon.admin().get("/metrics")?.body;
+            Ok(metrics.as_str().unwrap_or_default().contains(full))
+        };
+        // The only place is taken once the daemon has seen that somebody wants it.
+        wait::until("somebody to find no place", PATIENCE, || {
+            let answer = site.ask("GET", "/", &[])?;
+            ensure!([200, status].contains(&answer.status), "{answer:?}");
+            Ok(is_full()?.then_some(()))
+        })?;
+        let answer = site.ask("GET", "/", &[])?;
+        assert_eq!(answer.status, status, "{answer:?}");
+        assert!(!site.nginx.log().contains("unexpected status"), "{}", site.nginx.log());
+    }
     Ok(())
 }

@@ -4,6 +4,7 @@
 mod gone;
 mod hear;
 mod page;
+mod question;
 mod token;
 mod trick;
 
@@ -100,16 +101,7 @@ impl Site {
         target: &[u8],
         headers: &[(&str, &str)],
     ) -> Result<Answer> {
-        let mut head = format!("{method} ").into_bytes();
-        head.extend(target);
-        head.extend(b" HTTP/1.1\r\nHost: chat.example\r\nConnection: close\r\n");
-        let agent = ("User-Agent", BROWSER);
-        let is_given = headers.iter().any(|(name, _)| *name == agent.0);
-        for (name, value) in headers.iter().chain((!is_given).then_some(&agent)) {
-            head.extend(format!("{name}: {value}\r\n").bytes());
-        }
-        head.extend(b"Content-Length: 2\r\n\r\n{}");
-        exchange(&self.pair.client, CLIENT_V4, port, &head)
+        request(&self.pair, port, method, target, headers)
     }
 
     /// Somebody else's look at the first page.
@@ -122,6 +114,26 @@ impl Site {
         let metrics = self.daemon.admin().get("/metrics")?.body;
         Ok(metrics.as_str().unwrap_or_default().lines().any(|it| it == line))
     }
+}
+
+/// The client's request over a connection of its own.
+fn request(
+    pair: &Pair,
+    port: u16,
+    method: &str,
+    target: &[u8],
+    headers: &[(&str, &str)],
+) -> Result<Answer> {
+    let mut head = format!("{method} ").into_bytes();
+    head.extend(target);
+    head.extend(b" HTTP/1.1\r\nHost: chat.example\r\nConnection: close\r\n");
+    let agent = ("User-Agent", BROWSER);
+    let is_given = headers.iter().any(|(name, _)| *name == agent.0);
+    for (name, value) in headers.iter().chain((!is_given).then_some(&agent)) {
+        head.extend(format!("{name}: {value}\r\n").bytes());
+    }
+    head.extend(b"Content-Length: 2\r\n\r\n{}");
+    exchange(&pair.client, CLIENT_V4, port, &head)
 }
 
 /// One request over a connection of its own.

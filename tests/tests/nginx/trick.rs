@@ -1,6 +1,7 @@
 //! Spellings of a path that reach the app's login, or might, and do not slip past its limit.
 
 use anyhow::Result;
+use moderation_tests::lab::CLIENT_V4;
 use moderation_tests::nginx::{Gone, PORT, TIDY_PORT};
 use serde_json::json;
 
@@ -43,14 +44,20 @@ fn no_spelling_slips_past_a_limit() -> Result<()> {
 }
 
 #[test]
-fn a_question_that_is_too_long_for_the_daemon_lets_nobody_in() -> Result<()> {
+fn a_question_that_is_long_is_asked_and_one_that_is_too_long_lets_nobody_in() -> Result<()> {
     let Some(mut site) = site(json!({}), Gone::Pass)? else { return Ok(()) };
-    site.operator.ban(&json!({ "ip": "192.0.2.2" }))?;
     // As long as nginx takes them by default.
     let long = "x".repeat(8_000);
     let headers = [("User-Agent", long.as_str()), ("Authorization", &long), ("Cookie", &long)];
-    let target = format!("/api/agents/chat/{}", &long[..7_900]);
-    assert_eq!(site.ask("POST", &target, &headers)?.status, 403);
-    assert!(!site.nginx.log().contains("moderation_gone"), "{}", site.nginx.log());
+    let target = format!("/api/x/{}", &long[..7_900]);
+    assert!(site.ask("POST", &target, &headers)?.is_apps());
+    site.operator.ban(&json!({ "ip": CLIENT_V4 }))?;
+    let denied = site.ask("POST", &target, &headers)?;
+    assert_eq!((denied.status, &denied.json()["type"]), (403, &json!("ban")), "{denied:?}");
+    // Longer than the daemon takes, where an operator lets nginx take it.
+    let longer = "x".repeat(60_000);
+    let refused = site.ask("GET", &format!("/{longer}"), &[("Authorization", &longer)])?;
+    assert_eq!((refused.status, &refused.json()["type"]), (403, &json!("forbidden")));
+    assert!(!site.nginx.log().contains("unexpected status"), "{}", site.nginx.log());
     Ok(())
 }
