@@ -184,18 +184,34 @@ impl Desk {
         }
     }
 
+    /// Judges a request, or says that there was no time for that.
     async fn judge(&self, subject: Subject, headers: &HeaderMap) -> Verdict {
+        match timeout(PATIENCE, self.consider(&subject, headers)).await {
+            Ok(verdict) => verdict,
+            Err(_) => {
+                self.api.metrics.nginx.undecided("timed_out");
+                // Whether a role spares somebody is not known in time, so it does not.
+                let now = clock::now();
+                let ban = self.api.moderator.board().check(&subject, now);
+                let denial = ban.map(|ban| Denial::banned(&ban, now));
+                let denial = denial.or_else(|| self.overloaded(text(headers, REQUEST)));
+                Verdict { denial, ..Verdict::default() }
+            }
+        }
+    }
+
+    async fn consider(&self, subject: &Subject, headers: &HeaderMap) -> Verdict {
         let id = text(headers, REQUEST);
         let target = value(headers, TARGET);
         let events = self.settings.routes.find(text(headers, METHOD), target);
         let mut verdict = Verdict::default();
         if events.is_empty() {
-            verdict.denial = self.check(&subject).await;
+            verdict.denial = self.check(subject).await;
             return verdict;
         }
         // More than one where a path can be read as several things: it is all of them.
         for kind in events.iter().copied() {
-            match self.decide(kind, &subject, headers).await {
+            match self.decide(kind, subject, headers).await {
                 Ok(answer) => {
                     verdict.counts.extend(answer.outcome.counts.iter().copied());
                     let now = clock::now();
@@ -203,7 +219,7 @@ impl Desk {
                 }
                 Err(reason) => {
                     self.api.metrics.nginx.undecided(reason);
-                    verdict.denial = self.check(&subject).await.or_else(|| self.overloaded(id));
+                    verdict.denial = self.check(subject).await.or_else(|| self.overloaded(id));
                 }
             }
             if verdict.denial.is_some() {
@@ -211,7 +227,7 @@ impl Desk {
             }
         }
         verdict.is_awaited =
-            self.awaited.as_ref().is_some_and(|awaited| awaited.note(id, &subject, &events));
+            self.awaited.as_ref().is_some_and(|awaited| awaited.note(id, subject, &events));
         verdict
     }
 
@@ -219,14 +235,10 @@ impl Desk {
         (self.settings.when_overloaded == Overload::Deny).then(|| Denial::overloaded(id))
     }
 
-    /// Whether somebody is banned. Of those who wait to hear whether their role spares
-    /// them, the board alone is asked in the end.
+    /// Whether somebody is banned.
     async fn check(&self, subject: &Subject) -> Option<Denial> {
-        let now = clock::now();
-        let moderator = &self.api.moderator;
-        let ban = timeout(PATIENCE, moderator.check(subject)).await;
-        let ban = ban.unwrap_or_else(|_| moderator.board().check(subject, now));
-        ban.map(|ban| Denial::banned(&ban, now))
+        let ban = self.api.moderator.check(subject).await;
+        ban.map(|ban| Denial::banned(&ban, clock::now()))
     }
 
     /// Judges an event, or says in one word why that was not possible. Who is banned is
@@ -244,13 +256,12 @@ impl Desk {
         let agent = String::from_utf8_lossy(value(headers, AGENT)).into_owned();
         let act = Act::Event { kind, user_agent: Some(agent), cost: Cost::default() };
         let request = Request { id, ..Request::new(act, subject.clone()) };
-        match timeout(PATIENCE, self.api.moderator.judge(request)).await {
-            Ok(Ok(answer)) => Ok(answer),
-            Err(_) | Ok(Err(Unavailable::TimedOut)) => Err("timed_out"),
-            Ok(Err(Unavailable::QueueFull)) => Err("queue_full"),
-            Ok(Err(Unavailable::Store)) => Err("store"),
-            Ok(Err(Unavailable::Stopping)) => Err("stopping"),
-        }
+        self.api.moderator.judge(request).await.map_err(|reason| match reason {
+            Unavailable::TimedOut => "timed_out",
+            Unavailable::QueueFull => "queue_full",
+            Unavailable::Store => "store",
+            Unavailable::Stopping => "stopping",
+        })
     }
 }
 
