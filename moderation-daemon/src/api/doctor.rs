@@ -1,6 +1,7 @@
 //! `GET /v1/doctor`: what works between this host and the services that it uses, what does
 //! not, and what to do about it. It looks when it is asked, and mends nothing.
 
+mod nginx;
 #[cfg(feature = "redis")]
 mod redis;
 
@@ -21,10 +22,6 @@ pub(super) fn routes() -> Paths {
 /// How bad something is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
-#[cfg_attr(
-    not(any(feature = "mongodb", feature = "redis")),
-    expect(dead_code, reason = "without a service nothing can be wrong with one")
-)]
 enum Grade {
     /// As it should be.
     Ok,
@@ -49,7 +46,6 @@ impl Finding {
         Self { check, grade: Grade::Ok, text: text.into(), advice: None }
     }
 
-    #[cfg(any(feature = "mongodb", feature = "redis"))]
     fn wrong(
         check: &'static str,
         grade: Grade,
@@ -72,11 +68,12 @@ struct Report {
     sections: Vec<Section>,
 }
 
-/// A section for each service that bans or counts are shared by.
+/// A section for each service that bans or counts are shared by, and for nginx.
 async fn doctor(State(context): State<Context>) -> axum::Json<Report> {
     let sections = vec![
         Section { name: "mongodb", findings: mongodb(&context).await },
         Section { name: "redis", findings: redis_findings(&context).await },
+        Section { name: "nginx", findings: nginx::findings(&context) },
     ];
     axum::Json(Report { sections })
 }

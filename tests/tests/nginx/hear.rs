@@ -1,12 +1,13 @@
 //! What became of requests: nginx's access log is heard, believed for what it says about
 //! requests that were asked about, and for nothing else.
 
+use std::collections::BTreeMap;
 use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::UnixDatagram;
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use moderation_tests::nginx::Gone;
 use moderation_tests::outsider::Outsider;
 use moderation_tests::wait;
@@ -146,4 +147,31 @@ fn lines_of_strangers_are_not_heeded() -> Result<()> {
     let told = Outsider::new(65_534, 65_534)?.tell(&path, &line(&"0".repeat(32)))?;
     assert_eq!(told["tell"], None, "the socket is open to all now");
     site.await_metric("moderation_nginx_log_refused_total{reason=\"foreign\"} 1")
+}
+
+#[test]
+fn a_doctor_says_whether_nginx_asks_and_how_many_of_its_lines_find_room() -> Result<()> {
+    let Some(site) = site(listening("1s"), Gone::Pass)? else { return Ok(()) };
+    let doctor = || -> Result<BTreeMap<String, (String, String)>> {
+        let told: Value = serde_json::from_str(&site.daemon.ctl(&["--json", "doctor"])?.stdout)?;
+        let sections = told["sections"].as_array().context("sections")?;
+        let nginx = sections.iter().find(|it| it["name"] == "nginx").context("a section")?;
+        let text = |it: &Value| it.as_str().unwrap_or_default().to_owned();
+        let findings = nginx["findings"].as_array().into_iter().flatten();
+        let found =
+            findings.map(|it| (text(&it["check"]), (text(&it["grade"]), text(&it["text"]))));
+        Ok(found.collect())
+    };
+    let before = doctor()?;
+    assert_eq!(before["questions"].0, "warning", "{before:?}");
+    let length = std::fs::read_to_string("/proc/sys/net/unix/max_dgram_qlen")?;
+    assert!(before["queue"].1.contains(length.trim()), "{before:?}");
+    assert_eq!(before["log"], ("ok".to_owned(), "0 lines were read, none was lost".to_owned()));
+    let path = site.daemon.nginx_log_socket();
+    std::fs::rename(&path, path.with_extension("aside"))?;
+    assert_eq!(site.post("/api/auth/login?wrong")?.status, 401);
+    site.await_metric("moderation_nginx_log_lost_total 1")?;
+    let after = doctor()?;
+    assert_eq!((after["questions"].0.as_str(), after["log"].0.as_str()), ("ok", "warning"));
+    Ok(())
 }
