@@ -146,16 +146,73 @@ fn the_examples_are_valid_and_leave_nothing_to_be_said() {
     let config = super::good(example, &[]);
     assert_eq!(config.warnings, []);
     assert_eq!(config.rules.limiters.len(), super::good("", &[]).rules.limiters.len() + 3);
-    let config = super::good(include_str!("../../../../config/librechat.yaml"), &[]);
-    assert_eq!(config.warnings, []);
-    assert!(config.nginx.is_some());
+    for example in [LIBRECHAT, OPEN_WEBUI, OPENAI_API] {
+        let config = super::good(example, &[]);
+        assert_eq!(config.warnings, []);
+        assert!(config.nginx.is_some_and(|nginx| nginx.hearing.is_some()));
+    }
+}
+
+const LIBRECHAT: &str = include_str!("../../../../config/librechat.yaml");
+const OPEN_WEBUI: &str = include_str!("../../../../config/open-webui.yaml");
+const OPENAI_API: &str = include_str!("../../../../config/openai-api.yaml");
+
+/// What requests are by the routes of an example.
+fn verify_routes(example: &str, cases: &[(&str, &str, &str)]) {
+    let routes = super::good(example, &[]).nginx.expect("it is on").routes;
+    for (method, target, want) in cases {
+        let events = routes.find(method, target.as_bytes());
+        let names: Vec<_> = events.iter().map(|kind| kind.name()).collect();
+        assert_eq!(names.join(" "), *want, "{method} {target}");
+    }
+}
+
+/// Open WebUI 0.6, read off its code.
+#[test]
+fn the_routes_of_open_webui_are_what_costs_and_what_lets_in() {
+    let cases = [
+        ("POST", "/api/v1/auths/signin", "login"),
+        ("POST", "/api/v1/auths/ldap", "login"),
+        ("GET", "/oauth/oidc/callback", "login"),
+        ("POST", "/api/v1/auths/signup", "registration"),
+        ("POST", "/api/chat/completions", "chat"),
+        ("POST", "/api/v1/chat/completions", "chat"),
+        ("POST", "/openai/chat/completions", "chat"),
+        ("POST", "/ollama/api/chat", "chat"),
+        ("POST", "/ollama/api/chat/0", "chat"),
+        ("POST", "/ollama/api/generate/1", "chat"),
+        ("POST", "/ollama/v1/chat/completions", "chat"),
+        ("POST", "/api/v1/images/generations", "picture"),
+        ("POST", "/api/v1/audio/speech", "speech"),
+        ("POST", "/api/v1/audio/transcriptions", "speech"),
+        ("POST", "/api/v1/files/", "upload"),
+        ("GET", "/api/v1/files/", ""),
+        ("GET", "/api/v1/auths/", ""),
+        ("GET", "/ollama/api/tags", ""),
+        ("GET", "/", ""),
+    ];
+    verify_routes(OPEN_WEBUI, &cases);
+}
+
+#[test]
+fn the_routes_of_openai_s_interface_are_what_costs() {
+    let cases = [
+        ("POST", "/v1/chat/completions", "completion"),
+        ("POST", "/v1/completions", "completion"),
+        ("POST", "/v1/responses", "completion"),
+        ("POST", "/v1/embeddings", "embedding"),
+        ("POST", "/v1/images/generations", "media"),
+        ("POST", "/v1/audio/transcriptions", "media"),
+        ("POST", "/v1/files", "upload"),
+        ("GET", "/v1/models", ""),
+        ("GET", "/v1/files", ""),
+    ];
+    verify_routes(OPENAI_API, &cases);
 }
 
 /// LibreChat v0.8.7, read off its code; docs/profiles.md has the numbers.
 #[test]
 fn the_routes_of_librechat_are_what_librechat_limits() {
-    let config = super::good(include_str!("../../../../config/librechat.yaml"), &[]);
-    let routes = config.nginx.expect("it is on").routes;
     let cases = [
         ("POST", "/api/auth/login", "login"),
         ("GET", "/oauth/google", "login"),
@@ -198,11 +255,7 @@ fn the_routes_of_librechat_are_what_librechat_limits() {
         ("POST", "/api/auth/refresh", ""),
         ("GET", "/", ""),
     ];
-    for (method, target, want) in cases {
-        let events = routes.find(method, target.as_bytes());
-        let names: Vec<_> = events.iter().map(|kind| kind.name()).collect();
-        assert_eq!(names.join(" "), want, "{method} {target}");
-    }
+    verify_routes(LIBRECHAT, &cases);
 }
 
 #[test]
