@@ -135,7 +135,8 @@ fn whoever_restarts_in_whatever_order_no_request_fails() -> Result<()> {
                 scope.spawn(|| {
                     let mut count = 0;
                     while !is_over.load(Ordering::Relaxed) {
-                        let answer = crate::request(pair, PORT, "POST", b"/api/agents/chat", &[])?;
+                        let at = (CLIENT_V4, PORT);
+                        let answer = crate::request(pair, at, "POST", b"/api/agents/chat", &[])?;
                         ensure!(answer.is_apps(), "{answer:?}");
                         count += 1;
                     }

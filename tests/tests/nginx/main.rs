@@ -101,7 +101,7 @@ impl Site {
         target: &[u8],
         headers: &[(&str, &str)],
     ) -> Result<Answer> {
-        request(&self.pair, port, method, target, headers)
+        request(&self.pair, (CLIENT_V4, port), method, target, headers)
     }
 
     /// Somebody else's look at the first page.
@@ -116,10 +116,10 @@ impl Site {
     }
 }
 
-/// The client's request over a connection of its own.
+/// The client's request over a connection of its own, from one of its addresses to a port.
 fn request(
     pair: &Pair,
-    port: u16,
+    (source, port): (Ipv4Addr, u16),
     method: &str,
     target: &[u8],
     headers: &[(&str, &str)],
@@ -133,7 +133,7 @@ fn request(
         head.extend(format!("{name}: {value}\r\n").bytes());
     }
     head.extend(b"Content-Length: 2\r\n\r\n{}");
-    exchange(&pair.client, CLIENT_V4, port, &head)
+    exchange(&pair.client, source, port, &head)
 }
 
 /// One request over a connection of its own.

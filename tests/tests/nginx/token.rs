@@ -1,13 +1,16 @@
 //! Whose a request is, by the token that it bears.
 
+use std::net::Ipv4Addr;
+
 use anyhow::{Context, Result};
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use hmac::{Hmac, KeyInit as _, Mac as _};
-use moderation_tests::nginx::{Gone, TIDY_PORT};
+use moderation_tests::lab::INTERFACE;
+use moderation_tests::nginx::{Gone, PORT, TIDY_PORT};
 use serde_json::{Value, json};
 use sha2::{Sha256, Sha512};
 
-use crate::{SECRET, site};
+use crate::{SECRET, request, site};
 
 const ANNA: &str = "64b0c0ffee64b0c0ffee64b0";
 
@@ -62,6 +65,33 @@ fn only_a_genuine_token_is_its_user_s() -> Result<()> {
     let config = site.daemon.ctl(&["config"])?.success()?;
     assert!(config.contains("from: token") && !config.contains(SECRET), "{config}");
     assert!(!site.daemon.log().contains(SECRET) && !site.daemon.log().contains(ANNA));
+    Ok(())
+}
+
+#[test]
+fn a_stolen_token_costs_the_account_and_the_thief_s_address_and_never_its_owner_s() -> Result<()> {
+    let Some(mut site) = site(Value::Null, Gone::Pass)? else { return Ok(()) };
+    let thief = Ipv4Addr::new(192, 0, 2, 66);
+    site.pair.client.configure(&[format!("address add {thief}/24 dev {INTERFACE}")])?;
+    let now = u64::try_from(jiff::Timestamp::now().as_second())?;
+    let token = signed("HS256", now + 900, SECRET)?;
+    let bearer = ("Authorization", token.as_str());
+    for _ in 0..3 {
+        assert!(site.ask("GET", "/api/agents/x", &[bearer])?.is_apps(), "its owner");
+    }
+    let stolen = |target: &[u8], headers: &[(&str, &str)]| {
+        request(&site.pair, (thief, PORT), "GET", target, headers)
+    };
+    let answer = stolen(b"/api/agents/x", &[bearer, ("User-Agent", "curl/8.5.0")])?;
+    assert_eq!((answer.status, &answer.json()["type"]), (403, &json!("ban")), "{answer:?}");
+    assert_eq!(stolen(b"/", &[])?.status, 403);
+    // The account is shut, the house of its owner is not.
+    assert_eq!(site.ask("GET", "/", &[bearer])?.status, 403);
+    assert!(site.ask("GET", "/", &[])?.is_apps());
+    let bans = site.operator.bans("all=true")?;
+    let of = |key: &str| bans.iter().filter_map(|ban| ban[key].as_str()).collect::<Vec<_>>();
+    assert!(!of("user").is_empty() && of("user").iter().all(|user| *user == ANNA), "{bans:?}");
+    assert_eq!(of("address"), [thief.to_string()], "{bans:?}");
     Ok(())
 }
 
