@@ -266,11 +266,12 @@ impl Task {
         first: Result<Event, MongoError>,
     ) -> Result<(), Ended> {
         let mut steps = Vec::new();
-        let mut next = Some(first?);
         let mut is_dropped = false;
-        let mut taken = 0;
-        while let Some(event) = next {
-            taken += 1;
+        // What came before the stream broke counts: it is followed from here on, so that
+        // nobody would tell of it again.
+        let (events, broken) = changes.batch(first?, BATCH);
+        self.is_torn = true;
+        for event in events {
             match event {
                 Event::Seen(found) => steps.extend(self.see(*found)),
                 Event::Gone(id) => self.follow.gone(&id, clock::now()),
@@ -281,13 +282,12 @@ impl Task {
                 }
                 Event::Other => {}
             }
-            let is_full = taken >= BATCH || is_dropped;
-            next = if is_full { None } else { changes.ready()? };
         }
         let position = if is_dropped { None } else { changes.position() };
         if steps.is_empty() && !is_dropped {
             // Nothing happened: where we are is written down now and then.
-            return Ok(());
+            self.is_torn = false;
+            return broken.map_or(Ok(()), |error| Err(error.into()));
         }
         self.perform(mongo, steps, position.clone()).await?;
         if is_dropped {
@@ -299,7 +299,7 @@ impl Task {
         if position.is_some() {
             self.position = position;
         }
-        Ok(())
+        broken.map_or(Ok(()), |error| Err(error.into()))
     }
 
     pub(super) fn see(&mut self, found: Found) -> Vec<Step> {
@@ -426,6 +426,8 @@ impl Task {
         steps: Vec<Step>,
         position: Option<Vec<u8>>,
     ) -> Result<(), Ended> {
+        // Until all of it is done, what was followed is ahead of what is written down.
+        self.is_torn = true;
         let mut copies = Vec::new();
         let mut news = News::default();
         for step in steps {
@@ -444,17 +446,18 @@ impl Task {
                 }
             }
             if news.changes.len() >= BATCH {
-                self.hear(std::mem::take(&mut news)).await?;
+                tell(&self.moderator, &self.metrics, std::mem::take(&mut news)).await?;
             }
         }
         // With the last of them: a crash in between sees all of them again.
         news.notes.position = position;
         if !news.is_nothing() {
-            self.hear(news).await?;
+            tell(&self.moderator, &self.metrics, news).await?;
         }
         for chunk in copies.chunks(BATCH) {
             mongo.remove_just(chunk).await?;
         }
+        self.is_torn = false;
         Ok(())
     }
 

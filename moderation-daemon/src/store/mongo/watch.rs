@@ -122,12 +122,22 @@ impl Changes {
         self.take(told)
     }
 
-    /// The next change, if it is there already.
-    ///
-    /// # Errors
-    ///
-    /// See [`MongoError`].
-    pub fn ready(&mut self) -> Result<Option<Event>, MongoError> {
+    /// The first change and those that are there already, at most so many, none behind a
+    /// drop; and why no more will come, if that is known: what came before counts all the
+    /// same.
+    pub fn batch(&mut self, first: Event, most: usize) -> (Vec<Event>, Option<MongoError>) {
+        let mut events = vec![first];
+        while events.len() < most && events.last() != Some(&Event::Dropped) {
+            match self.ready() {
+                Ok(Some(event)) => events.push(event),
+                Ok(None) => break,
+                Err(error) => return (events, Some(error)),
+            }
+        }
+        (events, None)
+    }
+
+    fn ready(&mut self) -> Result<Option<Event>, MongoError> {
         match self.told.try_recv() {
             Ok(told) => self.take(Some(told)).map(Some),
             Err(TryRecvError::Empty) => Ok(None),
@@ -161,5 +171,53 @@ fn event(change: &ChangeStreamEvent<RawDocumentBuf>) -> Event {
             Some(found) => Event::Seen(Box::new(found)),
             None => Event::Other,
         },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What was told, and the stream that goes on or has broken.
+    fn changes(told: Vec<Result<Told, MongoError>>) -> Changes {
+        let (tell, receiver) = mpsc::channel(WAITING);
+        for one in told {
+            tell.try_send(one).expect("there is room");
+        }
+        // Open, as long as the test takes.
+        let task = tokio::spawn(async move { tell.closed().await });
+        Changes { told: receiver, position: None, task }
+    }
+
+    fn gone(number: u8) -> Result<Told, MongoError> {
+        Ok((Event::Gone(number.to_string()), Some(vec![number])))
+    }
+
+    fn broken() -> MongoError {
+        let error = mongodb::error::Error::custom("the server was killed");
+        MongoError::new("follow changes", &error)
+    }
+
+    #[tokio::test]
+    async fn what_was_told_before_the_stream_broke_counts() {
+        let mut changes = changes(vec![gone(1), gone(2), gone(3), Err(broken())]);
+        let first = changes.next().await.expect("the first is there");
+        let (events, error) = changes.batch(first, 128);
+        assert_eq!(events, [1, 2, 3].map(|it| Event::Gone(it.to_string())));
+        assert!(error.is_some());
+        assert_eq!(changes.position(), Some(vec![3]), "behind the last that was told");
+    }
+
+    #[tokio::test]
+    async fn no_more_is_taken_than_is_wanted_and_none_behind_a_drop() {
+        let mut told = changes(vec![gone(1), gone(2), gone(3)]);
+        let first = told.next().await.expect("the first is there");
+        assert_eq!(told.batch(first, 2).0.len(), 2);
+        assert_eq!(told.position(), Some(vec![2]));
+        let mut told = changes(vec![gone(1), Ok((Event::Dropped, None)), gone(2)]);
+        let first = told.next().await.expect("the first is there");
+        let (events, error) = told.batch(first, 128);
+        assert_eq!(events, [Event::Gone("1".to_owned()), Event::Dropped]);
+        assert!(error.is_none());
     }
 }
