@@ -18,15 +18,16 @@ use crate::{
 const ROWS: u32 = 64;
 
 impl Task {
-    /// Tells all that waits. If the outbox was full, everything is compared then.
+    /// Tells some of what waits, and comes again for the rest: others are heard in between,
+    /// also while bans fall all the time. If the outbox was full, everything is compared in
+    /// the end.
     pub(super) async fn ship(&mut self, mongo: &Mongo) -> Result<(), Ended> {
-        loop {
-            let reader = self.reader.clone();
-            let waiting = blocking(move || reader.outbox(ROWS)).await?;
-            if waiting.is_empty() {
-                break;
-            }
+        let reader = self.reader.clone();
+        let waiting = blocking(move || reader.outbox(ROWS)).await?;
+        if !waiting.is_empty() {
             self.tell(mongo, &waiting).await?;
+            self.outbox.ring();
+            return Ok(());
         }
         if self.outbox.has_gap() { self.compare(mongo).await } else { Ok(()) }
     }
