@@ -9,7 +9,7 @@ use anyhow::{Context, Result, ensure};
 use clap::ValueEnum;
 
 use crate::project::Project;
-use crate::{exit_code, setup, step, tidy};
+use crate::{exit_code, setup, step, test, tidy};
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
@@ -145,9 +145,7 @@ const OPENAPI: &str = "docs/openapi.json";
 /// Asks the program as `cargo xtask test` builds it: alone, its dependencies would have
 /// other features, and be compiled once more.
 fn openapi(project: &Project) -> Result<bool> {
-    let mut cargo = project.cargo();
-    cargo.args(["build", "--quiet", "--workspace", "--exclude", "moderation-ebpf", "--bins"]);
-    if !step::succeeds(&mut cargo)? {
+    if !test::build_programs(project)? {
         return Ok(false);
     }
     let mut program = project.command(project.target().join("debug/moderationctl"));

@@ -45,7 +45,7 @@ pub(crate) fn run(project: &Project, arguments: &Arguments) -> Result<ExitCode> 
 /// Builds all programs but the kernel's, which the daemon's build script builds. The
 /// whole workspace, because that gives dependencies the features that they have in the
 /// tests, so that they are compiled once.
-fn build_programs(project: &Project) -> Result<bool> {
+pub(crate) fn build_programs(project: &Project) -> Result<bool> {
     let mut cargo = project.cargo();
     step::succeeds(cargo.args(["build", "--workspace", "--exclude", "moderation-ebpf", "--bins"]))
 }

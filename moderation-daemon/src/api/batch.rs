@@ -17,7 +17,7 @@ use super::{
     Context, MAX_BODY_BYTES, Problem,
     event::EventBody,
     input::{body, parse},
-    paths::{Operation, Paths},
+    paths::{LINES, Operation, Paths},
     view::AnswerView,
 };
 use crate::{clock, moderator::Ask};
@@ -30,9 +30,6 @@ const MAX_BYTES: usize = 1_024 * 1_024;
 /// as there may be can each have one of 32 KiB, or eight the largest.
 const MAX_BYTES_AT_ONCE: usize = 8 * MAX_BYTES;
 
-/// Lines of JSON.
-const CONTENT_TYPE: &str = "application/x-ndjson";
-
 pub(super) fn routes() -> Paths {
     let room = Arc::new(Semaphore::new(MAX_BYTES_AT_ONCE));
     let route = move |State(context): State<Context>, body: Body| {
@@ -40,8 +37,8 @@ pub(super) fn routes() -> Paths {
         async move { events(&context, room, body).await }
     };
     let decided = Operation::post("/v1/events/batch", "Several events, one a line, all or none");
-    let decided = decided.body_as::<EventBody<'_>>(CONTENT_TYPE);
-    Paths::new().on(decided.answers_as::<AnswerView<'_>>(CONTENT_TYPE), route)
+    let decided = decided.body_as::<EventBody<'_>>(LINES);
+    Paths::new().on(decided.answers_as::<AnswerView<'_>>(LINES), route)
 }
 
 async fn events(context: &Context, room: Arc<Semaphore>, from: Body) -> Result<Response, Problem> {
@@ -66,7 +63,7 @@ async fn events(context: &Context, room: Arc<Semaphore>, from: Body) -> Result<R
         }
         text.push(b'\n');
     }
-    let kind = HeaderValue::from_static(CONTENT_TYPE);
+    let kind = HeaderValue::from_static(LINES);
     Ok(([(header::CONTENT_TYPE, kind)], text).into_response())
 }
 

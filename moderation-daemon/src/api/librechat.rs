@@ -10,7 +10,7 @@ use super::{
     Context, Problem,
     explain::read,
     input::{Query, body},
-    paths::{Operation, Paths},
+    paths::{LINES, Operation, Paths},
     peer::Peer,
 };
 use crate::{
@@ -33,8 +33,6 @@ pub(super) fn routes() -> Paths {
         .on(logs_taken.body_as::<Value>(LINES).answers::<TakenLogs>(), take_records)
 }
 
-/// Lines of JSON.
-const LINES: &str = "application/x-ndjson";
 /// Lines of one request: as many as are over before anybody notices.
 const MOST_LINES: usize = 512;
 /// Bytes of one request.

@@ -16,6 +16,8 @@ use super::{Context, problem::ProblemJson};
 /// What comes with every answer that is none.
 const PROBLEM: &str = "application/problem+json";
 const JSON: &str = "application/json";
+/// Lines of JSON.
+pub(super) const LINES: &str = "application/x-ndjson";
 
 /// Routes, each with its description.
 pub(crate) struct Paths {

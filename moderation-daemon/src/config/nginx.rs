@@ -290,12 +290,19 @@ fn event(
     rules: &Rules,
     key: impl FnOnce() -> String,
 ) -> Result<EventType, ConfigError> {
-    let known = rules.events.iter().map(|rule| rule.kind).find(|kind| kind.name() == name);
-    known.ok_or_else(|| {
-        let names: Vec<_> = rules.events.iter().map(|rule| rule.kind.name()).collect();
-        let problem = format!("{name:?} is no event: one of {}", names.join(", "));
+    find(name, rules).ok_or_else(|| {
+        let problem = format!("{name:?} is no event: {}", one_of(rules));
         ConfigError::value(key(), problem)
     })
+}
+
+fn find(name: &str, rules: &Rules) -> Option<EventType> {
+    rules.events.iter().map(|rule| rule.kind).find(|kind| kind.name() == name)
+}
+
+fn one_of(rules: &Rules) -> String {
+    let names: Vec<_> = rules.events.iter().map(|rule| rule.kind.name()).collect();
+    format!("one of {}", names.join(", "))
 }
 
 fn key(line: usize) -> String {
@@ -303,15 +310,11 @@ fn key(line: usize) -> String {
 }
 
 fn meaning(line: usize, name: &str, rules: &Rules) -> Result<Meaning, ConfigError> {
-    let known = rules.events.iter().map(|rule| rule.kind).find(|kind| kind.name() == name);
-    let problem = match known {
+    let problem = match find(name, rules) {
         Some(_) if name == NOTHING => format!("a custom event cannot be named {NOTHING} here"),
         Some(kind) => return Ok(Meaning::Event(kind)),
         None if name == NOTHING => return Ok(Meaning::Nothing),
-        None => {
-            let names: Vec<_> = rules.events.iter().map(|rule| rule.kind.name()).collect();
-            format!("{name:?} is no event: {NOTHING}, or one of {}", names.join(", "))
-        }
+        None => format!("{name:?} is no event: {NOTHING}, or {}", one_of(rules)),
     };
     Err(ConfigError::value(format!("{}.counts", key(line)), problem))
 }

@@ -80,6 +80,18 @@ pub enum Unavailable {
     Stopping,
 }
 
+impl Unavailable {
+    /// The label in metrics.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::QueueFull => "queue_full",
+            Self::Store => "store",
+            Self::TimedOut => "timed_out",
+            Self::Stopping => "stopping",
+        }
+    }
+}
+
 /// What the caller of a request is told.
 #[derive(Clone, Debug)]
 pub struct Answer {

@@ -189,7 +189,7 @@ impl Desk {
         match timeout(PATIENCE, self.consider(&subject, headers)).await {
             Ok(verdict) => verdict,
             Err(_) => {
-                self.api.metrics.nginx.undecided("timed_out");
+                self.api.metrics.nginx.undecided(Unavailable::TimedOut.name());
                 // Whether a role spares somebody is not known in time, so it does not.
                 let now = clock::now();
                 let ban = self.api.moderator.board().check(&subject, now);
@@ -256,12 +256,7 @@ impl Desk {
         let agent = String::from_utf8_lossy(value(headers, AGENT)).into_owned();
         let act = Act::Event { kind, user_agent: Some(agent), cost: Cost::default() };
         let request = Request { id, ..Request::new(act, subject.clone()) };
-        self.api.moderator.judge(request).await.map_err(|reason| match reason {
-            Unavailable::TimedOut => "timed_out",
-            Unavailable::QueueFull => "queue_full",
-            Unavailable::Store => "store",
-            Unavailable::Stopping => "stopping",
-        })
+        self.api.moderator.judge(request).await.map_err(Unavailable::name)
     }
 }
 

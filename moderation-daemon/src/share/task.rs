@@ -217,13 +217,13 @@ impl Task {
     /// With a server that tells of changes. They are followed from before everything is
     /// compared, so that none is missed.
     async fn follow_changes(&mut self, mongo: &Mongo) -> Result<std::convert::Infallible, Ended> {
-        // Followed from now on: what happened since the last session is not told.
-        let is_anew = self.position.is_none();
+        // Where changes are followed from now on, those since the last session are not told.
+        self.is_compared &= self.position.is_some();
         let mut changes = match self.go_on(mongo).await {
             Err(Ended::Mongo(error)) if error.is_history_lost() => self.begin_anew(mongo).await?,
             changes => changes?,
         };
-        if !self.is_compared || is_anew {
+        if !self.is_compared {
             self.compare(mongo).await?;
             self.is_compared = true;
         }

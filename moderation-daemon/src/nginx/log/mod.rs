@@ -146,8 +146,8 @@ impl Hear for Hearer {
                     Ok(()) => {
                         metrics.events.inc();
                     }
-                    Err(TrySendError::Full(_)) => metrics.refused("queue_full"),
-                    Err(TrySendError::Closed(_)) => metrics.refused("stopping"),
+                    Err(TrySendError::Full(_)) => metrics.refused(Unavailable::QueueFull.name()),
+                    Err(TrySendError::Closed(_)) => metrics.refused(Unavailable::Stopping.name()),
                 }
             }
         }
@@ -161,13 +161,8 @@ impl Hear for Hearer {
 /// One after the other: nobody waits for the answers.
 async fn report(mut events: mpsc::Receiver<Request>, moderator: Moderator, metrics: Arc<Metrics>) {
     while let Some(request) = events.recv().await {
-        let refused = match moderator.judge(request).await {
-            Ok(_) => continue,
-            Err(Unavailable::QueueFull) => "queue_full",
-            Err(Unavailable::Store) => "store",
-            Err(Unavailable::TimedOut) => "timed_out",
-            Err(Unavailable::Stopping) => "stopping",
-        };
-        metrics.log.refused(refused);
+        if let Err(reason) = moderator.judge(request).await {
+            metrics.log.refused(reason.name());
+        }
     }
 }
