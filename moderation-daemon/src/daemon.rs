@@ -158,7 +158,7 @@ async fn serve(config: Config, files: &SourceFiles) -> anyhow::Result<()> {
     let metrics = Arc::new(Metrics::new());
     let setup = Setup { sharing: counting(&config)?, ..setup(&config) };
     let started = moderator::start(setup, store, lists, kernel, Arc::clone(&metrics))?;
-    let Started { moderator, mut stopper } = started;
+    let Started { moderator, mut stopper, leases } = started;
     let sharing = sharing.start(&moderator, (&reader, said_from), &metrics)?;
     let watch = Arc::new(Watch::new(Arc::clone(&metrics)));
     if let Some(pins) = &pins {
@@ -185,7 +185,7 @@ async fn serve(config: Config, files: &SourceFiles) -> anyhow::Result<()> {
     };
     let listening = hearing.zip(log_socket).map(|(hearing, socket)| {
         let (moderator, config) = (context.moderator.clone(), Arc::clone(&context.config));
-        log::start(socket, &hearing, moderator, config, &metrics)
+        log::start(socket, &hearing, &leases, moderator, config, &metrics)
     });
     let listening = listening.transpose().context("cannot listen to nginx's log")?;
     let awaited = listening.as_ref().map(|it| Arc::clone(&it.awaited));

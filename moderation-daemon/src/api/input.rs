@@ -138,3 +138,8 @@ pub(crate) fn request_id(asked: &str, about: &Bearer, id: &str) -> Result<Reques
     let length = bearer.len();
     Ok(format!("{asked} of {length} {bearer}: {id}").into())
 }
+
+/// Whether a request's id was made for this kind of question.
+pub(crate) fn is_request_id(id: &RequestId, asked: &str) -> bool {
+    id.strip_prefix(asked).is_some_and(|rest| rest.starts_with(" of "))
+}

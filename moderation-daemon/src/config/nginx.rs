@@ -15,6 +15,7 @@ use crate::{
     credential::{CredentialError, Credentials},
     engine::{EventType, Rules},
     nginx::{
+        generation::Phase,
         log::outcome::{Outcome, Outcomes, statuses},
         route::{Meaning, RouteTable},
     },
@@ -51,6 +52,8 @@ pub(super) struct NginxFile {
     /// login}. method is ANY, or names with | between them; a path's segment can be
     /// :name, its last one *. counts nothing is for exceptions. Of two routes that
     /// match, the more specific holds. config/librechat.yaml has LibreChat's.
+    /// generation: start, stream (path ending in :id), abort or whole says which begin,
+    /// carry, end or are a generation, of which concurrency.max run at once.
     routes: Vec<RouteFile>,
     /// What the answer to a request means, by its status, told by nginx's access log:
     /// {after: login, status: [401, 5xx], counts: EVENT}. Empty: nothing is heard.
@@ -61,6 +64,11 @@ pub(super) struct NginxFile {
     #[serde(with = "friendly")]
     #[schemars(with = "String")]
     log_patience: Duration,
+    /// How long a generation keeps its place that no request carries and of whose end
+    /// nothing is heard; longer than nearly any generation takes.
+    #[serde(with = "friendly")]
+    #[schemars(with = "String")]
+    generation_patience: Duration,
 }
 
 impl Default for NginxFile {
@@ -80,6 +88,7 @@ impl Default for NginxFile {
             outcomes: Vec::new(),
             log_socket: "/run/moderation/nginx-log.sock".into(),
             log_patience: Duration::from_secs(15 * 60),
+            generation_patience: Duration::from_secs(5 * 60),
         }
     }
 }
@@ -126,6 +135,28 @@ struct RouteFile {
     method: String,
     path: String,
     counts: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    generation: Option<GenerationFile>,
+}
+
+#[derive(Clone, Copy, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+enum GenerationFile {
+    Start,
+    Stream,
+    Abort,
+    Whole,
+}
+
+impl From<GenerationFile> for Phase {
+    fn from(written: GenerationFile) -> Self {
+        match written {
+            GenerationFile::Start => Self::Start,
+            GenerationFile::Stream => Self::Stream,
+            GenerationFile::Abort => Self::Abort,
+            GenerationFile::Whole => Self::Whole,
+        }
+    }
 }
 
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
@@ -150,6 +181,8 @@ pub struct Hearing {
     pub socket: Socket,
     /// How long a line is awaited.
     pub patience: Duration,
+    /// How long a generation keeps its place of which nothing is heard.
+    pub generation_patience: Duration,
     /// What answers mean.
     pub outcomes: Outcomes,
 }
@@ -216,7 +249,7 @@ impl NginxFile {
     /// `None`: nginx does not ask. What is wrong is said all the same.
     pub(super) fn check(self, rules: &Rules) -> Result<Option<Nginx>, ConfigError> {
         let routes = Arc::new(self.table(rules)?);
-        let hearing = self.hearing(rules)?;
+        let hearing = self.hearing(rules, &routes)?;
         let socket = socket("nginx", self.socket, self.group, self.max_connections)?;
         let page = self.page.map(|page| absolute("nginx.page", page)).transpose()?;
         let UserFile { from, claim } = self.user;
@@ -237,7 +270,7 @@ impl NginxFile {
         Ok(self.enabled.then_some(nginx))
     }
 
-    fn hearing(&self, rules: &Rules) -> Result<Option<Hearing>, ConfigError> {
+    fn hearing(&self, rules: &Rules, routes: &RouteTable) -> Result<Option<Hearing>, ConfigError> {
         let outcome = |(line, file): (usize, &OutcomeFile)| {
             let key = |field: &str| format!("nginx.outcomes[{line}].{field}");
             let status = |status: &StatusFile| match status {
@@ -261,8 +294,14 @@ impl NginxFile {
         if !(MIN_PATIENCE..=MAX_PATIENCE).contains(&self.log_patience) {
             return Err(ConfigError::value("nginx.log_patience", "between 1s and 1d"));
         }
-        let hearing = Hearing { socket, patience: self.log_patience, outcomes: Outcomes(outcomes) };
-        Ok((!self.outcomes.is_empty()).then_some(hearing))
+        let generation_patience = self.generation_patience;
+        if !(MIN_PATIENCE..=MAX_PATIENCE).contains(&generation_patience) {
+            return Err(ConfigError::value("nginx.generation_patience", "between 1s and 1d"));
+        }
+        let outcomes = Outcomes(outcomes);
+        let matters = !self.outcomes.is_empty() || routes.knows_generations();
+        let patience = self.log_patience;
+        Ok(matters.then_some(Hearing { socket, patience, generation_patience, outcomes }))
     }
 
     fn table(&self, rules: &Rules) -> Result<RouteTable, ConfigError> {
@@ -271,14 +310,21 @@ impl NginxFile {
             .iter()
             .enumerate()
             .map(|(line, route)| {
-                let meaning = meaning(line, &route.counts, rules)?;
+                let event = counts(line, &route.counts, rules)?;
+                let meaning = Meaning { event, phase: route.generation.map(Phase::from) };
                 Ok((route.method.as_str(), route.path.as_str(), meaning))
             })
             .collect();
-        RouteTable::new(lines?).map_err(|error| {
+        let table = RouteTable::new(lines?).map_err(|error| {
             let key = error.line().map_or_else(|| "nginx.routes".to_owned(), key);
             ConfigError::value(key, error.to_string())
-        })
+        })?;
+        if table.only_begins() {
+            let problem = "generations begin and none is carried: a route with generation: stream \
+                           is missing, without which their places are given back late";
+            return Err(ConfigError::value("nginx.routes", problem));
+        }
+        Ok(table)
     }
 }
 
@@ -309,11 +355,11 @@ fn key(line: usize) -> String {
     format!("nginx.routes[{line}]")
 }
 
-fn meaning(line: usize, name: &str, rules: &Rules) -> Result<Meaning, ConfigError> {
+fn counts(line: usize, name: &str, rules: &Rules) -> Result<Option<EventType>, ConfigError> {
     let problem = match find(name, rules) {
         Some(_) if name == NOTHING => format!("a custom event cannot be named {NOTHING} here"),
-        Some(kind) => return Ok(Meaning::Event(kind)),
-        None if name == NOTHING => return Ok(Meaning::Nothing),
+        Some(kind) => return Ok(Some(kind)),
+        None if name == NOTHING => return Ok(None),
         None => format!("{name:?} is no event: {NOTHING}, or {}", one_of(rules)),
     };
     Err(ConfigError::value(format!("{}.counts", key(line)), problem))

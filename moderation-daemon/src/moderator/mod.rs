@@ -48,7 +48,7 @@ pub use kernel::Kernel;
 pub use librechat::TakenScore;
 pub use news::{Fate, News};
 pub use shared::{Sharing, SharingStatus};
-pub use stopper::{Started, Stopper};
+pub use stopper::{HeldLease, Started, Stopper};
 pub use task::start;
 pub use view::{BanView, Enforcement, LiftedView};
 pub use windows::Saving;

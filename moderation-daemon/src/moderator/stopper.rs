@@ -4,6 +4,10 @@
 use tokio::{sync::watch, task::JoinHandle};
 
 use super::Moderator;
+use crate::engine::{Bearer, LeaseId, RequestId};
+
+/// A lease of an earlier life, and the request that it was given to.
+pub type HeldLease = (LeaseId, Bearer, RequestId);
 
 /// A started moderator.
 #[derive(Debug)]
@@ -12,6 +16,8 @@ pub struct Started {
     pub moderator: Moderator,
     /// How to end it.
     pub stopper: Stopper,
+    /// What was left of an earlier life.
+    pub leases: Vec<HeldLease>,
 }
 
 /// Ends the task.

@@ -75,6 +75,9 @@ pub fn start(
         board.insert(&Arc::new(ban.clone()));
     }
     board.set_imports(imported);
+    let leases = restored.leases.iter();
+    let leases = leases.filter_map(|(id, of, request)| Some((*id, of.clone(), request.clone()?)));
+    let leases = leases.collect();
     let protected = Arc::new(setup.rules.ban.protected.clone());
     let left = Left::read(&setup.windows, &metrics)?;
     let mut engine = Engine::new(
@@ -123,7 +126,7 @@ pub fn start(
     let task = tokio::spawn(task.run());
     let lists = lists_queue;
     let moderator = Moderator { queue, operators, lists, board, metrics, protected, line };
-    Ok(Started { moderator, stopper: Stopper::new(stop, task) })
+    Ok(Started { moderator, stopper: Stopper::new(stop, task), leases })
 }
 
 pub(super) struct Task {

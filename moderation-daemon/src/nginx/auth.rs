@@ -16,8 +16,10 @@ use tokio::{sync::Semaphore, time::timeout};
 
 use super::{
     denial::{self, Denial},
-    log::Awaited,
+    generation::{Part, keeper::Places},
+    log::{Awaited, GENERATION, pending::RequestName},
     page::Page,
+    route::{Follows, Takes},
     snippet,
     token::Tokens,
 };
@@ -25,7 +27,7 @@ use crate::{
     api::{self, Operation, Paths, Routes, input::request_id},
     clock,
     config::{Nginx, Overload, UserSource},
-    engine::{Act, Cost, Count, EventType, Moment, Request, Subject, UserId},
+    engine::{Act, Bearer, Cost, Count, EventType, Moment, Request, Subject, UserId},
     moderator::{Answer, Unavailable},
 };
 
@@ -203,32 +205,80 @@ impl Desk {
     async fn consider(&self, subject: &Subject, headers: &HeaderMap) -> Verdict {
         let id = text(headers, REQUEST);
         let target = value(headers, TARGET);
-        let events = self.settings.routes.find(text(headers, METHOD), target);
+        let found = self.settings.routes.find(text(headers, METHOD), target);
         let mut verdict = Verdict::default();
-        if events.is_empty() {
+        if found.events.is_empty() && found.takes.is_none() {
             verdict.denial = self.check(subject).await;
-            return verdict;
-        }
-        // More than one where a path can be read as several things: it is all of them.
-        for kind in events.iter().copied() {
-            match self.decide(kind, subject, headers).await {
-                Ok(answer) => {
-                    verdict.counts.extend(answer.outcome.counts.iter().copied());
-                    let now = clock::now();
-                    verdict.denial = Denial::of(&answer, &self.api.config.rules, now, id);
-                }
-                Err(reason) => {
-                    self.api.metrics.nginx.undecided(reason);
-                    verdict.denial = self.check(subject).await.or_else(|| self.overloaded(id));
-                }
-            }
             if verdict.denial.is_some() {
                 return verdict;
             }
         }
-        verdict.is_awaited =
-            self.awaited.as_ref().is_some_and(|awaited| awaited.note(id, subject, &events));
+        // More than one where a path can be read as several things: it is all of them.
+        for kind in found.events.iter().copied() {
+            let answer = self.decide(kind, subject, headers).await;
+            if let Ok(answer) = &answer {
+                verdict.counts.extend(answer.outcome.counts.iter().copied());
+            }
+            verdict.denial = self.denial(answer, subject, id).await.err();
+            if verdict.denial.is_some() {
+                return verdict;
+            }
+        }
+        let Some(awaited) = &self.awaited else { return verdict };
+        match self.part(&awaited.places, found.takes, found.follows, subject, id).await {
+            Ok(part) => verdict.is_awaited = awaited.note(id, subject, &found.events, part),
+            Err(denial) => verdict.denial = Some(denial),
+        }
         verdict
+    }
+
+    /// What the request has to do with a generation; or the denial, if there is no place
+    /// for one more.
+    async fn part(
+        &self,
+        places: &Places,
+        takes: Option<Takes>,
+        follows: Option<Follows>,
+        subject: &Subject,
+        id: &str,
+    ) -> Result<Option<Part>, Denial> {
+        let rules = &self.api.config.rules;
+        let (Some(limit), Some(name)) = (rules.concurrency, RequestName::parse(id)) else {
+            return Ok(None);
+        };
+        let bearer = rules.bearer(subject);
+        let Some(takes) = takes else {
+            return Ok(follows.map(|follows| match follows {
+                Follows::Stream(stream) => places.watch(&bearer, stream, name),
+                Follows::Abort => places.abort(),
+            }));
+        };
+        places.await_room(&bearer, limit.max).await;
+        let answer = self.acquire(&bearer, subject, id).await;
+        let answer = self.denial(answer, subject, id).await?;
+        let lease = answer.and_then(|answer| answer.outcome.lease);
+        Ok(lease.map(|lease| match takes {
+            Takes::Start => places.start(&bearer, lease.id),
+            Takes::Whole => places.start_whole(&bearer, lease.id),
+        }))
+    }
+
+    /// The answer, if it lets the request pass; `None` if there is none and it passes all
+    /// the same. Else the denial.
+    async fn denial(
+        &self,
+        answer: Result<Answer, &'static str>,
+        subject: &Subject,
+        id: &str,
+    ) -> Result<Option<Answer>, Denial> {
+        let denial = match &answer {
+            Ok(answer) => Denial::of(answer, &self.api.config.rules, clock::now(), id),
+            Err(reason) => {
+                self.api.metrics.nginx.undecided(reason);
+                self.check(subject).await.or_else(|| self.overloaded(id))
+            }
+        };
+        denial.map_or_else(|| Ok(answer.ok()), Err)
     }
 
     fn overloaded(&self, id: &str) -> Option<Denial> {
@@ -249,13 +299,27 @@ impl Desk {
         subject: &Subject,
         headers: &HeaderMap,
     ) -> Result<Answer, &'static str> {
-        let Ok(_place) = self.waiting.try_acquire() else { return Err("crowded") };
         let rules = &self.api.config.rules;
         // nginx asks again about a request that it redirects internally.
         let id = request_id(kind.name(), &rules.bearer(subject), text(headers, REQUEST)).ok();
         let agent = String::from_utf8_lossy(value(headers, AGENT)).into_owned();
         let act = Act::Event { kind, user_agent: Some(agent), cost: Cost::default() };
-        let request = Request { id, ..Request::new(act, subject.clone()) };
+        self.ask(Request { id, ..Request::new(act, subject.clone()) }).await
+    }
+
+    /// Takes a place for a generation, once for one request.
+    async fn acquire(
+        &self,
+        bearer: &Bearer,
+        subject: &Subject,
+        id: &str,
+    ) -> Result<Answer, &'static str> {
+        let id = request_id(GENERATION, bearer, id).ok();
+        self.ask(Request { id, ..Request::new(Act::Acquire, subject.clone()) }).await
+    }
+
+    async fn ask(&self, request: Request) -> Result<Answer, &'static str> {
+        let Ok(_place) = self.waiting.try_acquire() else { return Err("crowded") };
         self.api.moderator.judge(request).await.map_err(Unavailable::name)
     }
 }

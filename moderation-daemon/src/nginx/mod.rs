@@ -5,6 +5,7 @@
 
 mod auth;
 mod denial;
+pub mod generation;
 pub mod log;
 mod page;
 pub mod route;

@@ -11,6 +11,7 @@ mod tests;
 use smallvec::SmallVec;
 
 use self::pattern::{Methods, Pattern};
+use super::generation::{Phase, StreamId};
 use crate::engine::EventType;
 
 pub use self::pattern::BadPattern;
@@ -18,13 +19,43 @@ pub use self::pattern::BadPattern;
 /// Routes that a table can have: LibreChat's has some forty.
 pub const MAX_ROUTES: usize = 256;
 
-/// What a request is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Meaning {
-    /// An event of this type.
-    Event(EventType),
-    /// Nothing that counts. Who is banned does not get through all the same.
-    Nothing,
+/// What a request is. Who is banned does not get through in any case.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Meaning {
+    /// The event that it counts as, if any.
+    pub event: Option<EventType>,
+    /// What it has to do with a generation, if anything.
+    pub phase: Option<Phase>,
+}
+
+/// What a request is by all readings of its path.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Found {
+    /// The events that it counts as, each once.
+    pub events: Events,
+    /// Whether it begins a generation, or is one.
+    pub takes: Option<Takes>,
+    /// What it has to do with one that runs. Only if its path can be read in one way:
+    /// under two names one stream would end twice.
+    pub follows: Option<Follows>,
+}
+
+/// What a place is taken for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Takes {
+    /// For as long as the request lasts.
+    Whole,
+    /// For what it begins.
+    Start,
+}
+
+/// What is done with a generation that runs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Follows {
+    /// It is carried.
+    Stream(StreamId),
+    /// It is ended.
+    Abort,
 }
 
 /// One line of the table.
@@ -72,6 +103,12 @@ pub enum RouteError {
         /// What both match.
         both: String,
     },
+    /// What carries a stream does not say which.
+    #[error("generation: stream needs a path whose last segment is a name, as :id")]
+    NoStream {
+        /// Which line.
+        line: usize,
+    },
     /// Too many lines.
     #[error("a table has at most {MAX_ROUTES} routes")]
     TooMany,
@@ -81,7 +118,9 @@ impl RouteError {
     /// The line that it is about, if it is about one.
     pub const fn line(&self) -> Option<usize> {
         match self {
-            Self::Pattern { line, .. } | Self::Overlap { line, .. } => Some(*line),
+            Self::Pattern { line, .. } | Self::Overlap { line, .. } | Self::NoStream { line } => {
+                Some(*line)
+            }
             Self::TooMany => None,
         }
     }
@@ -109,6 +148,9 @@ impl RouteTable {
             let bad = |problem| RouteError::Pattern { line, problem };
             let methods = Methods::parse(methods).map_err(bad)?;
             let pattern = Pattern::parse(pattern).map_err(bad)?;
+            if meaning.phase == Some(Phase::Stream) && !pattern.ends_in_name() {
+                return Err(RouteError::NoStream { line });
+            }
             routes.push(Route { methods, pattern, meaning });
         }
         let table = Self(routes);
@@ -128,17 +170,42 @@ impl RouteTable {
 
     /// What a request is, by its method and its target as it came (nginx's
     /// `$request_uri`).
-    pub fn find(&self, method: &str, target: &[u8]) -> Events {
-        let mut events = Events::new();
+    pub fn find(&self, method: &str, target: &[u8]) -> Found {
+        let (mut found, mut readings) = (Found::default(), 0);
         reading::each(target, |segments| {
-            let route = self.most_specific(method, segments);
-            if let Some(Meaning::Event(kind)) = route.map(|route| route.meaning)
-                && !events.contains(&kind)
+            readings += 1;
+            let Some(route) = self.most_specific(method, segments) else { return };
+            if let Some(kind) = route.meaning.event
+                && !found.events.contains(&kind)
             {
-                events.push(kind);
+                found.events.push(kind);
+            }
+            match route.meaning.phase {
+                Some(Phase::Start) => found.takes = found.takes.max(Some(Takes::Start)),
+                Some(Phase::Whole) => found.takes = found.takes.max(Some(Takes::Whole)),
+                Some(Phase::Stream) => {
+                    let id = segments.last().and_then(|segment| StreamId::parse(segment));
+                    found.follows = id.map(Follows::Stream);
+                }
+                Some(Phase::Abort) => found.follows = Some(Follows::Abort),
+                None => {}
             }
         });
-        events
+        if readings > 1 {
+            found.follows = None;
+        }
+        found
+    }
+
+    /// Whether any route has to do with generations.
+    pub fn knows_generations(&self) -> bool {
+        self.0.iter().any(|route| route.meaning.phase.is_some())
+    }
+
+    /// Whether places are taken for what goes on, and nothing says when it ends.
+    pub fn only_begins(&self) -> bool {
+        let any = |phase| self.0.iter().any(|route| route.meaning.phase == Some(phase));
+        any(Phase::Start) && !any(Phase::Stream)
     }
 
     /// The route for one reading. There can be several that none is within; they mean the
@@ -198,7 +265,7 @@ impl Route {
     fn overlap(&self, other: &Self) -> Option<Self> {
         let methods = self.methods.overlap(&other.methods)?;
         let pattern = self.pattern.overlap(&other.pattern)?;
-        Some(Self { methods, pattern, meaning: Meaning::Nothing })
+        Some(Self { methods, pattern, meaning: Meaning::default() })
     }
 
     fn shown(&self) -> String {

@@ -161,7 +161,7 @@ const OPENAI_API: &str = include_str!("../../../../config/openai-api.yaml");
 fn verify_routes(example: &str, cases: &[(&str, &str, &str)]) {
     let routes = super::good(example, &[]).nginx.expect("it is on").routes;
     for (method, target, want) in cases {
-        let events = routes.find(method, target.as_bytes());
+        let events = routes.find(method, target.as_bytes()).events;
         let names: Vec<_> = events.iter().map(|kind| kind.name()).collect();
         assert_eq!(names.join(" "), *want, "{method} {target}");
     }

@@ -8,7 +8,10 @@ pub mod line;
 pub mod outcome;
 pub mod pending;
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use smallvec::SmallVec;
 use tokio::{
@@ -22,13 +25,17 @@ use self::{
     outcome::Outcomes,
     pending::{Pending, RequestName},
 };
+use super::generation::{
+    Answered, Part, Patience,
+    keeper::{self, Places},
+};
 use crate::{
-    api::input::request_id,
+    api::input::{is_request_id, request_id},
     clock,
     config::{Config, Hearing},
     engine::{Act, EventType, Request, Subject},
     metrics::Metrics,
-    moderator::{Moderator, Unavailable},
+    moderator::{HeldLease, Moderator, Unavailable},
 };
 
 /// Requests whose line is awaited. A host that serves more within the patience has a
@@ -42,6 +49,7 @@ const MAX_QUEUED: usize = 1_024;
 struct Asked {
     subject: Subject,
     events: SmallVec<[EventType; 2]>,
+    part: Option<Part>,
 }
 
 /// Requests whose line is awaited, and what it will mean.
@@ -50,17 +58,26 @@ pub struct Awaited {
     requests: Mutex<Pending<Asked>>,
     outcomes: Outcomes,
     metrics: Arc<Metrics>,
+    /// The places of generations, which lines give back.
+    pub places: Places,
 }
 
 impl Awaited {
     /// Notes a request that passes, if what becomes of it matters; whether it does.
-    pub fn note(&self, name: &str, subject: &Subject, events: &[EventType]) -> bool {
+    pub fn note(
+        &self,
+        name: &str,
+        subject: &Subject,
+        events: &[EventType],
+        part: Option<Part>,
+    ) -> bool {
         let matter = |event: &&EventType| self.outcomes.matter_after(**event);
         let events: SmallVec<[EventType; 2]> = events.iter().filter(matter).copied().collect();
-        let Some(name) = RequestName::parse(name).filter(|_| !events.is_empty()) else {
+        let matters = !events.is_empty() || part.is_some();
+        let Some(name) = RequestName::parse(name).filter(|_| matters) else {
             return false;
         };
-        let asked = Asked { subject: subject.clone(), events };
+        let asked = Asked { subject: subject.clone(), events, part };
         let mut requests = self.requests.lock().unwrap_or_else(PoisonError::into_inner);
         if requests.ask(name, asked, clock::now().boot_ms) {
             self.metrics.log.lost.inc();
@@ -68,8 +85,7 @@ impl Awaited {
         true
     }
 
-    fn tell(&self, name: &str) -> Option<Asked> {
-        let name = RequestName::parse(name)?;
+    fn tell(&self, name: RequestName) -> Option<Asked> {
         self.requests.lock().unwrap_or_else(PoisonError::into_inner).tell(name)
     }
 
@@ -78,6 +94,8 @@ impl Awaited {
         let lost = requests.sweep(clock::now().boot_ms);
         self.metrics.log.lost.inc_by(u64::try_from(lost).unwrap_or(u64::MAX));
         self.metrics.log.pending.set(i64::try_from(requests.len()).unwrap_or(i64::MAX));
+        drop(requests);
+        self.places.sweep();
     }
 }
 
@@ -89,15 +107,20 @@ pub struct Listening {
     // Before the task, which ends with what it sends.
     _ear: Ear,
     report: JoinHandle<()>,
+    keep: Option<JoinHandle<()>>,
 }
 
 impl Drop for Listening {
     fn drop(&mut self) {
         self.report.abort();
+        self.keep.iter().for_each(JoinHandle::abort);
     }
 }
 
-/// Starts to hear.
+/// What the ids of requests begin with by which places for generations are taken.
+pub const GENERATION: &str = "generation";
+
+/// Starts to hear, and takes over the places that an earlier life held.
 ///
 /// # Errors
 ///
@@ -105,21 +128,37 @@ impl Drop for Listening {
 pub fn start(
     bound: Bound,
     settings: &Hearing,
+    held: &[HeldLease],
     moderator: Moderator,
     config: Arc<Config>,
     metrics: &Arc<Metrics>,
 ) -> std::io::Result<Listening> {
-    let patience_ms = u64::try_from(settings.patience.as_millis()).unwrap_or(u64::MAX);
+    let milliseconds = |it: Duration| u64::try_from(it.as_millis()).unwrap_or(u64::MAX);
+    let patience_ms = milliseconds(settings.patience);
+    let unwatched_ms = milliseconds(settings.generation_patience);
+    let places = Places::new(Patience { watched_ms: patience_ms, unwatched_ms });
     let awaited = Arc::new(Awaited {
         requests: Mutex::new(Pending::new(MAX_PENDING, patience_ms)),
         outcomes: settings.outcomes.clone(),
         metrics: Arc::clone(metrics),
+        places,
     });
+    for (lease, bearer, _) in held.iter().filter(|(_, _, id)| is_request_id(id, GENERATION)) {
+        awaited.places.start(bearer, *lease);
+    }
     let (to, events) = mpsc::channel(MAX_QUEUED);
+    let concurrency = config.rules.concurrency;
     let hearer = Hearer { awaited: Arc::clone(&awaited), to, config };
     let ear = bound.listen(Arc::clone(metrics), hearer)?;
+    let keep = concurrency.map(|rule| {
+        let (awaited, moderator) = (Arc::clone(&awaited), moderator.clone());
+        tokio::spawn(async move {
+            let metrics = Arc::clone(&awaited.metrics);
+            keeper::keep(&awaited.places, &moderator, rule.lease_ms, &metrics.nginx).await;
+        })
+    });
     let report = tokio::spawn(report(events, moderator, Arc::clone(metrics)));
-    Ok(Listening { awaited, _ear: ear, report })
+    Ok(Listening { awaited, _ear: ear, report, keep })
 }
 
 /// What lines become.
@@ -132,10 +171,16 @@ struct Hearer {
 impl Hear for Hearer {
     fn hear(&mut self, line: &Line<'_>) {
         let metrics = &self.awaited.metrics.log;
-        let Some(Asked { subject, events }) = self.awaited.tell(&line.id) else {
+        let known =
+            RequestName::parse(&line.id).and_then(|name| Some((name, self.awaited.tell(name)?)));
+        let Some((name, Asked { subject, events, part })) = known else {
             metrics.unknown.inc();
             return;
         };
+        if let Some(part) = part {
+            let bearer = self.config.rules.bearer(&subject);
+            self.awaited.places.hear(&bearer, name, &part, Answered::by(line));
+        }
         for event in events {
             for counts in self.awaited.outcomes.find(event, line.status) {
                 let bearer = self.config.rules.bearer(&subject);

@@ -161,6 +161,11 @@ impl Pattern {
         Ok(pattern)
     }
 
+    /// Whether its last segment is left open, and just that.
+    pub(super) fn ends_in_name(&self) -> bool {
+        !self.is_open && self.segments.last() == Some(&Segment::Any)
+    }
+
     /// Whether it matches a path, by its segments.
     pub(super) fn matches(&self, segments: &[&[u8]]) -> bool {
         let enough = if self.is_open {

@@ -4,10 +4,14 @@ use proptest::{prelude::*, sample::select};
 
 use super::*;
 
-const LOGIN: Meaning = Meaning::Event(EventType::LOGIN);
-const MESSAGE: Meaning = Meaning::Event(EventType::MESSAGE);
-const UPLOAD: Meaning = Meaning::Event(EventType::FILE_UPLOAD);
-const NOTHING: Meaning = Meaning::Nothing;
+const LOGIN: Meaning = event(EventType::LOGIN);
+const MESSAGE: Meaning = event(EventType::MESSAGE);
+const UPLOAD: Meaning = event(EventType::FILE_UPLOAD);
+const NOTHING: Meaning = Meaning { event: None, phase: None };
+
+const fn event(kind: EventType) -> Meaning {
+    Meaning { event: Some(kind), phase: None }
+}
 
 fn table(lines: &[(&str, &str, Meaning)]) -> RouteTable {
     RouteTable::new(lines.iter().copied()).expect("it is sound")
@@ -33,7 +37,7 @@ fn chat() -> RouteTable {
 }
 
 fn found(method: &str, target: &[u8]) -> Vec<&'static str> {
-    chat().find(method, target).into_iter().map(EventType::name).collect()
+    chat().find(method, target).events.into_iter().map(EventType::name).collect()
 }
 
 #[test]
@@ -278,8 +282,8 @@ proptest! {
         let lines: Vec<_> = lines.map(|((it, path), what)| (*it, path.as_str(), what)).collect();
         let Ok(table) = RouteTable::new(lines) else { return Ok(()) };
         let spelling = spelt(&path, &tricks);
-        for kind in table.find("POST", path.as_bytes()) {
-            let found = table.find("POST", &spelling);
+        for kind in table.find("POST", path.as_bytes()).events {
+            let found = table.find("POST", &spelling).events;
             prop_assert!(found.contains(&kind), "{}", String::from_utf8_lossy(&spelling));
         }
     }
@@ -327,5 +331,87 @@ proptest! {
     #[test]
     fn no_bytes_stop_the_search(target in proptest::collection::vec(any::<u8>(), 0..300)) {
         chat().find("POST", &target);
+    }
+}
+
+/// LibreChat's, and one whose answers are generations.
+fn streaming() -> RouteTable {
+    let phase = |phase| Meaning { event: None, phase: Some(phase) };
+    table(&[
+        ("POST", "/chat", phase(Phase::Start)),
+        ("POST", "/chat/:endpoint", phase(Phase::Start)),
+        ("POST", "/chat/abort", phase(Phase::Abort)),
+        ("GET", "/chat/stream/:id", phase(Phase::Stream)),
+        ("POST", "/v1/chat", phase(Phase::Whole)),
+    ])
+}
+
+#[test]
+fn a_request_begins_carries_or_ends_a_generation_or_is_one() {
+    let stream = |id: &str| StreamId::parse(id.as_bytes()).map(Follows::Stream);
+    let long = "x".repeat(128);
+    let cases = [
+        ("POST", "/chat", Some(Takes::Start), None),
+        ("POST", "/chat/openAI?x=1", Some(Takes::Start), None),
+        ("GET", "/chat", None, None),
+        ("POST", "/v1/chat", Some(Takes::Whole), None),
+        ("POST", "/chat/abort", None, Some(Follows::Abort)),
+        ("POST", "/chat/abort/", None, Some(Follows::Abort)),
+        ("GET", "/chat/stream/a-B_9?resume=true", None, stream("a-B_9")),
+        ("GET", "/chat/stream/a-B_9/", None, stream("a-B_9")),
+        ("GET", &format!("/chat/stream/{long}"), None, stream(&long)),
+        ("GET", &format!("/chat/stream/{long}x"), None, None),
+        ("GET", "/chat/stream", None, None),
+        ("GET", "/chat/stream/a.b", None, None),
+        ("GET", "/chat/stream/a;b", None, None),
+        // Under another spelling one stream would be two.
+        ("GET", "/chat/stream/%61-B_9", None, None),
+        ("GET", "//chat/stream/a-B_9", None, None),
+        ("POST", "/chat/./abort", None, None),
+        ("POST", "/chat/%61bort", Some(Takes::Start), None),
+        // And a place is taken for whatever could begin one.
+        ("POST", "/%63hat", Some(Takes::Start), None),
+        ("POST", "/v1/../chat", Some(Takes::Start), None),
+        ("POST", "/x/../v1/chat", Some(Takes::Whole), None),
+    ];
+    for (method, target, takes, follows) in cases {
+        let found = streaming().find(method, target.as_bytes());
+        assert_eq!((found.takes, found.follows), (takes, follows), "{method} {target}");
+    }
+}
+
+#[test]
+fn routes_that_only_differ_in_what_they_do_with_generations_overlap() {
+    let phase = |phase| Meaning { phase, ..MESSAGE };
+    let lines =
+        [("POST", "/:any/chat", phase(Some(Phase::Start))), ("POST", "/api/:any", phase(None))];
+    let (line, problem) = refused(&lines);
+    assert_eq!(line, Some(1), "{problem}");
+    assert!(problem.contains("both match POST /api/chat"), "{problem}");
+}
+
+#[test]
+fn a_route_that_carries_streams_says_which() {
+    let stream = Meaning { event: None, phase: Some(Phase::Stream) };
+    for path in ["/chat/stream", "/chat/:id/stream", "/chat/stream/*", "/chat/:id/*", "/"] {
+        let (line, problem) = refused(&[("GET", path, stream)]);
+        assert_eq!(line, Some(0), "{path}: {problem}");
+        assert!(problem.contains("last segment"), "{problem}");
+    }
+}
+
+#[test]
+fn a_table_that_only_begins_generations_says_so() {
+    let phase = |phase| Meaning { event: None, phase: Some(phase) };
+    let start = ("POST", "/chat", phase(Phase::Start));
+    let cases = [
+        (table(&[start]), true, true),
+        (table(&[start, ("POST", "/abort", phase(Phase::Abort))]), true, true),
+        (table(&[start, ("GET", "/:id", phase(Phase::Stream))]), true, false),
+        (table(&[("POST", "/chat", phase(Phase::Whole))]), true, false),
+        (chat(), false, false),
+    ];
+    for (table, knows, only_begins) in cases {
+        assert_eq!((table.knows_generations(), table.only_begins()), (knows, only_begins));
     }
 }
