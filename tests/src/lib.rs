@@ -22,6 +22,7 @@ pub mod demo;
 
 pub mod cgroup;
 pub mod closer;
+pub mod express;
 pub mod flood;
 pub mod frame;
 pub mod kernel;
