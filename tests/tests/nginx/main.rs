@@ -1,6 +1,7 @@
 //! A chat host behind the real nginx, with nothing changed but two included files, and
 //! with LibreChat's routes: who passes, who does not, and what they see.
 
+mod express;
 mod gone;
 mod hear;
 mod page;
@@ -42,6 +43,16 @@ fn site(overrides: Value, gone: Gone) -> Result<Option<Site>> {
     if !need::root() {
         return Ok(None);
     }
+    let preset = preset(overrides)?;
+    let daemon = Setup::new().overrides(preset).credential("jwt-secret", SECRET).start()?;
+    let pair = Pair::new()?;
+    let nginx = Nginx::start(&pair.host, daemon.sockets(), gone)?;
+    let operator = Caller::operator(&daemon);
+    Ok(Some(Site { nginx, daemon, operator, pair }))
+}
+
+/// LibreChat's, and no kernel.
+fn preset(overrides: Value) -> Result<Value> {
     let mut preset: Value = serde_yaml::from_str(include_str!("../../../config/librechat.yaml"))?;
     preset["network"] = json!({ "mode": "off" });
     // Key by key, but whole routes and users.
@@ -52,11 +63,7 @@ fn site(overrides: Value, gone: Gone) -> Result<Option<Site>> {
             }
         }
     }
-    let daemon = Setup::new().overrides(preset).credential("jwt-secret", SECRET).start()?;
-    let pair = Pair::new()?;
-    let nginx = Nginx::start(&pair.host, daemon.sockets(), gone)?;
-    let operator = Caller::operator(&daemon);
-    Ok(Some(Site { nginx, daemon, operator, pair }))
+    Ok(preset)
 }
 
 /// What came back.
@@ -144,7 +151,12 @@ fn exchange(from: &Namespace, source: Ipv4Addr, port: u16, request: &[u8]) -> Re
     stream.write_all(request)?;
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer)?;
-    let answer = String::from_utf8_lossy(&answer).into_owned();
+    parse(&answer)
+}
+
+/// A whole answer, without undoing any encoding of its body.
+fn parse(answer: &[u8]) -> Result<Answer> {
+    let answer = String::from_utf8_lossy(answer).into_owned();
     let (head, body) = answer.split_once("\r\n\r\n").context("no answer")?;
     let status = head.split(' ').nth(1).and_then(|it| it.parse().ok()).context("a status")?;
     Ok(Answer { status, head: head.to_owned(), body: body.to_owned() })
