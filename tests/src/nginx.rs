@@ -104,7 +104,7 @@ impl Nginx {
         let path = folder.path();
         include("moderation-http.conf", path, |text| {
             let text = text.replace("/run/moderation/", &format!("{}/", sockets.display()));
-            if gone == Gone::Refuse { text.replace("return 204;", "return 403;") } else { text }
+            if gone == Gone::Refuse { text.replace("default 204;", "default 403;") } else { text }
         })?;
         include("moderation-server.conf", path, |text| text)?;
         fs::write(path.join("nginx.conf"), configuration(path))?;
@@ -138,6 +138,15 @@ impl Nginx {
     /// Has it read its configuration anew, and start other workers.
     pub fn reload(&self) -> Result<()> {
         self.nginx.as_ref().context("it runs until it is dropped")?.signal(Signal::SIGHUP)
+    }
+
+    /// Stops it as an operator does, and starts it again; it is away meanwhile.
+    pub fn restart(&mut self) -> Result<()> {
+        let nginx = self.nginx.take().context("it runs until it is dropped")?;
+        // Workers finish what they have begun.
+        nginx.signal(Signal::SIGQUIT)?;
+        nginx.ended(PATIENCE)?;
+        self.launch()
     }
 
     /// The app behind it, if it is the whole one.

@@ -1,10 +1,17 @@
 //! The same in front of a real Express application from npm, with LibreChat's routes and
 //! answers and its own tokens, and clients in namespaces of their own.
 
+mod kernel;
 mod limit;
+mod restart;
+mod stream;
+mod theft;
+mod upload;
 
 use std::io::{Read as _, Write as _};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
@@ -75,11 +82,13 @@ struct Client {
     source: Ipv4Addr,
     agent: &'static str,
     token: Option<String>,
+    patience: Duration,
 }
 
 impl Client {
     fn new(namespace: &Namespace, source: Ipv4Addr) -> Self {
-        Self { namespace: namespace.clone(), source, agent: BROWSER, token: None }
+        let namespace = namespace.clone();
+        Self { namespace, source, agent: BROWSER, token: None, patience: PATIENCE }
     }
 
     fn at(&self, source: Ipv4Addr) -> Self {
@@ -88,6 +97,10 @@ impl Client {
 
     fn with_agent(&self, agent: &'static str) -> Self {
         Self { agent, ..self.clone() }
+    }
+
+    fn with_patience(&self, patience: Duration) -> Self {
+        Self { patience, ..self.clone() }
     }
 
     fn with_token(&self, token: &str) -> Self {
@@ -121,7 +134,7 @@ impl Client {
     fn open(&self, method: &str, target: &str, body: &Body) -> Result<TcpStream> {
         let server = SocketAddr::new(HOST_V4.into(), PORT);
         let visitor = Visitor::new(&self.namespace, IpAddr::V4(self.source), server, "nobody");
-        let mut stream = visitor.patience(PATIENCE).open()?;
+        let mut stream = visitor.patience(self.patience).open()?;
         stream.write_all(&self.request(method, target, body))?;
         Ok(stream)
     }
@@ -166,6 +179,20 @@ impl Body {
             }
         }
     }
+}
+
+/// Goes on asking for one thing after the other as ordinary people do, until it is over;
+/// returns how often. Every answer must be the app's own.
+fn visit(client: &Client, is_over: &AtomicBool) -> Result<u64> {
+    let mut count = 0;
+    while !is_over.load(Ordering::Relaxed) {
+        for target in ["/api/convos", "/api/config", "/api/files"] {
+            let answer = client.get(target).with_context(|| format!("request {count}"))?;
+            ensure!(answer.is_apps(), "request {count}: {answer:?}");
+            count += 1;
+        }
+    }
+    Ok(count)
 }
 
 /// What opens the app to one of its users.
