@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use nix::sys::signal::Signal;
+use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::express::{self, Express};
@@ -50,6 +51,12 @@ pub enum Gone {
     Pass,
     /// With the one line changed that keeps everybody out.
     Refuse,
+}
+
+/// The example of a configuration for a LibreChat behind nginx (`config/librechat.yaml`).
+pub fn librechat() -> Result<Value> {
+    let text = include_str!("../../config/librechat.yaml");
+    serde_yaml::from_str(text).context("config/librechat.yaml")
 }
 
 /// What nginx protects.

@@ -8,11 +8,12 @@ use std::time::Duration;
 use anyhow::{Context, Result, anyhow, ensure};
 use moderation_common::Reason;
 use moderation_daemon::network::{Counters, Pins};
+use moderation_tests::browser::{Body, Browser, credentials};
 use moderation_tests::lab::ABUSER_V4;
 use moderation_tests::wait;
 use serde_json::json;
 
-use super::{Body, Client, Host, credentials, host, visit};
+use super::{Host, host, visit};
 
 /// With a ban, on a busy machine.
 const LONG: Duration = Duration::from_secs(20);
@@ -20,7 +21,7 @@ const LONG: Duration = Duration::from_secs(20);
 const SHORT: Duration = Duration::from_millis(1_200);
 
 /// Whether anything at all comes back; not getting an answer is no error here.
-fn is_answered(client: &Client) -> bool {
+fn is_answered(client: &Browser) -> bool {
     client.with_patience(SHORT).get("/api/config").is_ok()
 }
 

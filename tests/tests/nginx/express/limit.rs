@@ -5,11 +5,12 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use moderation_tests::browser::{Body, Browser, credentials};
 use moderation_tests::lab::{ABUSER_V4, abuser_pool};
 use moderation_tests::wait;
 use serde_json::{Value, json};
 
-use super::{Body, Client, credentials, host, token_of};
+use super::{host, token_of};
 
 /// With a line of nginx's log, on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -200,7 +201,7 @@ fn every_limit_of_the_preset_trips_at_its_number_and_not_before() -> Result<()> 
     for (place, case) in CASES.iter().enumerate() {
         // The one whose budget it is; the other differs with each request.
         let address = v4(fresh.next().context("an address for each")?)?;
-        let client = |number: usize| -> Result<Client> {
+        let client = |number: usize| -> Result<Browser> {
             let (user, source) = match case.by {
                 By::Address => (format!("{place}-{number}"), address),
                 By::User => (format!("{place}"), others(number)?),

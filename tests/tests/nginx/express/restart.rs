@@ -6,13 +6,16 @@ use std::thread;
 use std::time::Instant;
 
 use anyhow::{Context, Result, anyhow, ensure};
+use moderation_tests::browser::Browser;
 use moderation_tests::daemon::Daemon;
 use moderation_tests::lab::BYSTANDER_V4;
 use moderation_tests::nginx::Nginx;
 use moderation_tests::wait;
 use serde_json::{Value, json};
 
-use super::{Client, Host, PATIENCE, host, visit};
+use crate::PATIENCE;
+
+use super::{Host, host, visit};
 
 /// One thing that an operator does, or that happens.
 #[derive(Clone, Copy, Debug)]
@@ -84,7 +87,7 @@ fn no_request_fails_whoever_reloads_restarts_or_dies() -> Result<()> {
 type Away = Mutex<Vec<(Instant, Option<Instant>)>>;
 
 /// As [`visit`]; who gets no answer at all while nginx is away asks again.
-fn visit_between(client: &Client, away: &Away, is_over: &AtomicBool) -> Result<u64> {
+fn visit_between(client: &Browser, away: &Away, is_over: &AtomicBool) -> Result<u64> {
     let mut count = 0;
     while !is_over.load(Ordering::Relaxed) {
         let begin = Instant::now();

@@ -7,9 +7,10 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, ensure};
+use moderation_tests::browser::{Body, Browser};
 use serde_json::{Value, json};
 
-use super::{Body, Client, host};
+use super::host;
 
 /// How long the daemon is dead.
 const GONE: Duration = Duration::from_millis(500);
@@ -18,14 +19,14 @@ const GONE: Duration = Duration::from_millis(500);
 type Heard = Vec<(Value, i64)>;
 
 /// Begins a generation.
-fn begin(client: &Client, ms: u64, every: u64) -> Result<String> {
+fn begin(client: &Browser, ms: u64, every: u64) -> Result<String> {
     let body = json!({ "text": "tell me", "ms": ms, "every": every });
     let answer = client.post("/api/agents/chat/openAI", &body)?;
     ensure!(answer.status == 200 && answer.json()["status"] == "started", "{answer:?}");
     Ok(answer.json()["streamId"].as_str().context("a stream")?.to_owned())
 }
 
-fn subscribe(client: &Client, id: &str) -> Result<BufReader<TcpStream>> {
+fn subscribe(client: &Browser, id: &str) -> Result<BufReader<TcpStream>> {
     let target = format!("/api/agents/chat/stream/{id}");
     let mut stream = BufReader::new(client.open("GET", &target, &Body::None)?);
     let mut head = String::new();
