@@ -10,6 +10,7 @@
 pub mod lab;
 pub mod namespace;
 
+pub mod browser;
 pub mod caller;
 pub mod chat;
 pub mod daemon;
@@ -22,6 +23,7 @@ pub mod demo;
 
 pub mod cgroup;
 pub mod closer;
+pub mod express;
 pub mod flood;
 pub mod frame;
 pub mod kernel;

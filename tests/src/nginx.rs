@@ -1,6 +1,6 @@
 //! nginx as a process in a namespace, with this project's two files included as an
-//! operator includes them, in front of a small app of node that says what it was asked.
-//! What is asked of it is not known here.
+//! operator includes them, in front of a small app of node that says what it was asked,
+//! or of a whole one ([`Express`]). What is asked of it is not known here.
 
 use std::fs::{self, File};
 use std::net::{Ipv4Addr, SocketAddr};
@@ -8,10 +8,12 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use nix::sys::signal::Signal;
+use serde_json::Value;
 use tempfile::TempDir;
 
+use crate::express::{self, Express};
 use crate::lab::HOST_V4;
 use crate::namespace::Namespace;
 use crate::process::{self, Process};
@@ -23,7 +25,7 @@ pub const PORT: u16 = 80;
 /// Hands on what nginx made of them.
 pub const TIDY_PORT: u16 = 81;
 
-const APP_PORT: u16 = 3_080;
+const APP_PORT: u16 = express::PORT;
 /// Patience with a start, on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -51,53 +53,89 @@ pub enum Gone {
     Refuse,
 }
 
+/// The example of a configuration for a LibreChat behind nginx (`config/librechat.yaml`).
+pub fn librechat() -> Result<Value> {
+    let text = include_str!("../../config/librechat.yaml");
+    serde_yaml::from_str(text).context("config/librechat.yaml")
+}
+
+/// What nginx protects.
+#[derive(Debug)]
+enum App {
+    Small { _process: Process },
+    Express(Express),
+}
+
 /// A running nginx and its app; both end when dropped.
 #[derive(Debug)]
 pub struct Nginx {
     // In this order: nginx asks the app.
     nginx: Option<Process>,
-    _app: Process,
+    app: App,
+    namespace: Namespace,
     folder: TempDir,
 }
 
 impl Nginx {
     /// Listens on [`PORT`] and [`TIDY_PORT`] of [`HOST_V4`] in a namespace, and asks the
-    /// daemon whose sockets are in `sockets`.
+    /// daemon whose sockets are in `sockets`. Its app is the small one.
     pub fn start(namespace: &Namespace, sockets: &Path, gone: Gone) -> Result<Self> {
-        sweep::sweep()?;
-        let folder = tempfile::Builder::new()
-            .prefix(&format!("{}-", name::fresh()?))
-            .tempdir_in(sweep::TEMPORARY)
-            .context("cannot make a temporary folder")?;
+        let folder = folder()?;
+        let script = folder.path().join("app.js");
+        fs::write(&script, APP)?;
+        let mut app = process::command("node");
+        // As much as nginx lets through.
+        app.arg("--max-http-header-size=262144").arg(script);
+        app.arg(APP_PORT.to_string()).stdin(Stdio::null());
+        let app = App::Small { _process: namespace.spawn(app)? };
+        Self::before(app, folder, namespace, sockets, gone)
+    }
+
+    /// The same in front of an app that runs in this namespace already.
+    pub fn in_front_of(
+        express: Express,
+        namespace: &Namespace,
+        sockets: &Path,
+        gone: Gone,
+    ) -> Result<Self> {
+        Self::before(App::Express(express), folder()?, namespace, sockets, gone)
+    }
+
+    fn before(
+        app: App,
+        folder: TempDir,
+        namespace: &Namespace,
+        sockets: &Path,
+        gone: Gone,
+    ) -> Result<Self> {
         let path = folder.path();
         include("moderation-http.conf", path, |text| {
             let text = text.replace("/run/moderation/", &format!("{}/", sockets.display()));
-            if gone == Gone::Refuse { text.replace("return 204;", "return 403;") } else { text }
+            if gone == Gone::Refuse { text.replace("default 204;", "default 403;") } else { text }
         })?;
         include("moderation-server.conf", path, |text| text)?;
         fs::write(path.join("nginx.conf"), configuration(path))?;
-        fs::write(path.join("app.js"), APP)?;
-
-        let mut app = process::command("node");
-        // As much as nginx lets through.
-        app.arg("--max-http-header-size=262144").arg(path.join("app.js"));
-        app.arg(APP_PORT.to_string()).stdin(Stdio::null());
-        let app = namespace.spawn(app)?;
-        let log = File::create(path.join("stderr"))?;
-        let mut nginx = process::command("nginx");
-        nginx.arg("-c").arg(path.join("nginx.conf")).stdin(Stdio::null()).stderr(log);
-        let nginx = Some(namespace.spawn(nginx)?);
-        let nginx = Self { nginx, _app: app, folder };
-        for port in [PORT, TIDY_PORT] {
-            nginx.await_listening(namespace, HOST_V4, port)?;
-        }
-        nginx.await_listening(namespace, Ipv4Addr::LOCALHOST, APP_PORT)?;
+        let mut nginx = Self { nginx: None, app, namespace: namespace.clone(), folder };
+        nginx.launch()?;
         Ok(nginx)
     }
 
-    fn await_listening(&self, namespace: &Namespace, ip: Ipv4Addr, port: u16) -> Result<()> {
+    /// Starts the program and waits until it and the app listen.
+    fn launch(&mut self) -> Result<()> {
+        let path = self.folder.path();
+        let log = File::options().create(true).append(true).open(path.join("stderr"))?;
+        let mut nginx = process::command("nginx");
+        nginx.arg("-c").arg(path.join("nginx.conf")).stdin(Stdio::null()).stderr(log);
+        self.nginx = Some(self.namespace.spawn(nginx)?);
+        for port in [PORT, TIDY_PORT] {
+            self.await_listening(HOST_V4, port)?;
+        }
+        self.await_listening(Ipv4Addr::LOCALHOST, APP_PORT)
+    }
+
+    fn await_listening(&self, ip: Ipv4Addr, port: u16) -> Result<()> {
         let server = SocketAddr::new(ip.into(), port);
-        let visitor = Visitor::new(namespace, ip.into(), server, "nobody");
+        let visitor = Visitor::new(&self.namespace, ip.into(), server, "nobody");
         let waited = wait::until("nginx and its app to listen", PATIENCE, || {
             Ok(visitor.open().is_ok().then_some(()))
         });
@@ -107,6 +145,23 @@ impl Nginx {
     /// Has it read its configuration anew, and start other workers.
     pub fn reload(&self) -> Result<()> {
         self.nginx.as_ref().context("it runs until it is dropped")?.signal(Signal::SIGHUP)
+    }
+
+    /// Stops it as an operator does, and starts it again; it is away meanwhile.
+    pub fn restart(&mut self) -> Result<()> {
+        let nginx = self.nginx.take().context("it runs until it is dropped")?;
+        // Workers finish what they have begun.
+        nginx.signal(Signal::SIGQUIT)?;
+        nginx.ended(PATIENCE)?;
+        self.launch()
+    }
+
+    /// The app behind it, if it is the whole one.
+    pub fn express(&self) -> Result<&Express> {
+        match &self.app {
+            App::Express(express) => Ok(express),
+            App::Small { .. } => bail!("its app is the small one"),
+        }
     }
 
     /// Its error log.
@@ -131,6 +186,15 @@ impl Drop for Nginx {
             eprintln!("nginx does not end: {error:#}");
         }
     }
+}
+
+/// For its configuration and what it writes.
+fn folder() -> Result<TempDir> {
+    sweep::sweep()?;
+    tempfile::Builder::new()
+        .prefix(&format!("{}-", name::fresh()?))
+        .tempdir_in(sweep::TEMPORARY)
+        .context("cannot make a temporary folder")
 }
 
 /// Copies one of this project's files, changed as an operator would.
@@ -160,7 +224,7 @@ fn configuration(folder: &Path) -> String {
         "user root;\nworker_processes 2;\ndaemon off;\npid {folder}/pid;\n\
          error_log {folder}/error.log warn;\nevents {{ worker_connections 512; }}\n\
          http {{\naccess_log {folder}/access.log;\n\
-         large_client_header_buffers 4 64k;\n{temporary}\
+         large_client_header_buffers 4 64k;\nclient_max_body_size 25m;\n{temporary}\
          include {folder}/moderation-http.conf;\n{}{}}}\n",
         server(PORT, &twice),
         server(TIDY_PORT, &tidy),

@@ -74,10 +74,14 @@ impl Process {
     }
 
     /// Asks it to stop and waits for that.
-    pub fn terminate(mut self, patience: Duration) -> Result<ExitStatus> {
-        let pid = Pid::from_raw(i32::try_from(self.id())?);
-        kill(pid, Signal::SIGTERM).with_context(|| format!("cannot signal process {pid}"))?;
-        wait::until(&format!("process {pid} to stop"), patience, || self.exited())
+    pub fn terminate(self, patience: Duration) -> Result<ExitStatus> {
+        self.signal(Signal::SIGTERM)?;
+        self.ended(patience)
+    }
+
+    /// Waits until it has ended by itself.
+    pub fn ended(mut self, patience: Duration) -> Result<ExitStatus> {
+        wait::until(&format!("process {} to stop", self.id()), patience, || self.exited())
     }
 
     /// Sends it a signal.

@@ -9,24 +9,42 @@ use anyhow::{Context, Result};
 use crate::project::Project;
 use crate::step;
 
-/// What npm needs to know, in the folder of the tests.
+/// What npm needs to know, in the folder of whoever needs the packages.
 const FILES: [&str; 3] = ["package.json", "package-lock.json", ".npmrc"];
 const LOCK: &str = FILES[1];
 
 /// The packages of one folder of tests.
 #[derive(Clone, Copy)]
 pub(crate) struct Packages {
-    /// The folder in `tests/tests`, and what theirs is called in the target folder.
+    /// What their folder in the target folder is called.
     pub(crate) name: &'static str,
+    /// Where [`FILES`] are.
+    source: &'static str,
     /// What they are there for.
     pub(crate) purpose: &'static str,
 }
 
 /// All of them.
-pub(crate) const PACKAGES: [Packages; 2] = [
-    Packages { name: "librechat", purpose: "to compare the engine with LibreChat's libraries" },
-    Packages { name: "client", purpose: "to try the client for Node in Express, and its types" },
+pub(crate) const PACKAGES: [Packages; 3] = [
+    Packages {
+        name: "librechat",
+        source: "tests/tests/librechat",
+        purpose: "to compare the engine with LibreChat's libraries",
+    },
+    Packages {
+        name: "client",
+        source: "tests/tests/client",
+        purpose: "to try the client for Node in Express, and its types",
+    },
+    EXPRESS,
 ];
+
+/// Those of the app that is protected by nginx.
+pub(crate) const EXPRESS: Packages = Packages {
+    name: "express",
+    source: "tests/src/express",
+    purpose: "for the app behind nginx, in tests, demo and benchmarks",
+};
 
 /// The folder of the packages, if those of the lock file are there. The tests look for
 /// it beside their own build folder.
@@ -70,7 +88,7 @@ fn copy(source: &Path, folder: &Path) -> Result<()> {
 }
 
 fn source(project: &Project, packages: Packages) -> PathBuf {
-    project.root().join("tests/tests").join(packages.name)
+    project.root().join(packages.source)
 }
 
 fn folder(project: &Project, packages: Packages) -> PathBuf {

@@ -1,0 +1,145 @@
+//! Reloads, restarts and deaths on either side, under a steady load of ordinary requests.
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Instant;
+
+use anyhow::{Context, Result, anyhow, ensure};
+use moderation_tests::browser::Browser;
+use moderation_tests::daemon::Daemon;
+use moderation_tests::lab::BYSTANDER_V4;
+use moderation_tests::nginx::Nginx;
+use moderation_tests::wait;
+use serde_json::{Value, json};
+
+use crate::PATIENCE;
+
+use super::{Host, host, visit};
+
+/// One thing that an operator does, or that happens.
+#[derive(Clone, Copy, Debug)]
+enum Step {
+    Reload,
+    RestartDaemon,
+    KillDaemon,
+    StartDaemon,
+}
+
+use Step::{KillDaemon, Reload, RestartDaemon, StartDaemon};
+
+/// One after the other; with nginx there all the time.
+const ORDERS: [&[Step]; 5] = [
+    &[Reload, RestartDaemon],
+    &[RestartDaemon, Reload],
+    &[KillDaemon, Reload, StartDaemon],
+    &[KillDaemon, StartDaemon, Reload],
+    &[Reload, KillDaemon, StartDaemon, RestartDaemon, Reload],
+];
+
+impl Step {
+    fn take(self, nginx: &Nginx, daemon: &mut Daemon) -> Result<()> {
+        match self {
+            Reload => nginx.reload(),
+            RestartDaemon => daemon.restart(),
+            KillDaemon => daemon.kill().map(drop),
+            StartDaemon => daemon.start(),
+        }
+    }
+}
+
+/// After all of it: nobody complained, and who is banned is told so.
+fn conclude(host: &mut Host) -> Result<()> {
+    let log = host.nginx.log();
+    ensure!(!log.contains("[alert]") && !log.contains("unexpected status"), "{log}");
+    host.operator.ban(&json!({ "ip": BYSTANDER_V4 }))?;
+    let visitor = host.bystander();
+    wait::until("nginx to ask again", PATIENCE, || {
+        Ok((visitor.get("/api/config")?.status == 403).then_some(()))
+    })
+}
+
+#[test]
+fn no_request_fails_whoever_reloads_restarts_or_dies() -> Result<()> {
+    let Some(mut host) = host(Value::Null)? else { return Ok(()) };
+    let clients = [host.bystander().log_in("alice")?, host.abuser().log_in("bob")?];
+    let is_over = AtomicBool::new(false);
+    let Host { nginx, daemon, .. } = &mut host;
+    thread::scope(|scope| {
+        let is_over = &is_over;
+        let visiting: Vec<_> =
+            clients.iter().map(|it| scope.spawn(move || visit(it, is_over))).collect();
+        let mut steps = ORDERS.into_iter().flatten();
+        let taken =
+            steps.try_for_each(|it| it.take(nginx, daemon).with_context(|| format!("{it:?}")));
+        is_over.store(true, Ordering::Relaxed);
+        for one in visiting {
+            let count = one.join().map_err(|_| anyhow!("it panicked"))??;
+            ensure!(count > 10, "{count} requests");
+        }
+        taken
+    })
+    .with_context(|| host.nginx.log())?;
+    conclude(&mut host)
+}
+
+/// When nginx itself was away: from, and until, once it is back.
+type Away = Mutex<Vec<(Instant, Option<Instant>)>>;
+
+/// As [`visit`]; who gets no answer at all while nginx is away asks again.
+fn visit_between(client: &Browser, away: &Away, is_over: &AtomicBool) -> Result<u64> {
+    let mut count = 0;
+    while !is_over.load(Ordering::Relaxed) {
+        let begin = Instant::now();
+        match client.get("/api/convos") {
+            Ok(answer) => {
+                ensure!(answer.is_apps(), "{answer:?}");
+                count += 1;
+            }
+            Err(error) => {
+                let away = away.lock().map_err(|_| anyhow!("a panic"))?;
+                let was_away = away.iter().any(|(_, until)| until.is_none_or(|it| begin <= it));
+                ensure!(was_away, "nginx was there: {error:#}");
+            }
+        }
+    }
+    Ok(count)
+}
+
+#[test]
+fn whatever_is_answered_while_nginx_restarts_is_the_app_s_answer() -> Result<()> {
+    let Some(mut host) = host(Value::Null)? else { return Ok(()) };
+    let clients = [host.bystander().log_in("alice")?, host.abuser().log_in("bob")?];
+    let (is_over, away) = (AtomicBool::new(false), Away::default());
+    let Host { nginx, daemon, .. } = &mut host;
+    thread::scope(|scope| {
+        let (is_over, away) = (&is_over, &away);
+        let visiting: Vec<_> =
+            clients.iter().map(|it| scope.spawn(|| visit_between(it, away, is_over))).collect();
+        let restart = |nginx: &mut Nginx| -> Result<()> {
+            away.lock().map_err(|_| anyhow!("a panic"))?.push((Instant::now(), None));
+            nginx.restart()?;
+            let mut away = away.lock().map_err(|_| anyhow!("a panic"))?;
+            away.last_mut().context("just told")?.1 = Some(Instant::now());
+            Ok(())
+        };
+        let mut all = || -> Result<()> {
+            restart(nginx)?;
+            daemon.restart()?;
+            restart(nginx)?;
+            daemon.kill()?;
+            restart(nginx)?;
+            daemon.start()?;
+            restart(nginx)
+        };
+        let done = all();
+        is_over.store(true, Ordering::Relaxed);
+        for one in visiting {
+            let count = one.join().map_err(|_| anyhow!("it panicked"))??;
+            ensure!(count > 10, "{count} requests");
+        }
+        done
+    })
+    .with_context(|| host.nginx.log())?;
+    conclude(&mut host)
+}
