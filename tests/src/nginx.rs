@@ -9,7 +9,8 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use nix::sys::signal::Signal;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -154,6 +155,16 @@ impl Nginx {
         nginx.signal(Signal::SIGQUIT)?;
         nginx.ended(PATIENCE)?;
         self.launch()
+    }
+
+    /// Kills all workers, and with them whatever they carry. It starts others.
+    pub fn kill_workers(&self) -> Result<()> {
+        let master = self.nginx.as_ref().context("it runs until it is dropped")?.id();
+        let children = fs::read_to_string(format!("/proc/{master}/task/{master}/children"))?;
+        for worker in children.split_whitespace() {
+            kill(Pid::from_raw(worker.parse()?), Signal::SIGKILL)?;
+        }
+        Ok(())
     }
 
     /// The app behind it, if it is the whole one.

@@ -39,12 +39,19 @@ pub(super) struct Denial {
 
 /// A limit in LibreChat's words.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub(super) struct Limit {
-    #[serde(skip_serializing_if = "Option::is_none")]
-    limiter: Option<String>,
-    max: u64,
-    window_in_minutes: f64,
+#[serde(untagged)]
+pub(super) enum Limit {
+    /// Of what happens in a window.
+    #[serde(rename_all = "camelCase")]
+    Window {
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        limiter: Option<String>,
+        max: u64,
+        window_in_minutes: f64,
+    },
+    /// Of what runs at once: "Only N messages at a time".
+    #[serde(rename_all = "camelCase")]
+    AtOnce { limit: usize, pending_requests: usize },
 }
 
 const BANNED: u16 = 403;
@@ -79,7 +86,9 @@ impl Denial {
             reason: None,
             until: None,
             retry_after,
-            limit: exceeded.and_then(|count| Limit::of(count, rules)),
+            limit: exceeded
+                .and_then(|count| Limit::of(count, rules))
+                .or_else(|| Limit::at_once(outcome, rules)),
         })
     }
 
@@ -133,10 +142,6 @@ impl Denial {
         let fields = body.as_object_mut().expect("a struct is an object");
         fields.shift_remove("status");
         if let Some(serde_json::Value::Object(limit)) = fields.shift_remove("limit") {
-            // "Only N messages at a time" is told by `limit`.
-            if self.r#type == "concurrent" {
-                fields.extend(limit.get("max").map(|max| ("limit".to_owned(), max.clone())));
-            }
             fields.extend(limit);
         }
         body
@@ -149,7 +154,13 @@ impl Limit {
         #[expect(clippy::cast_precision_loss, reason = "windows are short")]
         let minutes = rule.limit.window_ms as f64 / 60_000.0;
         let window_in_minutes = rule.limit.shown.window_minutes.unwrap_or(minutes);
-        Some(Self { limiter: rule.label.map(str::to_owned), max: count.max, window_in_minutes })
+        let limiter = rule.label.map(str::to_owned);
+        Some(Self::Window { limiter, max: count.max, window_in_minutes })
+    }
+
+    fn at_once(outcome: &Outcome, rules: &Rules) -> Option<Self> {
+        let pending_requests = outcome.violation.as_ref()?.pending?;
+        Some(Self::AtOnce { limit: rules.concurrency?.max, pending_requests })
     }
 }
 
@@ -160,8 +171,9 @@ pub(super) fn seconds(count: &Count, now: Moment) -> u64 {
 
 /// Whether waiting does not help.
 fn is_refusal(outcome: &Outcome) -> bool {
-    matches!(outcome.cause, Some(Cause::Violation(_) | Cause::Banned))
-        && !outcome.counts.last().is_some_and(Count::exceeds)
+    let is_full = outcome.counts.last().is_some_and(Count::exceeds)
+        || outcome.violation.as_ref().is_some_and(|violation| violation.pending.is_some());
+    matches!(outcome.cause, Some(Cause::Violation(_) | Cause::Banned)) && !is_full
 }
 
 fn kind(outcome: &Outcome) -> &'static str {

@@ -1,6 +1,8 @@
 // Generations as LibreChat v0.8 has them: the POST begins one and answers at once, it goes
 // on whether somebody listens or not, any number of GETs carry it from its beginning, and
-// it ends by itself or is aborted. How long it takes is said by who begins it.
+// it ends by itself or is aborted, and then it is gone. A stream is named as its
+// conversation: a message in one whose generation runs ends that one. How long it takes is
+// said by who begins it.
 'use strict';
 
 const crypto = require('node:crypto');
@@ -8,12 +10,9 @@ const express = require('express');
 
 const LONGEST_MS = 60_000;
 const SHORTEST_STEP_MS = 10;
-/** A finished one is found so much longer, and replayed. */
-const KEPT_MS = 5_000;
-/** Finished ones among them. */
 const MOST = 10_000;
 
-/** By stream; the finished ones among them, for a while. */
+/** By stream. */
 const jobs = new Map();
 /** By user, how many run now and the most that ever ran at once. */
 const counts = new Map();
@@ -37,22 +36,17 @@ const tell = (job, data) => {
 };
 
 const finish = (job, data) => {
-  if (job.final) {
-    return;
-  }
-  job.final = true;
   clearInterval(job.step);
   clearTimeout(job.end);
   count(job.user, -1);
   tell(job, { final: true, conversation: { conversationId: job.id }, ...data });
   job.listeners.forEach((listener) => listener.end());
   job.listeners.clear();
-  // Another of the same conversation may have taken its place.
-  setTimeout(() => jobs.get(job.id) === job && jobs.delete(job.id), KEPT_MS).unref();
+  jobs.delete(job.id);
 };
 
 const begin = (id, user, { ms, every }) => {
-  const job = { id, user, told: [], listeners: new Set(), final: false, createdAt: Date.now() };
+  const job = { id, user, told: [], listeners: new Set(), createdAt: Date.now() };
   jobs.set(id, job);
   count(user, 1);
   tell(job, { created: true, message: { conversationId: id, isCreatedByUser: true }, streamId: id });
@@ -78,6 +72,9 @@ const start = (request, response) => {
   if (jobs.size >= MOST) {
     return response.status(503).json({ error: 'Too many generations' });
   }
+  if (jobs.has(id)) {
+    finish(jobs.get(id), { aborted: true });
+  }
   begin(id, request.user.id, {
     ms: bounded(ms, 0, 2_000, LONGEST_MS),
     every: bounded(every, SHORTEST_STEP_MS, 100, LONGEST_MS),
@@ -102,9 +99,6 @@ const stream = (request, response) => {
   });
   response.flushHeaders();
   job.told.forEach((text) => response.write(text));
-  if (job.final) {
-    return response.end();
-  }
   job.listeners.add(response);
   return response.on('close', () => job.listeners.delete(response));
 };
@@ -113,7 +107,7 @@ const abort = (request, response) => {
   const { streamId, conversationId, abortKey } = request.body ?? {};
   const id = streamId ?? conversationId ?? String(abortKey ?? '').split(':')[0];
   const job = jobs.get(id);
-  if (!job || job.final) {
+  if (!job) {
     return response.status(404).json({ error: 'Job not found', streamId: id });
   }
   if (job.user !== request.user.id) {
@@ -123,7 +117,7 @@ const abort = (request, response) => {
   return response.json({ success: true, aborted: id });
 };
 
-const mine = (request) => [...jobs.values()].filter((job) => job.user === request.user.id && !job.final);
+const mine = (request) => [...jobs.values()].filter((job) => job.user === request.user.id);
 
 const status = (request, response) => {
   const job = jobs.get(request.params.id);
@@ -133,8 +127,8 @@ const status = (request, response) => {
   if (job.user !== request.user.id) {
     return response.status(403).json({ error: 'Unauthorized' });
   }
-  const { id, final, createdAt } = job;
-  return response.json({ active: !final, streamId: id, status: final ? 'complete' : 'running', createdAt });
+  const { id, createdAt } = job;
+  return response.json({ active: true, streamId: id, status: 'running', createdAt });
 };
 
 const router = express.Router()

@@ -1,6 +1,7 @@
 //! The same in front of a real Express application from npm, with LibreChat's routes and
 //! answers and its own tokens, and clients in namespaces of their own.
 
+mod generation;
 mod kernel;
 mod limit;
 mod restart;

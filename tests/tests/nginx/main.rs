@@ -51,9 +51,11 @@ fn site(overrides: Value, gone: Gone) -> Result<Option<Site>> {
     Ok(Some(Site { nginx, daemon, operator, pair }))
 }
 
-/// LibreChat's, and no kernel.
+/// LibreChat's, with neither a kernel nor a limit of generations: who asks for many
+/// messages here waits for none of them.
 fn preset(overrides: Value) -> Result<Value> {
     let mut preset = librechat()?;
+    preset["concurrency"] = json!({ "enabled": false });
     preset["network"] = json!({ "mode": "off" });
     // Key by key, but whole routes and users.
     if let Value::Object(sections) = overrides {

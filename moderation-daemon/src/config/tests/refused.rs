@@ -373,10 +373,7 @@ fn values_of_our_own_that_make_no_sense_are_named() {
             "nginx: {routes: [{method: GET, path: /a, counts: message, generation: stream}]}",
             "nginx.routes[0]: generation: stream needs a path whose last segment is a name, as :id",
         ),
-        (
-            "nginx: {generation_patience: 500ms}",
-            "nginx.generation_patience: between 1s and 1d",
-        ),
+        ("nginx: {generation_patience: 500ms}", "nginx.generation_patience: between 1s and 1d"),
         ("nginx: {user: {claim: ''}}", "nginx.user.claim: it cannot be empty"),
         ("nginx: {page: page.html}", "nginx.page: page.html is not an absolute path"),
         ("nginx: {max_connections: 0}", "nginx.max_connections: between 1 and 65536"),
