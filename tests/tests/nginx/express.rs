@@ -85,11 +85,12 @@ fn visit(client: &Browser, is_over: &AtomicBool) -> Result<u64> {
     Ok(count)
 }
 
-/// A token as the app makes them, of somebody whom it needs not know.
-fn token_of(user: &str) -> Result<String> {
+/// A token as the app makes them, of somebody whom it needs not know; good for so many
+/// seconds.
+fn token_of(user: &str, seconds: i64) -> Result<String> {
     let now = jiff::Timestamp::now().as_second();
     let part = |value: Value| URL_SAFE_NO_PAD.encode(value.to_string());
-    let claims = json!({ "id": user, "username": user, "iat": now, "exp": now + 900 });
+    let claims = json!({ "id": user, "username": user, "iat": now, "exp": now + seconds });
     let body = format!("{}.{}", part(json!({ "alg": "HS256", "typ": "JWT" })), part(claims));
     let key = Hmac::<Sha256>::new_from_slice(SECRET.as_bytes())?;
     let sum = key.chain_update(body.as_bytes()).finalize().into_bytes();
