@@ -36,6 +36,11 @@ struct Host {
 
 /// `None` if the machine lacks what it takes.
 fn host(overrides: Value) -> Result<Option<Host>> {
+    host_where(overrides, Gone::Pass)
+}
+
+/// The same; while the daemon is gone, that happens.
+fn host_where(overrides: Value, gone: Gone) -> Result<Option<Host>> {
     if !(need::root() && Express::is_there()) {
         return Ok(None);
     }
@@ -47,7 +52,7 @@ fn host(overrides: Value) -> Result<Option<Host>> {
     }
     let daemon = setup.overrides(preset).start()?;
     let express = Express::start(&lab.host, SECRET)?;
-    let nginx = Nginx::in_front_of(express, &lab.host, daemon.sockets(), Gone::Pass)?;
+    let nginx = Nginx::in_front_of(express, &lab.host, daemon.sockets(), gone)?;
     let operator = Caller::operator(&daemon);
     Ok(Some(Host { nginx, daemon, operator, lab }))
 }
@@ -64,11 +69,16 @@ impl Host {
     }
 
     fn metric(&self, name: &str) -> Result<u64> {
-        let metrics = self.daemon.admin().get("/metrics")?.body;
-        let lines = metrics.as_str().unwrap_or_default().lines();
-        let line = lines.filter_map(|it| it.rsplit_once(' ')).find(|(key, _)| *key == name);
-        line.map_or(Ok(0), |(_, value)| Ok(value.parse()?))
+        metric(&self.daemon, name)
     }
+}
+
+/// A number of the daemon's metrics by its whole name; 0 if it is not there yet.
+fn metric(daemon: &Daemon, name: &str) -> Result<u64> {
+    let metrics = daemon.admin().get("/metrics")?.body;
+    let lines = metrics.as_str().unwrap_or_default().lines();
+    let line = lines.filter_map(|it| it.rsplit_once(' ')).find(|(key, _)| *key == name);
+    line.map_or(Ok(0), |(_, value)| Ok(value.parse()?))
 }
 
 /// Goes on asking for one thing after the other as ordinary people do, until it is over;
