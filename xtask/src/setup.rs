@@ -42,15 +42,19 @@ const PROGRAMS: &[Program] = &[
     },
 ];
 
-/// Programs that tests compare ours with; nothing else needs them.
-const COMPARED: &[Program] = &[
+/// What runs JavaScript.
+const NODE: &[Program] = &[
     Program {
         name: "node",
         packages: &["nodejs"],
-        needed_for: "LibreChat's libraries, which the `librechat` profile is compared with, and the \
-                     client for Node",
+        needed_for: "the app behind nginx, the client for Node, and LibreChat's libraries, which \
+                     the `librechat` profile is compared with",
     },
-    Program { name: "npm", packages: &["npm"], needed_for: "installing these" },
+    Program { name: "npm", packages: &["npm"], needed_for: "installing what these need" },
+];
+
+/// Programs that tests compare ours with; nothing else needs them.
+const COMPARED: &[Program] = &[
     Program { name: "curl", packages: &["curl"], needed_for: "the client's examples" },
     Program { name: "python3", packages: &["python3"], needed_for: "the client's examples" },
     Program { name: "pip", packages: &["python3-pip"], needed_for: "installing mongod" },
@@ -67,7 +71,7 @@ const REDIS: Program = Program {
 const NGINX: Program = Program {
     name: "nginx",
     packages: &["nginx"],
-    needed_for: "hosts that are protected with no change to the app, in tests",
+    needed_for: "hosts that are protected with no change to the app, in tests and demo",
 };
 
 /// Programs that benchmarks compare ours with; nothing else needs them.
@@ -165,6 +169,18 @@ pub(crate) fn ensure_for_bench(project: &Project) -> Result<()> {
     ensure_all(project, needs)
 }
 
+/// The same with nginx and the app behind it.
+///
+/// # Errors
+///
+/// As for [`ensure`].
+pub(crate) fn ensure_for_nginx(project: &Project) -> Result<()> {
+    let mut needs = needs(project)?;
+    needs.extend(NODE.iter().chain([&NGINX]).map(Need::Program));
+    needs.push(Need::NpmPackages(npm::EXPRESS));
+    ensure_all(project, needs)
+}
+
 /// The same with what fuzzing needs.
 ///
 /// # Errors
@@ -228,7 +244,7 @@ fn needs(project: &Project) -> Result<Vec<Need>> {
 /// The same and those of the tests.
 fn needs_of_tests(project: &Project) -> Result<Vec<Need>> {
     let mut needs = needs(project)?;
-    needs.extend(COMPARED.iter().chain([&REDIS, &NGINX]).map(Need::Program));
+    needs.extend(NODE.iter().chain(COMPARED).chain([&REDIS, &NGINX]).map(Need::Program));
     needs.extend(npm::PACKAGES.map(Need::NpmPackages));
     needs.push(Need::Mongod);
     Ok(needs)

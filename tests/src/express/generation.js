@@ -49,7 +49,8 @@ const begin = (id, user, { ms, every }) => {
   const job = { id, user, told: [], listeners: new Set(), createdAt: Date.now() };
   jobs.set(id, job);
   count(user, 1);
-  tell(job, { created: true, message: { conversationId: id, isCreatedByUser: true }, streamId: id });
+  const message = { conversationId: id, isCreatedByUser: true };
+  tell(job, { created: true, message, streamId: id });
   let index = 0;
   job.step = setInterval(() => {
     // When it was made, by the clock that all programs of this machine share.
@@ -60,12 +61,12 @@ const begin = (id, user, { ms, every }) => {
 };
 
 const start = (request, response) => {
-  const { refuse, conversationId, ms, every } = request.body ?? {};
+  const { refuse, conversationId: wanted, ms, every } = request.body ?? {};
   if (refuse) {
-    return response.status(400).json({ error: 'Invalid request', message: 'It was asked for that' });
+    return response.status(400).json({ error: 'Invalid request' });
   }
-  const isId = typeof conversationId === 'string' && /^[\w-]{1,64}$/.test(conversationId) && conversationId !== 'new';
-  const id = isId ? conversationId : crypto.randomUUID();
+  const isId = typeof wanted === 'string' && /^[\w-]{1,64}$/.test(wanted) && wanted !== 'new';
+  const id = isId ? wanted : crypto.randomUUID();
   if (jobs.has(id) && jobs.get(id).user !== request.user.id) {
     return response.status(403).json({ error: 'User not authorized for this conversation' });
   }
@@ -85,7 +86,7 @@ const start = (request, response) => {
 const stream = (request, response) => {
   const job = jobs.get(request.params.id);
   if (!job) {
-    return response.status(404).json({ error: 'Stream not found', message: 'The generation job does not exist or has expired.' });
+    return response.status(404).json({ error: 'Stream not found' });
   }
   if (job.user !== request.user.id) {
     return response.status(403).json({ error: 'Unauthorized' });
@@ -117,7 +118,10 @@ const abort = (request, response) => {
   return response.json({ success: true, aborted: id });
 };
 
-const mine = (request) => [...jobs.values()].filter((job) => job.user === request.user.id);
+const active = (request, response) => {
+  const mine = [...jobs.values()].filter((job) => job.user === request.user.id);
+  return response.json({ activeJobIds: mine.map((job) => job.id) });
+};
 
 const status = (request, response) => {
   const job = jobs.get(request.params.id);
@@ -127,14 +131,14 @@ const status = (request, response) => {
   if (job.user !== request.user.id) {
     return response.status(403).json({ error: 'Unauthorized' });
   }
-  const { id, createdAt } = job;
-  return response.json({ active: true, streamId: id, status: 'running', createdAt });
+  const { id: streamId, createdAt } = job;
+  return response.json({ active: true, streamId, status: 'running', createdAt });
 };
 
 const router = express.Router()
   .get('/stream/:id', stream)
   .get('/status/:id', status)
-  .get('/active', (request, response) => response.json({ activeJobIds: mine(request).map((job) => job.id) }))
+  .get('/active', active)
   .post('/abort', abort)
   .post(['/', '/:endpoint'], start);
 

@@ -37,6 +37,11 @@ struct Host {
 
 /// `None` if the machine lacks what it takes.
 fn host(overrides: Value) -> Result<Option<Host>> {
+    host_where(overrides, Gone::Pass)
+}
+
+/// The same; while the daemon is gone, that happens.
+fn host_where(overrides: Value, gone: Gone) -> Result<Option<Host>> {
     if !(need::root() && Express::is_there()) {
         return Ok(None);
     }
@@ -48,7 +53,7 @@ fn host(overrides: Value) -> Result<Option<Host>> {
     }
     let daemon = setup.overrides(preset).start()?;
     let express = Express::start(&lab.host, SECRET)?;
-    let nginx = Nginx::in_front_of(express, &lab.host, daemon.sockets(), Gone::Pass)?;
+    let nginx = Nginx::in_front_of(express, &lab.host, daemon.sockets(), gone)?;
     let operator = Caller::operator(&daemon);
     Ok(Some(Host { nginx, daemon, operator, lab }))
 }
@@ -65,11 +70,16 @@ impl Host {
     }
 
     fn metric(&self, name: &str) -> Result<u64> {
-        let metrics = self.daemon.admin().get("/metrics")?.body;
-        let lines = metrics.as_str().unwrap_or_default().lines();
-        let line = lines.filter_map(|it| it.rsplit_once(' ')).find(|(key, _)| *key == name);
-        line.map_or(Ok(0), |(_, value)| Ok(value.parse()?))
+        metric(&self.daemon, name)
     }
+}
+
+/// A number of the daemon's metrics by its whole name; 0 if it is not there yet.
+fn metric(daemon: &Daemon, name: &str) -> Result<u64> {
+    let metrics = daemon.admin().get("/metrics")?.body;
+    let lines = metrics.as_str().unwrap_or_default().lines();
+    let line = lines.filter_map(|it| it.rsplit_once(' ')).find(|(key, _)| *key == name);
+    line.map_or(Ok(0), |(_, value)| Ok(value.parse()?))
 }
 
 /// Goes on asking for one thing after the other as ordinary people do, until it is over;
@@ -86,11 +96,12 @@ fn visit(client: &Browser, is_over: &AtomicBool) -> Result<u64> {
     Ok(count)
 }
 
-/// A token as the app makes them, of somebody whom it needs not know.
-fn token_of(user: &str) -> Result<String> {
+/// A token as the app makes them, of somebody whom it needs not know; good for so many
+/// seconds.
+fn token_of(user: &str, seconds: i64) -> Result<String> {
     let now = jiff::Timestamp::now().as_second();
     let part = |value: Value| URL_SAFE_NO_PAD.encode(value.to_string());
-    let claims = json!({ "id": user, "username": user, "iat": now, "exp": now + 900 });
+    let claims = json!({ "id": user, "username": user, "iat": now, "exp": now + seconds });
     let body = format!("{}.{}", part(json!({ "alg": "HS256", "typ": "JWT" })), part(claims));
     let key = Hmac::<Sha256>::new_from_slice(SECRET.as_bytes())?;
     let sum = key.chain_update(body.as_bytes()).finalize().into_bytes();

@@ -5,8 +5,9 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use moderation_tests::browser::{Body, Browser, credentials};
+use moderation_tests::browser::{AGENT, Body, Browser, credentials};
 use moderation_tests::lab::{ABUSER_V4, abuser_pool};
+use moderation_tests::nginx::librechat;
 use moderation_tests::wait;
 use serde_json::{Value, json};
 
@@ -206,7 +207,7 @@ fn every_limit_of_the_preset_trips_at_its_number_and_not_before() -> Result<()> 
                 By::Address => (format!("{place}-{number}"), address),
                 By::User => (format!("{place}"), others(number)?),
             };
-            Ok(host.abuser().at(source).with_token(&token_of(&user)?))
+            Ok(host.abuser().at(source).with_token(&token_of(&user, 900)?))
         };
         for number in 0..case.max {
             let (method, target, sent, status) = case.routes[number % case.routes.len()];
@@ -235,6 +236,62 @@ fn every_limit_of_the_preset_trips_at_its_number_and_not_before() -> Result<()> 
     }
     ensure!(host.nginx.express()?.log().is_empty(), "{}", host.nginx.express()?.log());
     ensure!(host.nginx.log().is_empty(), "{}", host.nginx.log());
+    Ok(())
+}
+
+/// Whether a request is of a route of the preset.
+fn is_of(route: &Value, (method, target): (&str, &str)) -> bool {
+    let path = target.split('?').next().unwrap_or_default().trim_end_matches('/');
+    let pattern = route["path"].as_str().unwrap_or_default();
+    let (mut segments, mut wanted) = (path.split('/'), pattern.split('/'));
+    let fits = loop {
+        match (segments.next(), wanted.next()) {
+            (None, None) | (_, Some("*")) => break true,
+            (Some(segment), Some(want)) if segment == want || want.starts_with(':') => {}
+            _ => break false,
+        }
+    };
+    fits && (route["method"] == method || route["method"] == "ANY")
+}
+
+#[test]
+fn no_route_of_the_preset_that_has_a_limit_is_left_out_above() -> Result<()> {
+    let preset = librechat()?;
+    let routes = preset["nginx"]["routes"].as_array().context("routes")?;
+    for route in routes {
+        // What has no limit: programs are not let in, or nothing at all is looked at.
+        if ["app_request", "nothing"].contains(&route["counts"].as_str().unwrap_or("nothing")) {
+            continue;
+        }
+        let mut asked = CASES.iter().flat_map(|it| it.routes);
+        ensure!(asked.any(|(method, target, ..)| is_of(route, (method, target))), "{route}");
+    }
+    Ok(())
+}
+
+#[test]
+fn programs_that_say_so_are_kept_out_where_only_browsers_may_be() -> Result<()> {
+    let Some(host) = host(json!({ "bans": { "enabled": false } }))? else { return Ok(()) };
+    let mallory = host.abuser().log_in("mallory")?.with_agent("curl/8.5.0");
+    let routes = [
+        ("POST", "/api/agents/chat/abort"),
+        ("GET", "/api/agents/chat/active"),
+        ("POST", "/api/agents/chat"),
+        ("POST", "/api/assistants/v2/chat"),
+        ("GET", "/api/files"),
+        ("POST", "/api/files/speech/stt"),
+        ("GET", "/api/permissions/x"),
+    ];
+    for (method, target) in routes {
+        let answer = mallory.ask(method, target, &Body::None)?;
+        let kind = answer.json()["type"].clone();
+        ensure!((answer.status, &kind) == (403, &json!("non_browser")), "{target}: {answer:?}");
+        let answer = mallory.with_agent(AGENT).ask(method, target, &Body::None)?;
+        ensure!(answer.json()["type"].is_null(), "{target}: {answer:?}");
+    }
+    let program = host.abuser().with_agent("curl/8.5.0").with_token("sk-1");
+    ensure!(program.post("/api/agents/v1/chat/completions", &json!({}))?.is_apps());
+    ensure!(program.get("/api/config")?.is_apps());
     Ok(())
 }
 

@@ -7,7 +7,7 @@ use moderation_tests::browser::{Browser, credentials};
 use moderation_tests::lab::{ABUSER_V4, BYSTANDER_V4};
 use serde_json::{Value, json};
 
-use super::{Host, host};
+use super::{Host, host, token_of};
 
 /// One of a token's three parts.
 fn part(token: &str, number: usize) -> Result<&str> {
@@ -59,6 +59,7 @@ fn the_app_s_own_token_is_its_user_s_and_no_other_is() -> Result<()> {
         ("algorithm", altered(&token, Some(&header("HS512")), &later)?),
         ("algorithm", altered(&token, Some(&header("RS256")), &later)?),
         ("forged", format!("{}.{}.", part(&token, 0)?, part(&token, 1)?)),
+        ("expired", token_of(&id, -1)?),
         ("malformed", format!("{}.{}", part(&token, 0)?, part(&token, 1)?)),
     ];
     for (reason, token) in &anonymous {
