@@ -20,10 +20,12 @@ pub mod bench;
 pub mod counter;
 pub mod demo;
 
+pub mod browser;
 pub mod cgroup;
 pub mod closer;
 pub mod flood;
 pub mod frame;
+pub mod front;
 pub mod kernel;
 pub mod mongod;
 pub mod nginx;
