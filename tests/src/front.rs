@@ -162,7 +162,7 @@ fn configuration(folder: &Path, setup: Setup<'_>) -> String {
     format!(
         "user {workers};\nworker_processes 2;\ndaemon off;\npid {folder}/pid;\n\
          error_log {folder}/error.log warn;\nevents {{ worker_connections 512; }}\n\
-         http {{\naccess_log off;\n{temporary}\
+         http {{\naccess_log {folder}/access.log;\n{temporary}\
          include {folder}/moderation-http.conf;\n{http}\n\
          server {{ listen {HOST_V4}:{PORT}; include {server};\n\
          location / {{ proxy_pass http://127.0.0.1:3080; }} }}\n\

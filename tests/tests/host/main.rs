@@ -2,17 +2,24 @@
 //! nginx as a user of its own; and the page of who is denied, in a browser. Which request
 //! is what is tried beside it, in `nginx`.
 
+mod cdn;
+mod container;
+mod doctor;
 mod page;
+mod worker;
 
+use std::collections::BTreeMap;
+use std::fs::{self, Permissions};
 use std::io::{Read, Write};
 use std::net::{IpAddr, SocketAddr};
+use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 use moderation_tests::caller::Caller;
 use moderation_tests::daemon::{Daemon, Setup};
-use moderation_tests::front::{self, Front, PORT};
-use moderation_tests::lab::{CLIENT_V4, HOST_V4, Pair};
+use moderation_tests::front::{self, APP, Front, PORT};
+use moderation_tests::lab::{HOST_V4, Pair};
 use moderation_tests::need;
 use moderation_tests::visitor::Visitor;
 use serde_json::{Value, json};
@@ -53,19 +60,48 @@ fn daemon(overrides: Value) -> Result<Daemon> {
             }
         }
     }
-    Setup::new().overrides(preset).start()
+    let daemon = Setup::new().overrides(preset).start()?;
+    // As /run/moderation is: who may open which socket, the sockets say.
+    fs::set_permissions(daemon.sockets(), Permissions::from_mode(0o755))?;
+    Ok(daemon)
 }
 
-/// What somebody gets who asks for a page with these headers: the status, and all of it.
-fn ask(pair: &Pair, source: impl Into<IpAddr>, headers: &str) -> Result<(u16, String)> {
+/// As curl sends, for something that only browsers may ask for.
+const SCRIPT: &str = "GET /api/agents/x HTTP/1.1\r\nUser-Agent: curl/8.5.0\r\n";
+/// As Firefox sends.
+const PERSON: &str = "GET /api/agents/x HTTP/1.1\r\n\
+    User-Agent: Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0\r\n";
+/// A login, of which the outcome is told, too.
+const LOGIN: &str = "POST /api/auth/login HTTP/1.1\r\nContent-Length: 0\r\n";
+
+/// What somebody gets who sends this, a line and headers: the status, and what was said.
+fn ask(pair: &Pair, source: impl Into<IpAddr>, request: &str) -> Result<(u16, String)> {
     let server = SocketAddr::new(HOST_V4.into(), PORT);
     let client = Visitor::new(&pair.client, source.into(), server, "nobody").patience(PATIENCE);
     let mut stream = client.open()?;
-    let head = "GET /api/agents/x HTTP/1.1\r\nHost: chat.example\r\nConnection: close\r\n";
-    stream.write_all(format!("{head}{headers}\r\n").as_bytes())?;
+    let end = "Host: chat.example\r\nConnection: close\r\n\r\n";
+    stream.write_all(format!("{request}{end}").as_bytes())?;
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer)?;
-    let answer = String::from_utf8_lossy(&answer).into_owned();
-    let status = answer.split(' ').nth(1).and_then(|it| it.parse().ok()).context("a status")?;
-    Ok((status, answer))
+    let answer = String::from_utf8_lossy(&answer);
+    let (head, body) = answer.split_once("\r\n\r\n").context("no answer")?;
+    let status = head.split(' ').nth(1).and_then(|it| it.parse().ok()).context("a status")?;
+    Ok((status, body.to_owned()))
+}
+
+/// Whether the app itself answered.
+fn is_apps(answer: &(u16, String)) -> bool {
+    *answer == (200, APP.to_owned())
+}
+
+impl Host {
+    /// What the doctor finds about nginx, by what was looked at: grade and text.
+    fn findings(&mut self) -> Result<BTreeMap<String, (String, String)>> {
+        let report = self.operator.get("/v1/doctor")?;
+        let sections = report["sections"].as_array().into_iter().flatten();
+        let nginx = sections.filter(|it| it["name"] == "nginx");
+        let text = |it: &Value| it.as_str().unwrap_or_default().to_owned();
+        let findings = nginx.flat_map(|it| it["findings"].as_array().into_iter().flatten());
+        Ok(findings.map(|it| (text(&it["check"]), (text(&it["grade"]), text(&it["text"])))).collect())
+    }
 }

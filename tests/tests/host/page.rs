@@ -160,17 +160,19 @@ fn a_page_that_is_hard_to_read_is_noticed() -> Result<()> {
     const HEAD: &str = "<html lang='en'><title>x</title>\
         <meta name='viewport' content='width=device-width'>";
     let cases = [
-        (HEAD.to_owned() + "<p>x", None),
-        ("<html lang='en'><title>x</title><p>x".to_owned(), Some("another screen")),
-        (HEAD.to_owned() + "<pre style='width:600px'>x", Some("sideways")),
-        (HEAD.to_owned() + "<body style='font-size:12px'><p>x", Some("too small")),
-        (HEAD.to_owned() + "<p>x <small style='font-size:9px'>y</small>", Some("too small")),
-        (HEAD.to_owned() + "<p>x<script>document.title=''</script>", Some("needs more")),
+        (PHONE, HEAD.to_owned() + "<p>x", None),
+        (PHONE, "<html lang='en'><title>x</title><p>x".to_owned(), Some("another screen")),
+        // There the browser zooms out instead.
+        (PHONE, HEAD.to_owned() + "<pre style='width:600px'>x", Some("another screen")),
+        (DESK, HEAD.to_owned() + "<pre style='width:1600px'>x", Some("sideways")),
+        (PHONE, HEAD.to_owned() + "<body style='font-size:12px'><p>x", Some("too small")),
+        (PHONE, HEAD.to_owned() + "<p>x <small style='font-size:9px'>y</small>", Some("too small")),
+        (PHONE, HEAD.to_owned() + "<p>x<script>document.title=''</script>", Some("needs more")),
     ];
     let pair = Pair::new()?;
     let mut browser = Browser::start(&pair.client)?;
-    for (page, want) in cases {
-        let looked = look(&mut browser.open(&format!("data:text/html,{page}"), PHONE)?, PHONE);
+    for (screen, page, want) in cases {
+        let looked = look(&mut browser.open(&format!("data:text/html,{page}"), screen)?, screen);
         match want {
             None => assert_eq!(looked?, "x"),
             Some(want) => {
