@@ -179,8 +179,7 @@ impl Tab<'_> {
     }
 
     fn await_event(&mut self, method: &str) -> Result<()> {
-        let is_it =
-            |it: &Value| it["method"] == method && it["sessionId"] == self.session.as_str();
+        let is_it = |it: &Value| it["method"] == method && it["sessionId"] == self.session.as_str();
         while let Some(event) = self.browser.events.pop_front() {
             if is_it(&event) {
                 return Ok(());

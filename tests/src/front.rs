@@ -103,9 +103,8 @@ impl Front {
         let front = Self { nginx, files };
         let server = SocketAddr::new(HOST_V4.into(), PORT);
         let visitor = Visitor::new(namespace, HOST_V4.into(), server, "nobody");
-        let waited = wait::until("nginx to listen", PATIENCE, || {
-            Ok(visitor.open().is_ok().then_some(()))
-        });
+        let waited =
+            wait::until("nginx to listen", PATIENCE, || Ok(visitor.open().is_ok().then_some(())));
         waited.with_context(|| format!("{}{}", front.read("stderr"), front.log()))?;
         Ok(front)
     }

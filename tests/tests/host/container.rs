@@ -15,7 +15,7 @@ use moderation_tests::{need, process};
 use serde_json::{Value, json};
 use serde_yaml::Value as Yaml;
 
-use crate::{Host, PERSON, SCRIPT, ask, daemon, host, is_apps};
+use crate::{Host, LOGIN, PERSON, SCRIPT, ask, daemon, host, is_apps};
 
 fn read(path: &str) -> Result<String> {
     fs::read_to_string(project().join(path)).with_context(|| path.to_owned())
@@ -152,7 +152,8 @@ fn the_address_of_a_bridge_is_never_banned_and_what_it_asks_for_is_judged() -> R
     let setup = Setup { http: CREDULOUS, ..Setup::default() };
     let Some(mut host) = host(Value::Null, setup)? else { return Ok(()) };
     for bridge in BRIDGES {
-        let (status, problem) = host.operator.refused("POST", "/v1/bans", &json!({ "ip": bridge }))?;
+        let (status, problem) =
+            host.operator.refused("POST", "/v1/bans", &json!({ "ip": bridge }))?;
         assert_eq!((status, problem.as_str()), (409, "protected-address"), "{bridge}");
         let from = |what: &str| format!("{what}X-Forwarded-For: {bridge}\r\n");
         for _ in 0..3 {
@@ -160,6 +161,11 @@ fn the_address_of_a_bridge_is_never_banned_and_what_it_asks_for_is_judged() -> R
         }
         let person = ask(&host.pair, CLIENT_V4, &from(PERSON))?;
         assert!(is_apps(&person), "{bridge}: everybody else who comes through it: {person:?}");
+        // Limits by address count all of them as one: LibreChat's 7 logins in 5 minutes.
+        for number in 1..=8 {
+            let login = ask(&host.pair, CLIENT_V4, &from(LOGIN))?;
+            assert_eq!(login.0, if number <= 7 { 200 } else { 429 }, "{bridge} {number}");
+        }
     }
     assert_eq!(host.operator.bans("all=true")?, Vec::<Value>::new());
     Ok(())

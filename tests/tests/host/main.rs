@@ -102,6 +102,8 @@ impl Host {
         let nginx = sections.filter(|it| it["name"] == "nginx");
         let text = |it: &Value| it.as_str().unwrap_or_default().to_owned();
         let findings = nginx.flat_map(|it| it["findings"].as_array().into_iter().flatten());
-        Ok(findings.map(|it| (text(&it["check"]), (text(&it["grade"]), text(&it["text"])))).collect())
+        Ok(findings
+            .map(|it| (text(&it["check"]), (text(&it["grade"]), text(&it["text"]))))
+            .collect())
     }
 }

@@ -139,13 +139,15 @@ fn the_operator_s_own_text_is_shown_in_its_language() -> Result<()> {
         template = template.replace(english, text);
     }
     fs::write(&path, template)?;
-    let overrides = json!({ "nginx": { "page": path, "contest": "Schreib uns: hilfe@chat.example" } });
+    let overrides =
+        json!({ "nginx": { "page": path, "contest": "Schreib uns: hilfe@chat.example" } });
     let Some(mut host) = host(overrides, Setup::default())? else { return Ok(()) };
     let (number, until) = ban(&mut host, "Störung")?;
     let mut browser = Browser::start(&host.pair.client)?;
     let text = look(&mut browser.open(&url(), PHONE)?, PHONE)?;
     let code = format!("#{number}");
-    for want in ["Du bist vorübergehend gesperrt", "Störung", &until, &code, "hilfe@chat.example"] {
+    for want in ["Du bist vorübergehend gesperrt", "Störung", &until, &code, "hilfe@chat.example"]
+    {
         assert!(text.contains(want), "{want} in {text}");
     }
     assert!(!text.contains("banned") && !text.contains("whoever runs this site"), "{text}");

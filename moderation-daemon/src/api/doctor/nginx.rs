@@ -20,8 +20,7 @@ pub(super) fn findings(context: &Context) -> Vec<Finding> {
     let metrics = &context.metrics;
     let asked =
         metrics.nginx.passed.get() + metrics.nginx.denied.get() + metrics.nginx.unknown.get();
-    let mut findings =
-        vec![group(&settings.socket), questions(asked), snippet(Snippet::now())];
+    let mut findings = vec![group(&settings.socket), questions(asked), snippet(Snippet::now())];
     match &settings.hearing {
         None => findings.push(Finding::ok("log", "nothing is heard (nginx.outcomes)")),
         Some(_) => {
@@ -71,7 +70,10 @@ fn snippet(seen: Snippet) -> Finding {
         }
         Snippet::Newer(version) => {
             let advice = "restart moderationd if it was updated, or update it";
-            wrong(format!("nginx has one that is newer than this daemon, version {version}"), advice)
+            wrong(
+                format!("nginx has one that is newer than this daemon, version {version}"),
+                advice,
+            )
         }
     }
 }
