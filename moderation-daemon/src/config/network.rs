@@ -410,6 +410,30 @@ mod tests {
     }
 
     #[test]
+    fn networks_that_container_engines_make_are_guarded_unless_the_operator_says_otherwise() {
+        // Docker's default-address-pools, Docker Desktop, Swarm, Podman, LXC, and IPv6 (ULA).
+        let networks = [
+            "172.17.0.0/16",
+            "172.18.0.0/15",
+            "172.20.0.0/14",
+            "172.24.0.0/13",
+            "192.168.0.0/16",
+            "192.168.65.0/24",
+            "10.0.0.0/24",
+            "10.88.0.0/16",
+            "10.0.3.0/24",
+            "fd00::/8",
+        ];
+        let guards = |text: &str| Config::parse(text).expect("sound").network.guards;
+        let open = guards("network: { protect_private: false }");
+        for network in networks {
+            let net: IpNet = network.parse().expect("a prefix");
+            assert!(guards("").iter().any(|it| it.contains(&net)), "{network}");
+            assert!(!open.iter().any(|it| it.contains(&net)), "{network}");
+        }
+    }
+
+    #[test]
     fn a_relative_folder_of_pins_is_refused_before_its_dots() {
         let error = pin_root("./pins".into()).expect_err("it is relative");
         assert!(error.to_string().contains("absolute"), "{error}");

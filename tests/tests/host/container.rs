@@ -11,11 +11,11 @@ use anyhow::{Context, Result};
 use moderation_tests::caller::Caller;
 use moderation_tests::front::{Files, Front, Setup, project};
 use moderation_tests::lab::{CLIENT_V4, Pair};
-use moderation_tests::{need, process};
+use moderation_tests::{need, process, wait};
 use serde_json::{Value, json};
 use serde_yaml::Value as Yaml;
 
-use crate::{Host, LOGIN, PERSON, SCRIPT, ask, daemon, host, is_apps};
+use crate::{Host, LOGIN, PATIENCE, PERSON, SCRIPT, ask, daemon, host, is_apps};
 
 fn read(path: &str) -> Result<String> {
     fs::read_to_string(project().join(path)).with_context(|| path.to_owned())
@@ -87,13 +87,20 @@ mount -o remount,bind,ro /run/moderation
 cp /etc/group /run/group
 mount --bind /run/group /etc/group
 for script in "$@"; do "$script"; "$script"; done
-exec nginx -c "$MAIN"
+[ -z "$AS" ] || chown -R 101 "${MAIN%/*}"
+exec $AS nginx -c "$MAIN"
 "#;
 
-/// An nginx in a container, as the image has it, with these scripts run before.
-fn contained(scripts: &[&Path]) -> Result<Host> {
+/// As an image starts it that is not root's, with `group_add`.
+const UNPRIVILEGED: &str =
+    "setpriv --reuid=101 --regid=101 --groups=33 --inh-caps=-all --bounding-set=-all";
+
+/// An nginx in a container, with these scripts run before, started as somebody, or as root.
+fn contained(scripts: &[&Path], starter: &str) -> Result<Host> {
     let daemon = daemon(json!({ "nginx": { "group": "www-data" } }))?;
     let pair = Pair::new()?;
+    // As Docker does.
+    pair.host.sysctl("net/ipv4/ip_unprivileged_port_start", "0")?;
     let setup = Setup { workers: "nobody nogroup", ..Setup::default() };
     // As it is: the snippet is not changed for a container.
     let files = Files::write(Path::new("/run/moderation"), setup)?;
@@ -101,6 +108,7 @@ fn contained(scripts: &[&Path]) -> Result<Host> {
     command.args(["--mount", "--propagation", "private", "--", "sh", "-c", CONTAINER, "container"]);
     command.args(scripts).env("SOCKETS", daemon.sockets()).env("MAIN", files.main());
     command.env("MODERATION_NGINX_GID", "33").env("MODERATION_NGINX_USER", "nobody");
+    command.env("AS", starter);
     let front = Front::launch(&pair.host, files, command)?;
     let operator = Caller::operator(&daemon);
     Ok(Host { front, daemon, operator, pair })
@@ -112,13 +120,12 @@ fn nginx_in_a_container_gets_at_the_daemon_by_the_number_of_the_group() -> Resul
         return Ok(());
     }
     let script = project().join("docker/nginx-group.sh");
-    let mut host = contained(&[&script])?;
+    let mut host = contained(&[&script], "")?;
     for worker in host.front.workers()? {
         let groups = worker.split(' ').skip(2).filter(|it| *it == "33").count();
         assert!(worker.starts_with("65534 65534 ") && groups == 1, "{worker}");
     }
-    assert!(is_apps(&ask(&host.pair, CLIENT_V4, PERSON)?));
-    assert_eq!(ask(&host.pair, CLIENT_V4, SCRIPT)?.0, 403);
+    judge(&mut host)?;
     assert_eq!(host.front.log(), "", "nothing to complain of");
 
     // A daemon that starts again makes new sockets in the same folder.
@@ -127,12 +134,35 @@ fn nginx_in_a_container_gets_at_the_daemon_by_the_number_of_the_group() -> Resul
     Ok(())
 }
 
+/// Asking and telling.
+fn judge(host: &mut Host) -> Result<()> {
+    assert!(is_apps(&ask(&host.pair, CLIENT_V4, LOGIN)?));
+    wait::until("the login's line", PATIENCE, || {
+        let (_, text) = host.findings()?.remove("log").unwrap_or_default();
+        Ok((text == "1 lines were read, none was lost").then_some(()))
+    })?;
+    assert_eq!(ask(&host.pair, CLIENT_V4, SCRIPT)?.0, 403);
+    Ok(())
+}
+
+#[test]
+fn nginx_that_a_container_starts_as_another_user_keeps_the_group_that_it_was_given() -> Result<()> {
+    if !need::root() {
+        return Ok(());
+    }
+    let mut host = contained(&[], UNPRIVILEGED)?;
+    for worker in host.front.workers()? {
+        assert_eq!(worker, "101 101 33");
+    }
+    judge(&mut host)
+}
+
 #[test]
 fn nginx_in_a_container_without_the_group_is_refused() -> Result<()> {
     if !need::root() {
         return Ok(());
     }
-    let mut host = contained(&[])?;
+    let mut host = contained(&[], "")?;
     assert!(is_apps(&ask(&host.pair, CLIENT_V4, SCRIPT)?));
     assert!(host.front.log().contains("Permission denied"), "{}", host.front.log());
     assert_eq!(host.findings()?["questions"].0, "warning");
