@@ -121,10 +121,10 @@ fn nginx_in_a_container_gets_at_the_daemon_by_the_number_of_the_group() -> Resul
     }
     let script = project().join("docker/nginx-group.sh");
     let mut host = contained(&[&script], "")?;
-    for worker in host.front.workers()? {
-        let groups = worker.split(' ').skip(2).filter(|it| *it == "33").count();
-        assert!(worker.starts_with("65534 65534 ") && groups == 1, "{worker}");
-    }
+    host.await_workers(|it| {
+        let groups = it.split(' ').skip(2).filter(|it| *it == "33").count();
+        it.starts_with("65534 65534 ") && groups == 1
+    })?;
     judge(&mut host)?;
     assert_eq!(host.front.log(), "", "nothing to complain of");
 
@@ -151,9 +151,7 @@ fn nginx_that_a_container_starts_as_another_user_keeps_the_group_that_it_was_giv
         return Ok(());
     }
     let mut host = contained(&[], UNPRIVILEGED)?;
-    for worker in host.front.workers()? {
-        assert_eq!(worker, "101 101 33");
-    }
+    host.await_workers(|it| it == "101 101 33")?;
     judge(&mut host)
 }
 

@@ -20,8 +20,8 @@ use moderation_tests::caller::Caller;
 use moderation_tests::daemon::{Daemon, Setup};
 use moderation_tests::front::{self, APP, Front, PORT};
 use moderation_tests::lab::{HOST_V4, Pair};
-use moderation_tests::need;
 use moderation_tests::visitor::Visitor;
+use moderation_tests::{need, wait};
 use serde_json::{Value, json};
 
 /// With one answer.
@@ -95,6 +95,14 @@ fn is_apps(answer: &(u16, String)) -> bool {
 }
 
 impl Host {
+    /// Waits until all workers are who they should be: they begin as their master.
+    fn await_workers(&self, is_it: impl Fn(&str) -> bool) -> Result<()> {
+        wait::until("workers of the right user and groups", PATIENCE, || {
+            let workers = self.front.workers()?;
+            Ok((workers.len() == 2 && workers.iter().all(|it| is_it(it))).then_some(()))
+        })
+    }
+
     /// What the doctor finds about nginx, by what was looked at: grade and text.
     fn findings(&mut self) -> Result<BTreeMap<String, (String, String)>> {
         let report = self.operator.get("/v1/doctor")?;

@@ -19,9 +19,8 @@ fn workers_of_an_ordinary_user_ask_and_tell_by_their_group() -> Result<()> {
     let overrides = json!({ "nginx": { "group": GROUP } });
     let setup = Setup { workers: "nobody www-data", ..Setup::default() };
     let Some(mut host) = host(overrides, setup)? else { return Ok(()) };
-    for worker in host.front.workers()? {
-        assert!(worker.starts_with("65534 33 "), "nobody and www-data: {worker}");
-    }
+    // nobody and www-data.
+    host.await_workers(|it| it.starts_with("65534 33 "))?;
     assert!(is_apps(&ask(&host.pair, CLIENT_V4, LOGIN)?));
     wait::until("the login's line", PATIENCE, || {
         let (_, text) = host.findings()?.remove("log").unwrap_or_default();
