@@ -96,25 +96,25 @@ impl Browser {
     /// Opens a page in a tab of its own, with scripts turned off, and waits until all of
     /// it is there.
     pub fn open(&mut self, url: &str, screen: Screen) -> Result<Tab<'_>> {
-        let target = self.call(None, "Target.createTarget", json!({ "url": "about:blank" }))?;
+        let target = self.call(None, "Target.createTarget", &json!({ "url": "about:blank" }))?;
         let attach = json!({ "targetId": target["targetId"], "flatten": true });
-        let attached = self.call(None, "Target.attachToTarget", attach)?;
+        let attached = self.call(None, "Target.attachToTarget", &attach)?;
         let session = attached["sessionId"].as_str().context("a session")?.to_owned();
         let mut tab = Tab { browser: self, session };
         let Screen { width, height, is_phone } = screen;
         let metrics = json!({
             "width": width, "height": height, "mobile": is_phone, "deviceScaleFactor": 1,
         });
-        tab.call("Page.enable", json!({}))?;
-        tab.call("Emulation.setDeviceMetricsOverride", metrics)?;
-        tab.call("Emulation.setScriptExecutionDisabled", json!({ "value": true }))?;
-        let gone_to = tab.call("Page.navigate", json!({ "url": url }))?;
+        tab.call("Page.enable", &json!({}))?;
+        tab.call("Emulation.setDeviceMetricsOverride", &metrics)?;
+        tab.call("Emulation.setScriptExecutionDisabled", &json!({ "value": true }))?;
+        let gone_to = tab.call("Page.navigate", &json!({ "url": url }))?;
         ensure!(gone_to["errorText"].is_null(), "{url}: {}", gone_to["errorText"]);
         tab.await_event("Page.loadEventFired")?;
         Ok(tab)
     }
 
-    fn call(&mut self, session: Option<&str>, method: &str, params: Value) -> Result<Value> {
+    fn call(&mut self, session: Option<&str>, method: &str, params: &Value) -> Result<Value> {
         self.next += 1;
         let id = self.next;
         let mut order = json!({ "id": id, "method": method, "params": params });
@@ -163,18 +163,18 @@ impl Tab<'_> {
     /// What an expression of JavaScript comes to. It is not the page's: that has none.
     pub fn evaluate(&mut self, expression: &str) -> Result<Value> {
         let params = json!({ "expression": expression, "returnByValue": true });
-        let mut answer = self.call("Runtime.evaluate", params)?;
+        let mut answer = self.call("Runtime.evaluate", &params)?;
         ensure!(answer["exceptionDetails"].is_null(), "{expression}: {answer}");
         Ok(answer["result"]["value"].take())
     }
 
     /// What is on the screen, as PNG in base64.
     pub fn screenshot(&mut self) -> Result<String> {
-        let answer = self.call("Page.captureScreenshot", json!({ "format": "png" }))?;
+        let answer = self.call("Page.captureScreenshot", &json!({ "format": "png" }))?;
         Ok(answer["data"].as_str().context("a picture")?.to_owned())
     }
 
-    fn call(&mut self, method: &str, params: Value) -> Result<Value> {
+    fn call(&mut self, method: &str, params: &Value) -> Result<Value> {
         self.browser.call(Some(&self.session), method, params)
     }
 
