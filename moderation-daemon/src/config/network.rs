@@ -357,6 +357,11 @@ fn window(key: &str, window: Duration) -> Result<Duration, ConfigError> {
     Err(value(key, "not between 1s and 1h"))
 }
 
+/// Whether a guard is one of [`private`].
+pub(crate) fn is_private(guard: IpNet) -> bool {
+    private().any(|it| it == guard)
+}
+
 /// Addresses that no stranger on the Internet has: RFC 1122 (this host,
 /// loopback), RFC 1918, RFC 6598 (carriers), RFC 3927 and RFC 4291 (link
 /// local), RFC 4193. Behind them are bridges, containers and load balancers.

@@ -180,9 +180,10 @@ fn the_address_of_a_bridge_is_never_banned_and_what_it_asks_for_is_judged() -> R
     let setup = Setup { http: CREDULOUS, ..Setup::default() };
     let Some(mut host) = host(Value::Null, setup)? else { return Ok(()) };
     for bridge in BRIDGES {
-        let (status, problem) =
-            host.operator.refused("POST", "/v1/bans", &json!({ "ip": bridge }))?;
-        assert_eq!((status, problem.as_str()), (409, "protected-address"), "{bridge}");
+        let refused = host.daemon.admin().post("/v1/bans", &json!({ "ip": bridge }))?;
+        assert_eq!(refused.status, 409, "{bridge}: {}", refused.body);
+        let why = refused.body["detail"].as_str().unwrap_or_default();
+        assert!(why.contains("private") && why.contains("network.protect_private"), "{why}");
         let from = |what: &str| format!("{what}X-Forwarded-For: {bridge}\r\n");
         for _ in 0..3 {
             assert_eq!(ask(&host.pair, CLIENT_V4, &from(SCRIPT))?.0, 403, "{bridge}");
