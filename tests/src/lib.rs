@@ -22,10 +22,12 @@ pub mod counter;
 pub mod demo;
 
 pub mod cgroup;
+pub mod chromium;
 pub mod closer;
 pub mod express;
 pub mod flood;
 pub mod frame;
+pub mod front;
 pub mod kernel;
 pub mod mongod;
 pub mod nginx;

@@ -74,6 +74,13 @@ const NGINX: Program = Program {
     needed_for: "hosts that are protected with no change to the app, in tests and demo",
 };
 
+/// It shows the page of who is denied, in tests; the font is for machines that have none.
+const BROWSER: Program = Program {
+    name: "chromium-headless-shell",
+    packages: &["chromium-headless-shell", "fonts-dejavu-core"],
+    needed_for: "looking at the page that denied people see, in tests",
+};
+
 /// Programs that benchmarks compare ours with; nothing else needs them.
 const PEERS: &[Program] = &[
     Program {
@@ -244,7 +251,8 @@ fn needs(project: &Project) -> Result<Vec<Need>> {
 /// The same and those of the tests.
 fn needs_of_tests(project: &Project) -> Result<Vec<Need>> {
     let mut needs = needs(project)?;
-    needs.extend(NODE.iter().chain(COMPARED).chain([&REDIS, &NGINX]).map(Need::Program));
+    let servers = [&REDIS, &NGINX, &BROWSER];
+    needs.extend(NODE.iter().chain(COMPARED).chain(servers).map(Need::Program));
     needs.extend(npm::PACKAGES.map(Need::NpmPackages));
     needs.push(Need::Mongod);
     Ok(needs)

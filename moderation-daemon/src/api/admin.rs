@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     clock,
-    config::parse_duration,
+    config::{is_private, parse_duration},
     engine::{BanLength, BanRefusal, InvalidPrefix, LiftTarget, NewBan, Prefix, Trust, Trusted},
     ledger::Origin,
     moderator::{AllowlistFull, BanView, LiftedView},
@@ -203,8 +203,14 @@ pub(super) fn protected(prefix: &str, by: Trusted) -> String {
         (Trust::Allowlist | Trust::Proxy, _) => {
             format!("{prefix} is on the allowlist, within {}", by.prefix)
         }
+        (Trust::Guard, false) if is_private(by.prefix) => format!(
+            "{prefix} is guarded, within {}: a private address, perhaps of a bridge or a proxy \
+             with everybody behind it; have nginx see the clients' own, or set \
+             network.protect_private: false",
+            by.prefix
+        ),
         (Trust::Guard, false) => format!(
-            "{prefix} is guarded, within {}: private, in network.guards, or this host's own",
+            "{prefix} is guarded, within {}: in network.guards, or this host's own",
             by.prefix
         ),
         (Trust::Guard, true) => format!("{prefix} holds {}, which is guarded", by.prefix),

@@ -44,6 +44,7 @@ pub use document::{default_file, render};
 pub use effective::Effective;
 pub use file::{AttachMode, Log, LogFormat, LogLevel};
 pub use friendly::parse as parse_duration;
+pub(crate) use network::is_private;
 pub use network::{Connections, Network, Ports, Syn};
 pub use nginx::{Hearing, JwtSecretError, Nginx, Overload, UserSource};
 pub use origin::{Origin, Origins, Source, Warning};

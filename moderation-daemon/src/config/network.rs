@@ -357,6 +357,11 @@ fn window(key: &str, window: Duration) -> Result<Duration, ConfigError> {
     Err(value(key, "not between 1s and 1h"))
 }
 
+/// Whether a guard is one of [`private`].
+pub(crate) fn is_private(guard: IpNet) -> bool {
+    private().any(|it| it == guard)
+}
+
 /// Addresses that no stranger on the Internet has: RFC 1122 (this host,
 /// loopback), RFC 1918, RFC 6598 (carriers), RFC 3927 and RFC 4291 (link
 /// local), RFC 4193. Behind them are bridges, containers and load balancers.
@@ -406,6 +411,30 @@ mod tests {
         for (key, want) in cases {
             let error = Config::parse(&format!("network: {{ {key} }}")).expect_err(key);
             assert!(error.to_string().starts_with(&format!("{want}: ")), "{error}");
+        }
+    }
+
+    #[test]
+    fn networks_that_container_engines_make_are_guarded_unless_the_operator_says_otherwise() {
+        // Docker's default-address-pools, Docker Desktop, Swarm, Podman, LXC, and IPv6 (ULA).
+        let networks = [
+            "172.17.0.0/16",
+            "172.18.0.0/15",
+            "172.20.0.0/14",
+            "172.24.0.0/13",
+            "192.168.0.0/16",
+            "192.168.65.0/24",
+            "10.0.0.0/24",
+            "10.88.0.0/16",
+            "10.0.3.0/24",
+            "fd00::/8",
+        ];
+        let guards = |text: &str| Config::parse(text).expect("sound").network.guards;
+        let open = guards("network: { protect_private: false }");
+        for network in networks {
+            let net: IpNet = network.parse().expect("a prefix");
+            assert!(guards("").iter().any(|it| it.contains(&net)), "{network}");
+            assert!(!open.iter().any(|it| it.contains(&net)), "{network}");
         }
     }
 

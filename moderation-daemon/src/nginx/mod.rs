@@ -14,3 +14,4 @@ pub mod token;
 
 pub(crate) use auth::described;
 pub use auth::routes;
+pub(crate) use snippet::Snippet;

@@ -1,6 +1,10 @@
-//! Whether nginx's snippet is the one that this daemon knows. An older one says so once.
+//! Whether nginx's snippet is the one that this daemon knows. Another one is told of once
+//! in the log, and to the doctor for as long as it asks.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::{
+    cmp::Ordering,
+    sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed},
+};
 
 /// Where the snippet says which it is.
 pub(super) const HEADER: &str = "x-moderation-snippet";
@@ -14,7 +18,8 @@ pub(super) struct Watch(AtomicBool);
 
 impl Watch {
     pub(super) fn look(&self, told: &str) {
-        if told != CURRENT && !self.0.swap(true, Ordering::Relaxed) {
+        LAST.store(version(told), Relaxed);
+        if told != CURRENT && !self.0.swap(true, Relaxed) {
             tracing::warn!(
                 wanted = CURRENT,
                 "nginx asks with a snippet of another version: install \
@@ -22,5 +27,77 @@ impl Watch {
                  reload nginx"
             );
         }
+    }
+}
+
+/// The version of whoever asked last: while nginx reloads, old and new ones ask. Of the
+/// process, as nginx's socket is.
+static LAST: AtomicU32 = AtomicU32::new(NEVER);
+const NEVER: u32 = u32::MAX;
+
+/// 0, if it does not say: no snippet ever had that.
+fn version(told: &str) -> u32 {
+    told.parse().ok().filter(|version| *version != NEVER).unwrap_or_default()
+}
+
+/// How the snippet of whoever asked last stands to this daemon.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Snippet {
+    /// Nobody has asked since the start.
+    NeverSeen,
+    /// Of a version before this daemon's; 0: it does not say.
+    Older(u32),
+    /// The one that came with this daemon.
+    Current,
+    /// Of a version after this daemon's.
+    Newer(u32),
+}
+
+impl Snippet {
+    /// As it is now.
+    pub(crate) fn now() -> Self {
+        Self::of(LAST.load(Relaxed))
+    }
+
+    fn of(last: u32) -> Self {
+        if last == NEVER {
+            return Self::NeverSeen;
+        }
+        match last.cmp(&version(CURRENT)) {
+            Ordering::Less => Self::Older(last),
+            Ordering::Equal => Self::Current,
+            Ordering::Greater => Self::Newer(last),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_snippet_is_older_current_or_newer_by_its_number() {
+        let next = version(CURRENT) + 1;
+        let cases = [
+            (CURRENT.to_owned(), Snippet::Current),
+            (next.to_string(), Snippet::Newer(next)),
+            ("0".to_owned(), Snippet::Older(0)),
+            (String::new(), Snippet::Older(0)),
+            ("x".to_owned(), Snippet::Older(0)),
+            (NEVER.to_string(), Snippet::Older(0)),
+            ("-1".to_owned(), Snippet::Older(0)),
+        ];
+        for (told, want) in cases {
+            assert_eq!(Snippet::of(version(&told)), want, "{told}");
+        }
+        assert_eq!(Snippet::of(NEVER), Snippet::NeverSeen);
+    }
+
+    #[test]
+    fn the_files_of_this_project_have_the_current_version() {
+        let server = include_str!("../../../nginx/moderation-server.conf");
+        let line = format!("proxy_set_header X-Moderation-Snippet {CURRENT};");
+        assert_eq!(server.matches("X-Moderation-Snippet").count(), 1);
+        assert!(server.contains(&line), "{line}");
     }
 }

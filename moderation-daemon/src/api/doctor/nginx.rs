@@ -6,7 +6,7 @@ use std::{fs, io, path::Path};
 use nix::unistd::Group;
 
 use super::{Context, Finding, Grade};
-use crate::config::Socket;
+use crate::{config::Socket, nginx::Snippet};
 
 /// How many datagrams wait in a socket of the kernel's at most.
 const QUEUE: &str = "/proc/sys/net/unix/max_dgram_qlen";
@@ -20,7 +20,7 @@ pub(super) fn findings(context: &Context) -> Vec<Finding> {
     let metrics = &context.metrics;
     let asked =
         metrics.nginx.passed.get() + metrics.nginx.denied.get() + metrics.nginx.unknown.get();
-    let mut findings = vec![group(&settings.socket), questions(asked)];
+    let mut findings = vec![group(&settings.socket), questions(asked), snippet(Snippet::now())];
     match &settings.hearing {
         None => findings.push(Finding::ok("log", "nothing is heard (nginx.outcomes)")),
         Some(_) => {
@@ -48,13 +48,34 @@ fn group(socket: &Socket) -> Finding {
     }
 }
 
+/// What to do where nginx has not this daemon's snippet.
+const INCLUDE: &str = "include moderation-http.conf and moderation-server.conf of this version, \
+                       nginx -t, systemctl reload nginx; see docs/nginx.md";
+
 fn questions(asked: u64) -> Finding {
     if asked > 0 {
         return Finding::ok("questions", format!("nginx has asked {asked} times"));
     }
-    let advice = "include moderation-http.conf and moderation-server.conf, nginx -t, systemctl \
-                  reload nginx; see docs/nginx.md";
-    Finding::wrong("questions", Grade::Warning, "nginx has not asked since the start", advice)
+    Finding::wrong("questions", Grade::Warning, "nginx has not asked since the start", INCLUDE)
+}
+
+fn snippet(seen: Snippet) -> Finding {
+    let wrong = |text: String, advice| Finding::wrong("snippet", Grade::Warning, text, advice);
+    match seen {
+        Snippet::Current => Finding::ok("snippet", "nginx has the one of this version"),
+        Snippet::NeverSeen => wrong("not seen since the start".to_owned(), INCLUDE),
+        Snippet::Older(0) => wrong("nginx has one that does not say its version".into(), INCLUDE),
+        Snippet::Older(version) => {
+            wrong(format!("nginx has an old one, version {version}"), INCLUDE)
+        }
+        Snippet::Newer(version) => {
+            let advice = "restart moderationd if it was updated, or update it";
+            wrong(
+                format!("nginx has one that is newer than this daemon, version {version}"),
+                advice,
+            )
+        }
+    }
 }
 
 fn length(file: &Path) -> io::Result<u64> {
@@ -130,6 +151,23 @@ mod tests {
         assert_eq!(group(&socket(None)).grade, Grade::Ok);
         assert_eq!(group(&socket(Some("root"))).grade, Grade::Ok);
         assert_eq!(group(&socket(Some("no-such-group-here"))).grade, Grade::Problem);
+    }
+
+    #[test]
+    fn a_snippet_that_is_not_this_daemon_s_is_told_with_what_to_do() {
+        assert_eq!(snippet(Snippet::Current).grade, Grade::Ok);
+        let cases = [
+            (Snippet::NeverSeen, "not seen", "include moderation-http.conf"),
+            (Snippet::Older(0), "does not say", "include moderation-http.conf"),
+            (Snippet::Older(1), "old one, version 1", "include moderation-http.conf"),
+            (Snippet::Newer(3), "newer than this daemon, version 3", "update"),
+        ];
+        for (seen, text, advice) in cases {
+            let finding = snippet(seen);
+            assert_eq!(finding.grade, Grade::Warning, "{seen:?}");
+            assert!(finding.text.contains(text), "{}", finding.text);
+            assert!(finding.advice.is_some_and(|it| it.contains(advice)), "{seen:?}");
+        }
     }
 
     #[test]
