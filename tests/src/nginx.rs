@@ -19,7 +19,7 @@ use crate::lab::HOST_V4;
 use crate::namespace::Namespace;
 use crate::process::{self, Process};
 use crate::visitor::Visitor;
-use crate::{name, sweep, wait};
+use crate::{interrupt, name, sweep, wait};
 
 /// Hands paths on as clients write them, after an internal redirect.
 pub const PORT: u16 = 80;
@@ -192,8 +192,10 @@ impl Nginx {
 
 impl Drop for Nginx {
     fn drop(&mut self) {
-        // With its workers, which a master that is killed leaves behind.
-        if let Some(Err(error)) = self.nginx.take().map(|it| it.terminate(PATIENCE)) {
+        // With its workers, which a master that is killed leaves behind, to the end of
+        // their namespace. Whoever interrupts does not wait.
+        let ended = self.nginx.take().map(|it| it.terminate(PATIENCE));
+        if let Some(Err(error)) = ended.filter(|_| !interrupt::requested()) {
             eprintln!("nginx does not end: {error:#}");
         }
     }
