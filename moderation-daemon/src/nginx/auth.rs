@@ -149,7 +149,7 @@ struct Verdict {
 }
 
 async fn auth(desk: &Desk, headers: &HeaderMap) -> Response {
-    desk.snippet.look(text(headers, snippet::HEADER));
+    desk.snippet.look(text(headers, snippet::HEADER), &desk.api.metrics.nginx);
     let now = clock::now();
     let metrics = &desk.api.metrics.nginx;
     let verdict = match desk.subject(headers, now) {
@@ -219,7 +219,7 @@ impl Desk {
             if let Ok(answer) = &answer {
                 verdict.counts.extend(answer.outcome.counts.iter().copied());
             }
-            verdict.denial = self.denial(answer, subject, id).await.err();
+            verdict.denial = self.denial(answer, subject, id).await.err().map(|it| *it);
             if verdict.denial.is_some() {
                 return verdict;
             }
@@ -227,7 +227,7 @@ impl Desk {
         let Some(awaited) = &self.awaited else { return verdict };
         match self.part(&awaited.places, found.takes, found.follows, subject, id).await {
             Ok(part) => verdict.is_awaited = awaited.note(id, subject, &found.events, part),
-            Err(denial) => verdict.denial = Some(denial),
+            Err(denial) => verdict.denial = Some(*denial),
         }
         verdict
     }
@@ -241,7 +241,7 @@ impl Desk {
         follows: Option<Follows>,
         subject: &Subject,
         id: &str,
-    ) -> Result<Option<Part>, Denial> {
+    ) -> Result<Option<Part>, Box<Denial>> {
         let rules = &self.api.config.rules;
         let (Some(limit), Some(name)) = (rules.concurrency, RequestName::parse(id)) else {
             return Ok(None);
@@ -270,7 +270,7 @@ impl Desk {
         answer: Result<Answer, &'static str>,
         subject: &Subject,
         id: &str,
-    ) -> Result<Option<Answer>, Denial> {
+    ) -> Result<Option<Answer>, Box<Denial>> {
         let denial = match &answer {
             Ok(answer) => Denial::of(answer, &self.api.config.rules, clock::now(), id),
             Err(reason) => {
@@ -278,7 +278,7 @@ impl Desk {
                 self.check(subject).await.or_else(|| self.overloaded(id))
             }
         };
-        denial.map_or_else(|| Ok(answer.ok()), Err)
+        denial.map_or_else(|| Ok(answer.ok()), |denial| Err(Box::new(denial)))
     }
 
     fn overloaded(&self, id: &str) -> Option<Denial> {

@@ -3,8 +3,10 @@
 
 use std::{
     cmp::Ordering,
-    sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed},
+    sync::atomic::{AtomicBool, Ordering::Relaxed},
 };
+
+use crate::metrics::NginxMetrics;
 
 /// Where the snippet says which it is.
 pub(super) const HEADER: &str = "x-moderation-snippet";
@@ -17,8 +19,8 @@ const CURRENT: &str = "1";
 pub(super) struct Watch(AtomicBool);
 
 impl Watch {
-    pub(super) fn look(&self, told: &str) {
-        LAST.store(version(told), Relaxed);
+    pub(super) fn look(&self, told: &str, metrics: &NginxMetrics) {
+        metrics.snippet.set(version(told).into());
         if told != CURRENT && !self.0.swap(true, Relaxed) {
             tracing::warn!(
                 wanted = CURRENT,
@@ -30,14 +32,9 @@ impl Watch {
     }
 }
 
-/// The version of whoever asked last: while nginx reloads, old and new ones ask. Of the
-/// process, as nginx's socket is.
-static LAST: AtomicU32 = AtomicU32::new(NEVER);
-const NEVER: u32 = u32::MAX;
-
 /// 0, if it does not say: no snippet ever had that.
 fn version(told: &str) -> u32 {
-    told.parse().ok().filter(|version| *version != NEVER).unwrap_or_default()
+    told.parse().unwrap_or_default()
 }
 
 /// How the snippet of whoever asked last stands to this daemon.
@@ -46,24 +43,21 @@ pub(crate) enum Snippet {
     /// Nobody has asked since the start.
     NeverSeen,
     /// Of a version before this daemon's; 0: it does not say.
-    Older(u32),
+    Older(i64),
     /// The one that came with this daemon.
     Current,
     /// Of a version after this daemon's.
-    Newer(u32),
+    Newer(i64),
 }
 
 impl Snippet {
-    /// As it is now.
-    pub(crate) fn now() -> Self {
-        Self::of(LAST.load(Relaxed))
+    /// As it is now: while nginx reloads, old and new ones ask.
+    pub(crate) fn now(metrics: &NginxMetrics) -> Self {
+        if metrics.asked() == 0 { Self::NeverSeen } else { Self::of(metrics.snippet.get()) }
     }
 
-    fn of(last: u32) -> Self {
-        if last == NEVER {
-            return Self::NeverSeen;
-        }
-        match last.cmp(&version(CURRENT)) {
+    fn of(last: i64) -> Self {
+        match last.cmp(&version(CURRENT).into()) {
             Ordering::Less => Self::Older(last),
             Ordering::Equal => Self::Current,
             Ordering::Greater => Self::Newer(last),
@@ -77,20 +71,23 @@ mod tests {
 
     #[test]
     fn a_snippet_is_older_current_or_newer_by_its_number() {
+        let (watch, metrics) = (Watch::default(), NginxMetrics::default());
+        assert_eq!(Snippet::now(&metrics), Snippet::NeverSeen);
+        metrics.passed.inc();
         let next = version(CURRENT) + 1;
         let cases = [
             (CURRENT.to_owned(), Snippet::Current),
-            (next.to_string(), Snippet::Newer(next)),
+            (next.to_string(), Snippet::Newer(next.into())),
             ("0".to_owned(), Snippet::Older(0)),
             (String::new(), Snippet::Older(0)),
             ("x".to_owned(), Snippet::Older(0)),
-            (NEVER.to_string(), Snippet::Older(0)),
+            ("99999999999".to_owned(), Snippet::Older(0)),
             ("-1".to_owned(), Snippet::Older(0)),
         ];
         for (told, want) in cases {
-            assert_eq!(Snippet::of(version(&told)), want, "{told}");
+            watch.look(&told, &metrics);
+            assert_eq!(Snippet::now(&metrics), want, "{told}");
         }
-        assert_eq!(Snippet::of(NEVER), Snippet::NeverSeen);
     }
 
     #[test]

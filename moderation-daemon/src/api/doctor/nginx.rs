@@ -18,9 +18,8 @@ pub(super) fn findings(context: &Context) -> Vec<Finding> {
         return vec![Finding::ok("configuration", "nginx does not ask (nginx.enabled)")];
     };
     let metrics = &context.metrics;
-    let asked =
-        metrics.nginx.passed.get() + metrics.nginx.denied.get() + metrics.nginx.unknown.get();
-    let mut findings = vec![group(&settings.socket), questions(asked), snippet(Snippet::now())];
+    let (asked, seen) = (metrics.nginx.asked(), Snippet::now(&metrics.nginx));
+    let mut findings = vec![group(&settings.socket), questions(asked), snippet(seen)];
     match &settings.hearing {
         None => findings.push(Finding::ok("log", "nothing is heard (nginx.outcomes)")),
         Some(_) => {
