@@ -68,6 +68,7 @@ export interface Violation extends Subject {
 export interface Limit {
   name: string;
   limit: number;
+  window_ms: number;
   remaining: number;
   reset_ms: number;
 }
@@ -121,6 +122,8 @@ export interface Answer extends Failed {
   logout?: true;
   lease?: { id: number; expires_in_ms: number };
   retry_after_ms?: number | null;
+  /** Of a lease that there is no place for. */
+  concurrency?: { limit: number; pending: number };
 }
 
 /** What is wrong with one line of a batch (RFC 9457). */

@@ -135,9 +135,7 @@ function denial(answer) {
   if (ban !== undefined) body.until = ban.expires_at;
   const exceeded = answer.limits.at(-1);
   if (exceeded !== undefined) body.max = exceeded.limit;
-  // The cap is in the daemon's words only: "Only 2 messages at a time".
-  const cap = reason === 'concurrent' ? /\d+/.exec(message ?? '')?.[0] : undefined;
-  if (cap !== undefined) body.limit = Number(cap);
+  if (answer.concurrency) body.limit = answer.concurrency.limit;
   return { status: statusOf(answer), body };
 }
 
@@ -149,7 +147,9 @@ function statusOf({ reason, failedClosed }) {
 /** draft-ietf-httpapi-ratelimit-headers: lists of strings with parameters (RFC 9651). */
 function limitHeaders(res, limits) {
   if (limits.length === 0 || res.headersSent) return;
-  const policy = limits.map(({ name, limit }) => `"${name}";q=${limit}`);
+  const policy = limits.map(({ name, limit, window_ms: windowMs }) => {
+    return `"${name}";q=${limit};w=${Math.ceil(windowMs / 1_000)}`;
+  });
   const left = limits.map(({ name, remaining, reset_ms: resetMs }) => {
     return `"${name}";r=${remaining};t=${Math.ceil(resetMs / 1_000)}`;
   });

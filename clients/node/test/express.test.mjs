@@ -71,7 +71,7 @@ test('a route trips at its number, and says when to come again', async (t) => {
     const response = await say('anna');
     assert.equal(response.status, 200);
     assert.deepEqual(await response.json(), { streamId: '1' });
-    assert.equal(response.headers.get('ratelimit-policy'), '"message_user";q=3');
+    assert.equal(response.headers.get('ratelimit-policy'), '"message_user";q=3;w=600');
     assert.match(response.headers.get('ratelimit'), new RegExp(`^"message_user";r=${left};t=\\d+$`));
   }
   const denied = await say('anna');

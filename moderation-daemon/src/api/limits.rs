@@ -53,7 +53,8 @@ async fn limits(
     let account = named.as_deref().map(account).transpose()?;
     let request = Request { account, ..Request::new(Act::event(kind), subject) };
     let (counts, now) = (context.moderator.usage(request).await?, clock::now());
-    let limits = counts.iter().map(|count| LimitView::new(count, now)).collect();
+    let limits =
+        counts.iter().map(|count| LimitView::new(count, &context.config.rules, now)).collect();
     Ok(axum::Json(Limits { limits }))
 }
 

@@ -42,15 +42,26 @@ pub(super) struct AnswerView<'a> {
     lease: Option<LeaseView>,
     #[serde(skip_serializing_if = "Option::is_none")]
     retry_after_ms: Option<u64>,
+    /// Of a lease that there is no place for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    concurrency: Option<ConcurrencyView>,
+}
+
+/// How many generations run.
+#[derive(Debug, Serialize, JsonSchema)]
+struct ConcurrencyView {
+    limit: usize,
+    pending: usize,
 }
 
 /// Limits as they are, with the moment from which they are told.
 #[derive(Debug)]
-struct Limits<'a>(&'a [Count], Moment);
+struct Limits<'a>(&'a [Count], &'a Rules, Moment);
 
 impl Serialize for Limits<'_> {
     fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
-        to.collect_seq(self.0.iter().map(|count| LimitView::new(count, self.1)))
+        let Self(counts, rules, now) = self;
+        to.collect_seq(counts.iter().map(|count| LimitView::new(count, rules, *now)))
     }
 }
 
@@ -59,6 +70,7 @@ impl Serialize for Limits<'_> {
 pub(super) struct LimitView {
     name: &'static str,
     limit: u64,
+    window_ms: u64,
     remaining: u64,
     reset_ms: u64,
 }
@@ -121,11 +133,12 @@ pub(super) struct BanJson {
 }
 
 impl<'a> AnswerView<'a> {
-    pub(super) fn new(answer: &'a Answer, rules: &Rules, now: Moment) -> Self {
+    pub(super) fn new(answer: &'a Answer, rules: &'a Rules, now: Moment) -> Self {
         let outcome = &answer.outcome;
         let ban = answer.ban.as_ref().map(|ban| BanJson::new(ban, now));
         let waits_for_window =
             outcome.counts.last().filter(|count| count.exceeds()).map(|count| ends_in(count, now));
+        let pending = outcome.violation.as_ref().and_then(|violation| violation.pending);
         let retry_after_ms = ban.as_ref().map_or(waits_for_window, |ban| ban.remaining_ms);
         Self {
             decision: match outcome.verdict {
@@ -141,7 +154,7 @@ impl<'a> AnswerView<'a> {
                 Cause::NothingToRefund => "nothing_to_refund",
             }),
             message: said::message(outcome, rules),
-            limits: Limits(&outcome.counts, now),
+            limits: Limits(&outcome.counts, rules, now),
             violation: outcome.violation.as_ref().map(|violation| ViolationView {
                 r#type: violation.kind.name(),
                 score: violation.points,
@@ -153,6 +166,10 @@ impl<'a> AnswerView<'a> {
             ban,
             lease: outcome.lease.as_ref().map(|lease| LeaseView::new(lease, now)),
             retry_after_ms,
+            concurrency: rules
+                .concurrency
+                .zip(pending)
+                .map(|(rule, pending)| ConcurrencyView { limit: rule.max, pending }),
         }
     }
 
@@ -170,10 +187,11 @@ pub(super) fn written(answer: &Answer, rules: &Rules) -> Vec<u8> {
 }
 
 impl LimitView {
-    pub(super) const fn new(count: &Count, now: Moment) -> Self {
+    pub(super) fn new(count: &Count, rules: &Rules, now: Moment) -> Self {
         Self {
             name: count.limiter.name(),
             limit: count.max,
+            window_ms: rules.limiter(count.limiter).map_or(0, |rule| rule.limit.window_ms),
             remaining: count.remaining(),
             reset_ms: ends_in(count, now),
         }

@@ -78,7 +78,7 @@ pub(super) fn check(mut layered: Layered) -> Result<Config, ConfigError> {
         effective.follow("bans.growth.cap", &cap, "as long as bans.duration, the shortest ban");
     }
     let effective = Arc::new(effective);
-    let Layered { file, origins, warnings, redis, mongo_uri, .. } = layered;
+    let Layered { file, origins, warnings, redis, mongo_uri, jwt_secret, .. } = layered;
     let uses_redis = redis.uses;
     let network = network::check(file.network)?;
     check_prefixes(&[&network.guards, &network.proxies, &file.allowlist])?;
@@ -87,7 +87,7 @@ pub(super) fn check(mut layered: Layered) -> Result<Config, ConfigError> {
         librechat: Librechat { uses_redis },
         api: socket("api", file.api.socket, file.api.group, file.api.max_connections)?,
         admin: socket("admin", file.admin.socket, file.admin.group, file.admin.max_connections)?,
-        nginx: file.nginx.check(&rules)?,
+        nginx: file.nginx.check(&rules, jwt_secret)?,
         store: Store {
             path: file.store.path,
             retention: file.store.retention,

@@ -37,6 +37,8 @@ pub(super) struct Layered {
     pub(super) told: Vec<(&'static str, String)>,
     /// `MONGO_URI` of LibreChat's environment, which is shown to nobody.
     pub(super) mongo_uri: Option<Secret>,
+    /// `JWT_SECRET` of the same.
+    pub(super) jwt_secret: Option<Secret>,
     pub(super) redis: Given,
 }
 
@@ -45,6 +47,8 @@ pub(super) struct Layered {
 const REPLACED: [&str; 1] = ["tiers.max"];
 /// Where LibreChat has its connection string.
 const MONGO_URI: &str = "MONGO_URI";
+/// With what it signs its tokens.
+const JWT_SECRET: &str = "JWT_SECRET";
 /// A .env or librechat.yaml that is larger is none.
 const MAX_BYTES: u64 = 1 << 20;
 
@@ -86,8 +90,9 @@ pub(super) fn read(
         origins.insert(key, Origin::own(path.map(Path::to_owned)));
     }
     let file = serde_yaml::from_value(tree).map_err(|source| ConfigError::Syntax { source })?;
-    let (told, redis, mongo_uri) = (layer.told, process.redis(), process.secret(MONGO_URI));
-    Ok(Layered { file, origins, warnings, told, redis, mongo_uri })
+    let (told, redis) = (layer.told, process.redis());
+    let (mongo_uri, jwt_secret) = (process.secret(MONGO_URI), process.secret(JWT_SECRET));
+    Ok(Layered { file, origins, warnings, told, redis, mongo_uri, jwt_secret })
 }
 
 fn refusal(remark: librechat::Remark, is_own: &dyn Fn(&str) -> bool) -> ConfigError {

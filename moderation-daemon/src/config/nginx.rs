@@ -56,7 +56,8 @@ pub(super) struct NginxFile {
     /// carry, end or are a generation, of which concurrency.max run at once.
     routes: Vec<RouteFile>,
     /// What the answer to a request means, by its status, told by nginx's access log:
-    /// {after: login, status: [401, 5xx], counts: EVENT}. Empty: nothing is heard.
+    /// {after: login, status: [401, 5xx], counts: EVENT}. complete: false is for
+    /// answers that their client left early, true for others.
     outcomes: Vec<OutcomeFile>,
     /// Where nginx sends its access log.
     log_socket: PathBuf,
@@ -108,8 +109,8 @@ pub enum Overload {
 struct UserFile {
     /// nowhere: requests have an address and no user. token: from the JSON Web
     /// Token in Authorization, signed with HS256; needs the credential jwt-secret,
-    /// LibreChat's JWT_SECRET. header: from the variable that the snippet has for
-    /// it, which only somebody who is trusted may set.
+    /// LibreChat's JWT_SECRET, or librechat.env_file. header: from the variable
+    /// that the snippet has for it, which only somebody who is trusted may set.
     from: UserFrom,
     /// The claim of a token that is the user's id.
     claim: String,
@@ -164,6 +165,8 @@ impl From<GenerationFile> for Phase {
 struct OutcomeFile {
     after: String,
     status: Vec<StatusFile>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    complete: Option<bool>,
     counts: String,
 }
 
@@ -204,6 +207,8 @@ pub struct Nginx {
     pub routes: Arc<RouteTable>,
     /// What is heard of the access log; `None`: nothing.
     pub hearing: Option<Hearing>,
+    /// `JWT_SECRET` of LibreChat's `.env`.
+    pub jwt_secret: Option<Secret>,
 }
 
 /// Whence the user of a request is known.
@@ -223,7 +228,8 @@ pub enum JwtSecretError {
     /// It was not handed over.
     #[error(
         "nginx.user.from: token needs the credential {JWT_SECRET}, and there is none: set \
-         LoadCredential={JWT_SECRET}:FILE in the unit"
+         LoadCredential={JWT_SECRET}:FILE in the unit, or librechat.env_file where LibreChat has \
+         its JWT_SECRET"
     )]
     Missing,
     /// It cannot be used.
@@ -232,22 +238,28 @@ pub enum JwtSecretError {
 }
 
 impl Nginx {
-    /// The secret of tokens, from this process's credentials.
+    /// The secret of tokens, from this process's credentials, or else from LibreChat.
     ///
     /// # Errors
     ///
     /// See [`JwtSecretError`].
-    pub fn jwt_secret() -> Result<Secret, JwtSecretError> {
+    pub fn jwt_secret(&self) -> Result<Secret, JwtSecretError> {
         let credentials = Credentials::of_process();
         // Its length is checked as of any key; what LibreChat takes for one is a text.
-        credentials.key(JWT_SECRET)?.ok_or(JwtSecretError::Missing)?;
+        if credentials.key(JWT_SECRET)?.is_none() {
+            return self.jwt_secret.clone().ok_or(JwtSecretError::Missing);
+        }
         credentials.text(JWT_SECRET)?.map(Secret::new).ok_or(JwtSecretError::Missing)
     }
 }
 
 impl NginxFile {
     /// `None`: nginx does not ask. What is wrong is said all the same.
-    pub(super) fn check(self, rules: &Rules) -> Result<Option<Nginx>, ConfigError> {
+    pub(super) fn check(
+        self,
+        rules: &Rules,
+        jwt_secret: Option<Secret>,
+    ) -> Result<Option<Nginx>, ConfigError> {
         let routes = Arc::new(self.table(rules)?);
         let hearing = self.hearing(rules, &routes)?;
         let socket = socket("nginx", self.socket, self.group, self.max_connections)?;
@@ -266,8 +278,16 @@ impl NginxFile {
             UserFrom::Header => UserSource::Header,
         };
         let (when_overloaded, contest) = (self.when_overloaded, self.contest);
-        let nginx = Nginx { socket, when_overloaded, user, contest, page, routes, hearing };
-        Ok(self.enabled.then_some(nginx))
+        Ok(self.enabled.then_some(Nginx {
+            socket,
+            when_overloaded,
+            user,
+            contest,
+            page,
+            routes,
+            hearing,
+            jwt_secret,
+        }))
     }
 
     fn hearing(&self, rules: &Rules, routes: &RouteTable) -> Result<Option<Hearing>, ConfigError> {
@@ -283,6 +303,7 @@ impl NginxFile {
             }
             Ok(Outcome {
                 after: event(&file.after, rules, || key("after"))?,
+                complete: file.complete,
                 statuses: file.status.iter().map(status).collect::<Result<_, _>>().map_err(bad)?,
                 counts: event(&file.counts, rules, || key("counts"))?,
             })

@@ -67,7 +67,7 @@ pub fn routes(
         UserSource::Nowhere => User::Nowhere,
         UserSource::Header => User::Header,
         UserSource::Token(claim) => {
-            User::Token(Tokens::new(Nginx::jwt_secret()?.expose().as_bytes(), claim))
+            User::Token(Tokens::new(settings.jwt_secret()?.expose().as_bytes(), claim))
         }
     };
     let page = Page::load(settings.page.as_deref(), &settings.contest)?;

@@ -27,7 +27,8 @@ fn so_many_events_pass_and_the_next_is_a_violation() -> Result<()> {
             assert_just_begun(&limits[0]["reset_ms"], window_ms);
             let reset_ms = &limits[0]["reset_ms"];
             let limit = json!({
-                "name": limiter, "limit": max, "remaining": max - used, "reset_ms": reset_ms,
+                "name": limiter, "limit": max, "window_ms": window_ms, "remaining": max - used,
+                "reset_ms": reset_ms,
             });
             let want = json!({ "decision": "allow", "reason": null, "limits": [limit] });
             assert_eq!(answer, want, "{kind} {used}");

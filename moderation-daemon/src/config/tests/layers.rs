@@ -114,6 +114,21 @@ fn how_long_sessions_live_is_told_as_that_is_how_long_a_soft_ban_takes() {
 }
 
 #[test]
+fn tokens_are_checked_by_the_secret_that_librechat_has_where_no_credential_is() {
+    let nginx = "nginx: {enabled: true, user: {from: token}, \
+                 routes: [{method: GET, path: /, counts: login}]}";
+    for (env, want) in [("JWT_SECRET=hunter2-hunter2\n", Some("hunter2-hunter2")), ("", None)] {
+        let folder = folder(env, "");
+        let nginx = good(&own(folder.path(), nginx), &[]).nginx.expect("it is on");
+        let secret = nginx.jwt_secret();
+        assert_eq!(secret.as_ref().ok().map(Secret::expose), want, "{env}");
+        if let Err(error) = secret {
+            assert!(error.to_string().contains("librechat.env_file"), "{error}");
+        }
+    }
+}
+
+#[test]
 fn a_cap_that_nobody_asked_for_makes_room_for_a_long_ban() {
     let year = [("BAN_VIOLATIONS", "true"), ("BAN_DURATION", "365 * 24 * 60 * 60 * 1000")];
     let config = good(super::HARDENED, &year);

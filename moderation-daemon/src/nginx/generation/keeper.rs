@@ -73,10 +73,14 @@ impl Places {
         self.is_over.notify_one();
     }
 
-    /// Gives up what nothing was heard of.
-    pub fn sweep(&self) {
-        self.lock().sweep(clock::now().boot_ms);
+    /// Gives up what nothing was heard of; how many places are held.
+    pub fn sweep(&self) -> usize {
+        let mut generations = self.lock();
+        generations.sweep(clock::now().boot_ms);
+        let held = generations.len();
+        drop(generations);
         self.is_over.notify_one();
+        held
     }
 
     /// Returns when somebody has less than `most` places, or has had time to.
@@ -96,11 +100,8 @@ impl Places {
         drop(time::timeout(LINE_DELAY, room).await);
     }
 
-    fn forget(&self, held: &Held, metrics: &NginxMetrics) {
-        let mut generations = self.lock();
-        generations.forget(held);
-        metrics.generations.set(i64::try_from(generations.len()).unwrap_or(i64::MAX));
-        drop(generations);
+    fn forget(&self, held: &Held) {
+        self.lock().forget(held);
         self.has_room.notify_waiters();
     }
 }
@@ -122,7 +123,7 @@ async fn give_back(places: &Places, moderator: &Moderator, metrics: &NginxMetric
                 // It had ended by itself, or it has now.
                 Ok(_) => {
                     metrics.generation_ended(why);
-                    places.forget(&held, metrics);
+                    places.forget(&held);
                 }
                 Err(_) => places.lock().put_back(held, why),
             }
@@ -136,13 +137,12 @@ async fn renew(places: &Places, moderator: &Moderator, every: Duration, metrics:
     loop {
         ticks.tick().await;
         let running = places.lock().running();
-        metrics.generations.set(i64::try_from(running.len()).unwrap_or(i64::MAX));
         for held in running {
             match moderator.renew(held.1).await {
                 Ok(Some(_)) => {}
                 Ok(None) => {
                     metrics.generations_lapsed.inc();
-                    places.forget(&held, metrics);
+                    places.forget(&held);
                 }
                 // There is time for two more.
                 Err(reason) => metrics.undecided(reason.name()),

@@ -95,7 +95,8 @@ impl Awaited {
         self.metrics.log.lost.inc_by(u64::try_from(lost).unwrap_or(u64::MAX));
         self.metrics.log.pending.set(i64::try_from(requests.len()).unwrap_or(i64::MAX));
         drop(requests);
-        self.places.sweep();
+        let held = self.places.sweep();
+        self.metrics.nginx.generations.set(i64::try_from(held).unwrap_or(i64::MAX));
     }
 }
 
@@ -182,7 +183,7 @@ impl Hear for Hearer {
             self.awaited.places.hear(&bearer, name, &part, Answered::by(line));
         }
         for event in events {
-            for counts in self.awaited.outcomes.find(event, line.status) {
+            for counts in self.awaited.outcomes.find(event, line.status, line.is_complete) {
                 let bearer = self.config.rules.bearer(&subject);
                 // One line, one event, whatever else bears the name of the request.
                 let id = request_id(counts.name(), &bearer, &line.id).ok();

@@ -9,6 +9,8 @@ pub struct Outcome {
     pub after: EventType,
     /// Statuses that it holds for, both ends included.
     pub statuses: Vec<(u16, u16)>,
+    /// Whether it holds for answers that were sent to their end; `None`: for all.
+    pub complete: Option<bool>,
     /// What it counts as.
     pub counts: EventType,
 }
@@ -48,8 +50,15 @@ impl Outcomes {
     }
 
     /// What it counts as that such a request was answered so.
-    pub fn find(&self, event: EventType, status: u16) -> impl Iterator<Item = EventType> {
-        let rules = self.0.iter().filter(move |rule| rule.after == event);
+    pub fn find(
+        &self,
+        event: EventType,
+        status: u16,
+        is_complete: bool,
+    ) -> impl Iterator<Item = EventType> {
+        let rules = self.0.iter().filter(move |rule| {
+            rule.after == event && rule.complete.is_none_or(|complete| complete == is_complete)
+        });
         let hold = rules.filter(move |rule| {
             rule.statuses.iter().any(|(first, last)| (*first..=*last).contains(&status))
         });
@@ -86,7 +95,7 @@ mod tests {
 
     #[test]
     fn an_answer_counts_as_every_rule_for_it_says() {
-        let rule = |after, statuses, counts| Outcome { after, statuses, counts };
+        let rule = |after, statuses, counts| Outcome { after, statuses, complete: None, counts };
         let outcomes = Outcomes(vec![
             rule(EventType::LOGIN, vec![(401, 401), (422, 422)], EventType::LOGIN_FAILURE),
             rule(EventType::LOGIN, vec![(400, 499)], EventType::MESSAGE),
@@ -102,10 +111,32 @@ mod tests {
             (EventType::FORK, 500, &[]),
         ];
         for (event, status, want) in cases {
-            let found: Vec<_> = outcomes.find(event, status).collect();
-            assert_eq!(found, want, "{event:?} answered {status}");
+            for is_complete in [true, false] {
+                let found: Vec<_> = outcomes.find(event, status, is_complete).collect();
+                assert_eq!(found, want, "{event:?} answered {status}");
+            }
         }
         assert!(outcomes.matter_after(EventType::LOGIN));
         assert!(!outcomes.matter_after(EventType::FORK));
+    }
+
+    #[test]
+    fn an_answer_that_was_left_early_can_be_told_from_one_that_was_not() {
+        let rule = |complete, counts| {
+            let statuses = vec![(200, 299), (499, 499)];
+            Outcome { after: EventType::MESSAGE, statuses, complete, counts }
+        };
+        let outcomes = Outcomes(vec![
+            rule(Some(true), EventType::LOGIN),
+            rule(Some(false), EventType::FORK),
+            rule(None, EventType::MESSAGE),
+        ]);
+        let found = |status, is_complete| -> Vec<_> {
+            outcomes.find(EventType::MESSAGE, status, is_complete).collect()
+        };
+        assert_eq!(found(200, true), [EventType::LOGIN, EventType::MESSAGE]);
+        assert_eq!(found(200, false), [EventType::FORK, EventType::MESSAGE]);
+        assert_eq!(found(499, false), [EventType::FORK, EventType::MESSAGE]);
+        assert_eq!(found(500, false), []);
     }
 }

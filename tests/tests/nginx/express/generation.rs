@@ -129,9 +129,9 @@ fn what_the_app_refuses_takes_no_place() -> Result<()> {
         let answer = ask(&host.bystander(), 60_000)?;
         ensure!(answer.status == 401, "{round}: {answer:?}");
     }
-    host.await_generations(0)?;
-    ensure!(host.metric("moderation_nginx_generations_ended_total{reason=\"refused\"}")? == 10);
-    Ok(())
+    let refused = "moderation_nginx_generations_ended_total{reason=\"refused\"}";
+    wait::until("all lines", PATIENCE, || Ok((host.metric(refused)? == 10).then_some(())))?;
+    host.await_generations(0)
 }
 
 #[test]
