@@ -73,14 +73,13 @@ impl Places {
         self.is_over.notify_one();
     }
 
-    /// Gives up what nothing was heard of; how many places are held.
-    pub fn sweep(&self) -> usize {
+    /// Gives up what nothing was heard of, if it is time to look.
+    pub fn sweep(&self, metrics: &NginxMetrics) {
         let mut generations = self.lock();
-        generations.sweep(clock::now().boot_ms);
-        let held = generations.len();
+        let Some(held) = generations.sweep(clock::now().boot_ms) else { return };
         drop(generations);
+        metrics.generations.set(i64::try_from(held).unwrap_or(i64::MAX));
         self.is_over.notify_one();
-        held
     }
 
     /// Returns when somebody has less than `most` places, or has had time to.

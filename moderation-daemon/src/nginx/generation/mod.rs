@@ -150,6 +150,8 @@ pub struct Patience {
     pub watched_ms: u64,
     /// Else.
     pub unwatched_ms: u64,
+    /// Between two looks at all places.
+    pub sweep_ms: u64,
 }
 
 /// Whose place.
@@ -163,6 +165,7 @@ pub struct Generations {
     over: Vec<(Held, End)>,
     patience: Patience,
     turn: Turn,
+    next_sweep_boot_ms: u64,
 }
 
 /// One bearer's. Without places there is none.
@@ -208,7 +211,13 @@ struct Watcher {
 impl Generations {
     /// None yet.
     pub fn new(patience: Patience) -> Self {
-        Self { books: HashMap::new(), over: Vec::new(), patience, turn: Turn(0) }
+        Self {
+            books: HashMap::new(),
+            over: Vec::new(),
+            patience,
+            turn: Turn(0),
+            next_sweep_boot_ms: 0,
+        }
     }
 
     /// How many places are held.
@@ -298,8 +307,13 @@ impl Generations {
         }
     }
 
-    /// Gives up what nothing was heard of.
-    pub fn sweep(&mut self, now_boot_ms: u64) {
+    /// Gives up what nothing was heard of, and says how many places are held; `None`: it
+    /// is too early to look again at all of them.
+    pub fn sweep(&mut self, now_boot_ms: u64) -> Option<usize> {
+        if now_boot_ms < self.next_sweep_boot_ms {
+            return None;
+        }
+        self.next_sweep_boot_ms = now_boot_ms.saturating_add(self.patience.sweep_ms);
         let watched_ms = self.patience.watched_ms;
         for (bearer, book) in &mut self.books {
             for place in &mut book.places {
@@ -316,6 +330,7 @@ impl Generations {
             }
             book.tidy();
         }
+        Some(self.len())
     }
 
     /// The places that are to be given back: once, unless they are put back.

@@ -73,7 +73,7 @@ impl World {
     fn new() -> Self {
         let bearer = Bearer::User("anna".parse::<UserId>().expect("it is one"));
         Self {
-            us: Generations::new(Patience { watched_ms: 1_000, unwatched_ms: 1_000 }),
+            us: Generations::new(Patience { watched_ms: 1_000, unwatched_ms: 1_000, sweep_ms: 0 }),
             bearer,
             number: 0,
             runs: [false; STREAMS],

@@ -3,7 +3,7 @@
 use super::*;
 use crate::engine::UserId;
 
-const PATIENCE: Patience = Patience { watched_ms: 1_000, unwatched_ms: 100 };
+const PATIENCE: Patience = Patience { watched_ms: 1_000, unwatched_ms: 100, sweep_ms: 0 };
 const LEASE: LeaseId = 7;
 
 fn anna() -> Bearer {
@@ -232,4 +232,14 @@ fn what_is_known_of_streams_is_bounded() {
     let book = &places.books[&anna()];
     assert_eq!(book.streams.len(), MAX_STREAMS);
     assert!(book.streams.iter().all(|(_, stream)| stream.watchers.len() <= MAX_WATCHERS));
+}
+
+#[test]
+fn all_places_are_looked_at_now_and_then() {
+    let mut places = Generations::new(Patience { sweep_ms: 50, ..PATIENCE });
+    places.start(&anna(), LEASE, 0);
+    let looks = [0, 49, 50, 99, 100, 101].map(|now| places.sweep(now));
+    assert_eq!(looks, [Some(1), None, Some(1), None, Some(1), None]);
+    assert_eq!(ends(&mut places), [End::Silent]);
+    assert_eq!(places.sweep(150), Some(0));
 }

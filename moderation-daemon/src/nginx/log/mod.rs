@@ -44,6 +44,9 @@ const MAX_PENDING: usize = 262_144;
 /// Events that wait for the moderator.
 const MAX_QUEUED: usize = 1_024;
 
+/// Between two looks at all places of generations; lines can come by the thousand.
+const SWEEP_MS: u64 = 250;
+
 /// What a request is known to be until its end is told.
 #[derive(Debug)]
 struct Asked {
@@ -95,8 +98,7 @@ impl Awaited {
         self.metrics.log.lost.inc_by(u64::try_from(lost).unwrap_or(u64::MAX));
         self.metrics.log.pending.set(i64::try_from(requests.len()).unwrap_or(i64::MAX));
         drop(requests);
-        let held = self.places.sweep();
-        self.metrics.nginx.generations.set(i64::try_from(held).unwrap_or(i64::MAX));
+        self.places.sweep(&self.metrics.nginx);
     }
 }
 
@@ -137,7 +139,8 @@ pub fn start(
     let milliseconds = |it: Duration| u64::try_from(it.as_millis()).unwrap_or(u64::MAX);
     let patience_ms = milliseconds(settings.patience);
     let unwatched_ms = milliseconds(settings.generation_patience);
-    let places = Places::new(Patience { watched_ms: patience_ms, unwatched_ms });
+    let places =
+        Places::new(Patience { watched_ms: patience_ms, unwatched_ms, sweep_ms: SWEEP_MS });
     let awaited = Arc::new(Awaited {
         requests: Mutex::new(Pending::new(MAX_PENDING, patience_ms)),
         outcomes: settings.outcomes.clone(),
