@@ -15,12 +15,11 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::daemon::binary;
+use crate::front::APP_PORT;
 use crate::namespace::Namespace;
 use crate::process::{self, Process};
 use crate::{http, name, need, sweep, wait};
 
-/// Where the app listens, on the loopback of its namespace, as LibreChat does.
-pub const PORT: u16 = 3_080;
 /// Where it says what runs, for nobody but tests.
 const RUNNING_PORT: u16 = 3_081;
 /// Patience with a start, on a busy machine.
@@ -43,7 +42,7 @@ impl Express {
         need::is_met("the npm packages of Express (cargo xtask setup)", is_there)
     }
 
-    /// Listens on [`PORT`] of a namespace's loopback, and signs its tokens with this secret.
+    /// Listens on [`APP_PORT`] of a namespace's loopback, and signs its tokens with this secret.
     pub fn start(namespace: &Namespace, secret: &str) -> Result<Self> {
         sweep::sweep()?;
         let folder = tempfile::Builder::new()
@@ -56,7 +55,7 @@ impl Express {
         let mut node = process::command("node");
         node.arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("src/express/app.js"));
         node.env("NODE_PATH", packages).env("NODE_ENV", "production").env("JWT_SECRET", secret);
-        node.env("HOST", Ipv4Addr::LOCALHOST.to_string()).env("PORT", PORT.to_string());
+        node.env("HOST", Ipv4Addr::LOCALHOST.to_string()).env("PORT", APP_PORT.to_string());
         node.env("RUNNING_PORT", RUNNING_PORT.to_string());
         node.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
         let process = namespace.spawn(node)?;
@@ -71,7 +70,7 @@ impl Express {
                 bail!("it ended with {status}");
             }
             // It listens there last.
-            Ok(self.connect(PORT).ok())
+            Ok(self.connect(APP_PORT).ok())
         });
         waited.map(drop).with_context(|| self.log())
     }
