@@ -191,11 +191,7 @@ pub(crate) fn folder() -> Result<TempDir> {
 }
 
 /// Copies one of this project's files, changed as an operator would.
-pub(crate) fn include(
-    name: &str,
-    to: &Path,
-    change: impl FnOnce(String) -> String,
-) -> Result<()> {
+pub(crate) fn include(name: &str, to: &Path, change: impl FnOnce(String) -> String) -> Result<()> {
     let from = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../nginx").join(name);
     let text = fs::read_to_string(&from).with_context(|| format!("cannot read {}", from.display()));
     fs::write(to.join(name), change(text?)).context("cannot write nginx's configuration")

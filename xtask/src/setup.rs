@@ -232,7 +232,9 @@ fn needs(project: &Project) -> Result<Vec<Need>> {
 /// The same and those of the tests.
 fn needs_of_tests(project: &Project) -> Result<Vec<Need>> {
     let mut needs = needs(project)?;
-    needs.extend([&NODE, &NPM].into_iter().chain(COMPARED).chain([&REDIS, &NGINX]).map(Need::Program));
+    needs.extend(
+        [&NODE, &NPM].into_iter().chain(COMPARED).chain([&REDIS, &NGINX]).map(Need::Program),
+    );
     needs.extend(npm::PACKAGES.map(Need::NpmPackages));
     needs.push(Need::Mongod);
     Ok(needs)

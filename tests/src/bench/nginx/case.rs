@@ -176,7 +176,8 @@ impl User {
         }
         let body = case.body();
         if !body.is_empty() {
-            text += &format!("Content-Type: application/json\r\nContent-Length: {}\r\n", body.len());
+            text +=
+                &format!("Content-Type: application/json\r\nContent-Length: {}\r\n", body.len());
         }
         (text + "\r\n" + body).into()
     }
@@ -186,8 +187,7 @@ impl User {
 fn token(user: &str) -> Result<String> {
     let now = UNIX_EPOCH.elapsed().context("the clock is before 1970")?.as_secs();
     let part = |value: Value| URL_SAFE_NO_PAD.encode(value.to_string());
-    let claims =
-        json!({ "id": user, "username": user, "provider": "local", "iat": now, "exp": now + SESSION_S });
+    let claims = json!({ "id": user, "username": user, "provider": "local", "iat": now, "exp": now + SESSION_S });
     let body = format!("{}.{}", part(json!({ "alg": "HS256", "typ": "JWT" })), part(claims));
     let key = Hmac::<Sha256>::new_from_slice(SECRET.as_bytes())?;
     let sum = key.chain_update(body.as_bytes()).finalize().into_bytes();

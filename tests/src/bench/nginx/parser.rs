@@ -43,7 +43,10 @@ pub(super) fn run(rows: &mut Vec<Row>, goals: &mut Vec<Goal>) -> Result<()> {
     let log = folder.path().join("access.log");
     fs::write(&log, (0..LINES).map(combined).collect::<String>())?;
     let filter = folder.path().join("bench.conf");
-    fs::write(&filter, format!("[Definition]\nfailregex = {FAILED_LOGIN}\ndatepattern = {DATE}\n"))?;
+    fs::write(
+        &filter,
+        format!("[Definition]\nfailregex = {FAILED_LOGIN}\ndatepattern = {DATE}\n"),
+    )?;
     let datagrams: Vec<_> = (0..LINES).map(datagram).collect();
     let mut reader = Reader::new()?;
     let (mut ours, mut theirs) = (Samples::default(), Samples::default());
@@ -64,7 +67,9 @@ fn address(number: u32) -> Ipv4Addr {
 
 /// nginx's `$request_id`.
 fn name(number: u32) -> String {
-    format!("{:032x}", u128::from(number) * 0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835)
+    // Spread as random ones are: the golden ratio's digits, an odd number.
+    let spread = u128::from(number).wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835);
+    format!("{spread:032x}")
 }
 
 /// As the snippet's format writes it.

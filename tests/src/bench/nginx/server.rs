@@ -63,9 +63,8 @@ impl Server {
     fn await_listening(&self, namespace: &Namespace, port: u16) -> Result<()> {
         let server = SocketAddr::new(HOST_V4.into(), port);
         let visitor = Visitor::new(namespace, HOST_V4.into(), server, "nobody");
-        let waited = wait::until("nginx to listen", PATIENCE, || {
-            Ok(visitor.open().is_ok().then_some(()))
-        });
+        let waited =
+            wait::until("nginx to listen", PATIENCE, || Ok(visitor.open().is_ok().then_some(())));
         waited.with_context(|| format!("port {port}: {}{}", self.read("stderr"), self.log()))
     }
 
@@ -100,7 +99,7 @@ fn configuration(folder: &Path) -> String {
     let app = express::PORT;
     format!(
         "user root;\nworker_processes 2;\ndaemon off;\npid {folder}/pid;\n\
-         error_log {folder}/error.log warn;\nevents {{ worker_connections 1024; }}\n\
+         error_log {folder}/error.log error;\nevents {{ worker_connections 1024; }}\n\
          http {{\naccess_log /dev/null;\n{temporary}keepalive_requests 1000000;\n\
          set_real_ip_from {CLIENT_V4};\nreal_ip_header X-Forwarded-For;\n{ZONES}\
          upstream app {{ server 127.0.0.1:{app}; keepalive 64; keepalive_requests 1000000; }}\n\
@@ -130,7 +129,5 @@ fn server(folder: &Path, behind: Behind, way: Way) -> String {
         Way::Plain | Way::Ours => String::new(),
     };
     let port = behind.port(way);
-    format!(
-        "server {{\nlisten {HOST_V4}:{port};\n{guard}{narrow}location / {{ {content} }}\n}}\n"
-    )
+    format!("server {{\nlisten {HOST_V4}:{port};\n{guard}{narrow}location / {{ {content} }}\n}}\n")
 }

@@ -17,6 +17,8 @@ use crate::wait;
 
 /// Connections at once, with one thread: the machine is there for nginx.
 pub(super) const CONNECTIONS: usize = 32;
+/// An answer that takes longer is lost.
+const TIMEOUT: &str = "20s";
 /// Beyond the run itself, on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -77,7 +79,8 @@ pub(super) fn run(
 ) -> Result<Answered> {
     let mut output = tempfile::tempfile()?;
     let mut command = process::command("wrk");
-    command.args(["-t1", &format!("-c{CONNECTIONS}"), &format!("-d{}s", duration.as_secs())]);
+    let (connections, duration_s) = (format!("-c{CONNECTIONS}"), duration.as_secs());
+    command.args(["-t1", &connections, &format!("-d{duration_s}s"), "--timeout", TIMEOUT]);
     command.arg("-s").arg(folder.join("wrk.lua")).arg(format!("http://{HOST_V4}:{port}/"));
     command.arg("--").arg(folder.join(requests)).arg(first.to_string());
     command.stdin(Stdio::null()).stdout(output.try_clone()?).stderr(Stdio::inherit());
