@@ -92,8 +92,8 @@ fn ask(
     let mut stream = BufReader::new(stream);
     let mut latencies = Vec::new();
     for (number, moment) in schedule.moments() {
-        // paces: the load has a rate
-        thread::sleep(moment.saturating_duration_since(Instant::now()));
+        let early = moment.saturating_duration_since(Instant::now());
+        thread::sleep(early); // paces: the load has a rate
         stream.get_mut().write_all(&requests[number % requests.len()]).context("cannot ask")?;
         let answer = http::read(&mut stream)?.context("nginx closed the connection")?;
         latencies.push(moment.elapsed());

@@ -225,11 +225,7 @@ fn every_limit_of_the_preset_trips_at_its_number_and_not_before() -> Result<()> 
             }
             ensure!(answer.header("retry-after").is_some(), "{}", what());
             let policy = answer.header("ratelimit-policy").unwrap_or_default();
-            ensure!(
-                policy.contains(&format!("\"{}\";q={};", case.limiter, case.max)),
-                "{}",
-                what()
-            );
+            ensure!(policy.contains(&format!("\"{}\";q={};", case.limiter, case.max)), "{}", what());
         }
     }
     ensure!(host.nginx.express()?.log().is_empty(), "{}", host.nginx.express()?.log());
@@ -254,8 +250,7 @@ fn v4(address: IpAddr) -> Result<Ipv4Addr> {
 fn the_thirty_first_wrong_password_of_an_hour_is_a_violation() -> Result<()> {
     let overrides = json!({ "limits": { "login": { "max": 1_000 } } });
     let Some(mut host) = host(overrides)? else { return Ok(()) };
-    let (guesser, wrong) =
-        (host.abuser(), json!({ "email": "alice@chat.example", "password": "x" }));
+    let (guesser, wrong) = (host.abuser(), json!({ "email": "alice@chat.example", "password": "x" }));
     let heard = "moderation_nginx_log_events_total";
     let mut guess = |count: u64| -> Result<Vec<Value>> {
         let before = host.metric(heard)?;

@@ -7,8 +7,8 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, anyhow, ensure};
 use moderation_tests::daemon::Daemon;
-use moderation_tests::lab::BYSTANDER_V4;
 use moderation_tests::nginx::Nginx;
+use moderation_tests::lab::BYSTANDER_V4;
 use moderation_tests::wait;
 use serde_json::{Value, json};
 
@@ -67,8 +67,7 @@ fn no_request_fails_whoever_reloads_restarts_or_dies() -> Result<()> {
         let visiting: Vec<_> =
             clients.iter().map(|it| scope.spawn(move || visit(it, is_over))).collect();
         let mut steps = ORDERS.into_iter().flatten();
-        let taken =
-            steps.try_for_each(|it| it.take(nginx, daemon).with_context(|| format!("{it:?}")));
+        let taken = steps.try_for_each(|it| it.take(nginx, daemon).with_context(|| format!("{it:?}")));
         is_over.store(true, Ordering::Relaxed);
         for one in visiting {
             let count = one.join().map_err(|_| anyhow!("it panicked"))??;

@@ -85,8 +85,7 @@ fn chunks_arrive_as_they_are_made_and_all_of_them() -> Result<()> {
         Ok::<_, anyhow::Error>(())
     })?;
     let running = host.nginx.express()?.running()?;
-    let most: Vec<_> =
-        running.as_object().into_iter().flatten().map(|(_, it)| &it["most"]).collect();
+    let most: Vec<_> = running.as_object().into_iter().flatten().map(|(_, it)| &it["most"]).collect();
     ensure!(most == [1], "{running}");
     // It is found a little longer, with its end.
     let again = hear(subscribe(&alice, &id)?)?;
