@@ -10,6 +10,7 @@
 pub mod lab;
 pub mod namespace;
 
+pub mod browser;
 pub mod caller;
 pub mod chat;
 pub mod daemon;

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use nix::sys::signal::Signal;
+use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::express::{self, Express};
@@ -17,7 +18,7 @@ use crate::lab::HOST_V4;
 use crate::namespace::Namespace;
 use crate::process::{self, Process};
 use crate::visitor::Visitor;
-use crate::{name, sweep, wait};
+use crate::{interrupt, name, sweep, wait};
 
 /// Hands paths on as clients write them, after an internal redirect.
 pub const PORT: u16 = 80;
@@ -50,6 +51,12 @@ pub enum Gone {
     Pass,
     /// With the one line changed that keeps everybody out.
     Refuse,
+}
+
+/// The example of a configuration for a LibreChat behind nginx (`config/librechat.yaml`).
+pub fn librechat() -> Result<Value> {
+    let text = include_str!("../../config/librechat.yaml");
+    serde_yaml::from_str(text).context("config/librechat.yaml")
 }
 
 /// What nginx protects.
@@ -174,8 +181,10 @@ impl Nginx {
 
 impl Drop for Nginx {
     fn drop(&mut self) {
-        // With its workers, which a master that is killed leaves behind.
-        if let Some(Err(error)) = self.nginx.take().map(|it| it.terminate(PATIENCE)) {
+        // With its workers, which a master that is killed leaves behind, to the end of
+        // their namespace. Whoever interrupts does not wait.
+        let ended = self.nginx.take().map(|it| it.terminate(PATIENCE));
+        if let Some(Err(error)) = ended.filter(|_| !interrupt::requested()) {
             eprintln!("nginx does not end: {error:#}");
         }
     }

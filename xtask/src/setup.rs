@@ -42,14 +42,16 @@ const PROGRAMS: &[Program] = &[
     },
 ];
 
-/// Apps for it are tests' and benchmarks', too.
-const NODE: Program = Program {
-    name: "node",
-    packages: &["nodejs"],
-    needed_for: "LibreChat's libraries, which the `librechat` profile is compared with, the client \
-                 for Node, and the app behind nginx",
-};
-const NPM: Program = Program { name: "npm", packages: &["npm"], needed_for: "installing these" };
+/// What runs JavaScript.
+const NODE: &[Program] = &[
+    Program {
+        name: "node",
+        packages: &["nodejs"],
+        needed_for: "the app behind nginx, the client for Node, and LibreChat's libraries, which \
+                     the `librechat` profile is compared with",
+    },
+    Program { name: "npm", packages: &["npm"], needed_for: "installing what these need" },
+];
 
 /// Programs that tests compare ours with; nothing else needs them.
 const COMPARED: &[Program] = &[
@@ -69,7 +71,8 @@ const REDIS: Program = Program {
 const NGINX: Program = Program {
     name: "nginx",
     packages: &["nginx"],
-    needed_for: "hosts that are protected with no change to the app, in tests and in benchmarks",
+    needed_for: "hosts that are protected with no change to the app, in tests, demo and \
+                 benchmarks",
 };
 
 /// Programs that benchmarks compare ours with; nothing else needs them.
@@ -163,9 +166,21 @@ pub(crate) fn ensure_for_test(project: &Project) -> Result<()> {
 /// As for [`ensure`].
 pub(crate) fn ensure_for_bench(project: &Project) -> Result<()> {
     let mut needs = needs(project)?;
-    needs.extend(PEERS.iter().chain([&REDIS, &NGINX, &NODE, &NPM]).map(Need::Program));
+    needs.extend(PEERS.iter().chain(NODE).chain([&REDIS, &NGINX]).map(Need::Program));
     needs.push(Need::NpmPackages(npm::EXPRESS));
     needs.push(Need::Mongod);
+    ensure_all(project, needs)
+}
+
+/// The same with nginx and the app behind it.
+///
+/// # Errors
+///
+/// As for [`ensure`].
+pub(crate) fn ensure_for_nginx(project: &Project) -> Result<()> {
+    let mut needs = needs(project)?;
+    needs.extend(NODE.iter().chain([&NGINX]).map(Need::Program));
+    needs.push(Need::NpmPackages(npm::EXPRESS));
     ensure_all(project, needs)
 }
 
@@ -232,9 +247,7 @@ fn needs(project: &Project) -> Result<Vec<Need>> {
 /// The same and those of the tests.
 fn needs_of_tests(project: &Project) -> Result<Vec<Need>> {
     let mut needs = needs(project)?;
-    needs.extend(
-        [&NODE, &NPM].into_iter().chain(COMPARED).chain([&REDIS, &NGINX]).map(Need::Program),
-    );
+    needs.extend(NODE.iter().chain(COMPARED).chain([&REDIS, &NGINX]).map(Need::Program));
     needs.extend(npm::PACKAGES.map(Need::NpmPackages));
     needs.push(Need::Mongod);
     Ok(needs)

@@ -1,4 +1,4 @@
-//! The demo: `demo [--json]`, as root. `cargo xtask demo` builds what it needs
+//! The demo: `demo [--nginx] [--json]`, as root. `cargo xtask demo` builds what it needs
 //! and runs it; the story itself is the library's.
 
 use std::io::Write;
@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use clap::Parser;
-use moderation_tests::demo::{self, Audience, Report};
+use moderation_tests::demo::{self, Audience};
 use moderation_tests::interrupt;
 
 const FAILURE: u8 = 1;
@@ -23,6 +23,9 @@ struct Arguments {
     /// Print the result as one JSON object; the story goes to standard error.
     #[arg(long)]
     json: bool,
+    /// With nothing but nginx in front of an app that is not changed.
+    #[arg(long)]
+    nginx: bool,
 }
 
 fn main() -> ExitCode {
@@ -37,24 +40,30 @@ fn main() -> ExitCode {
         eprintln!("demo: needs root, to make network namespaces and to load a kernel program");
         return NO_PERMISSION.into();
     }
-    conclude(run(arguments.json)).into()
+    conclude(run(&arguments)).into()
 }
 
-fn run(json: bool) -> Result<Report> {
+/// Plays the demo and says whether all came out as claimed.
+fn run(arguments: &Arguments) -> Result<bool> {
     interrupt::watch()?;
-    let audience = if json { Audience::Program } else { Audience::Person };
-    let report = demo::play(audience)?;
-    if json {
-        let object = serde_json::to_string(&report)?;
-        writeln!(std::io::stdout(), "{object}").context("cannot write the result")?;
+    let audience = if arguments.json { Audience::Program } else { Audience::Person };
+    let (report, shortcomings) = if arguments.nginx {
+        let report = demo::nginx::play(audience)?;
+        (serde_json::to_string(&report)?, report.shortcomings())
+    } else {
+        let report = demo::play(audience)?;
+        (serde_json::to_string(&report)?, report.shortcomings())
+    };
+    if arguments.json {
+        writeln!(std::io::stdout(), "{report}").context("cannot write the result")?;
     }
-    Ok(report)
+    Ok(shortcomings.is_empty())
 }
 
-fn conclude(result: Result<Report>) -> u8 {
+fn conclude(result: Result<bool>) -> u8 {
     match result {
-        Ok(report) if report.shortcomings().is_empty() => 0,
-        Ok(_) => FAILURE,
+        Ok(true) => 0,
+        Ok(false) => FAILURE,
         Err(_) if interrupt::requested() => {
             eprintln!("demo: interrupted; everything is cleaned up");
             INTERRUPTED

@@ -1,5 +1,5 @@
-//! The ordinary client: asks for the chat's page steadily and says something
-//! now and then, from the first chapter to the last. It breaks no rule.
+//! The ordinary client: does something ordinary steadily, from the first chapter
+//! to the last. It breaks no rule; what it does is said by whoever starts it.
 
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::{self, JoinHandle};
@@ -7,11 +7,9 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
 
-use crate::visitor::{Outcome, Visitor};
-
 const PAUSE: Duration = Duration::from_millis(50);
 /// Every so many requests are a message: at most 30 a minute, and 40 are allowed.
-const MESSAGE_EVERY: u64 = 40;
+pub(super) const MESSAGE_EVERY: u64 = 40;
 
 /// The bystander at work.
 pub(super) struct Bystander {
@@ -26,15 +24,16 @@ pub(super) struct Experience {
     pub(super) requests: u64,
     pub(super) failures: u64,
     /// What the first failure looked like.
-    pub(super) first_failure: Option<Outcome>,
+    pub(super) first_failure: Option<String>,
 }
 
 impl Bystander {
-    pub(super) fn start(visitor: Visitor) -> Result<Self> {
+    /// One that does this again and again, which is told how often it was done before.
+    pub(super) fn start(visit: impl FnMut(u64) -> Result<()> + Send + 'static) -> Result<Self> {
         let (stop, stopped) = channel();
         let thread = thread::Builder::new()
             .name("bystander".to_owned())
-            .spawn(move || visit(&visitor, &stopped))
+            .spawn(move || go_on(visit, &stopped))
             .context("cannot start a thread")?;
         Ok(Self { stop: Some(stop), thread: Some(thread) })
     }
@@ -56,15 +55,14 @@ impl Drop for Bystander {
 }
 
 /// Goes on until the other end of `stopped` is dropped.
-fn visit(visitor: &Visitor, stopped: &Receiver<()>) -> Experience {
+fn go_on(mut visit: impl FnMut(u64) -> Result<()>, stopped: &Receiver<()>) -> Experience {
     let mut experience = Experience::default();
     while stopped.recv_timeout(PAUSE) == Err(RecvTimeoutError::Timeout) {
-        let says = experience.requests.is_multiple_of(MESSAGE_EVERY);
-        let outcome = if says { visitor.say("lovely weather") } else { visitor.look() };
+        let visited = visit(experience.requests);
         experience.requests += 1;
-        if !outcome.is_status(200) {
+        if let Err(error) = visited {
             experience.failures += 1;
-            experience.first_failure.get_or_insert(outcome);
+            experience.first_failure.get_or_insert(format!("{error:#}"));
         }
     }
     experience

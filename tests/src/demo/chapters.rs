@@ -156,7 +156,7 @@ impl Play<'_> {
         self.report.bystander_failures = experience.failures;
         let what = match experience.first_failure {
             None => "The bystander was here all along and noticed nothing".to_owned(),
-            Some(outcome) => format!("The bystander noticed: {outcome:?}"),
+            Some(failure) => format!("The bystander noticed: {failure}"),
         };
         let unit = format!("requests, {} failed", experience.failures);
         self.story.tell(&what, experience.requests, &unit)

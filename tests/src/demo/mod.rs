@@ -3,6 +3,7 @@
 
 mod bystander;
 mod chapters;
+pub mod nginx;
 mod report;
 mod stage;
 mod story;
@@ -19,9 +20,10 @@ use story::Story;
 /// Plays the demo and says what came out. Everything that it made is gone
 /// when this returns, however it returns.
 pub fn play(audience: Audience) -> Result<Report> {
-    let mut story = Story::begin(audience)?;
+    let title = "A chat host, someone who abuses it, and someone who does not";
+    let mut story = Story::begin(audience, title)?;
     let mut stage = Stage::set(&mut story)?;
     let report = chapters::play(&mut stage, &mut story)?;
-    story.end(&report)?;
+    story.end(&report.shortcomings())?;
     Ok(report)
 }

@@ -4,7 +4,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use serde_json::json;
 
 use crate::chat::{self, Chat};
@@ -12,7 +12,7 @@ use crate::daemon::{Daemon, Setup, binary};
 use crate::lab::{ABUSER_V4, BYSTANDER_V4, HOST_V4, INTERFACE, Lab};
 use crate::visitor::Visitor;
 
-use super::bystander::Bystander;
+use super::bystander::{Bystander, MESSAGE_EVERY};
 use super::story::Story;
 
 /// How long the abuser waits for an answer: far more than any answer takes
@@ -44,7 +44,12 @@ impl Stage {
         let abuser =
             Visitor::new(&lab.abuser, ABUSER_V4.into(), server, "mallory").patience(PATIENCE);
         let alice = Visitor::new(&lab.bystander, BYSTANDER_V4.into(), server, "alice");
-        let bystander = Bystander::start(alice)?;
+        let bystander = Bystander::start(move |number| {
+            let says = number.is_multiple_of(MESSAGE_EVERY);
+            let outcome = if says { alice.say("lovely weather") } else { alice.look() };
+            ensure!(outcome.is_status(200), "{outcome:?}");
+            Ok(())
+        })?;
         Ok(Self { bystander, chat, daemon, abuser, lab })
     }
 }

@@ -8,8 +8,6 @@ use anyhow::Result;
 
 use crate::interrupt;
 
-use super::report::Report;
-
 const BOLD: &str = "1";
 const DIM: &str = "2";
 const GREEN: &str = "32";
@@ -32,7 +30,7 @@ pub(super) struct Story {
 }
 
 impl Story {
-    pub(super) fn begin(audience: Audience) -> Result<Self> {
+    pub(super) fn begin(audience: Audience, title: &str) -> Result<Self> {
         let (out, terminal): (Box<dyn Write>, _) = match audience {
             Audience::Person => (Box::new(stdout()), stdout().is_terminal()),
             Audience::Program => (Box::new(stderr()), stderr().is_terminal()),
@@ -42,8 +40,7 @@ impl Story {
         let mut story = Self { out, coloured: terminal && wanted, chapter: 0 };
         let system = nix::sys::utsname::uname()?;
         let kernel = format!("Linux {}", system.release().to_string_lossy());
-        let title =
-            story.paint(BOLD, "A chat host, someone who abuses it, and someone who does not");
+        let title = story.paint(BOLD, title);
         writeln!(story.out, "\n  {title}  {}\n", story.paint(DIM, &kernel))?;
         Ok(story)
     }
@@ -59,9 +56,9 @@ impl Story {
         Ok(self.out.flush()?)
     }
 
-    pub(super) fn end(&mut self, report: &Report) -> Result<()> {
-        let shortcomings = report.shortcomings();
-        for shortcoming in &shortcomings {
+    /// What did not come out as claimed, or else the moral.
+    pub(super) fn end(&mut self, shortcomings: &[String]) -> Result<()> {
+        for shortcoming in shortcomings {
             writeln!(self.out, "\n  {} {shortcoming}", self.paint(RED, "✗"))?;
         }
         if shortcomings.is_empty() {

@@ -38,7 +38,8 @@ const session = (response, user) => {
   const { id, username, email } = user;
   const seconds = (ms) => ({ expiresIn: Math.trunc(ms / 1000) });
   const refresh = jwt.sign({ id }, REFRESH_SECRET, seconds(REFRESH_MS));
-  response.cookie('refreshToken', refresh, { httpOnly: true, sameSite: 'strict', maxAge: REFRESH_MS });
+  const cookie = { httpOnly: true, sameSite: 'strict', maxAge: REFRESH_MS };
+  response.cookie('refreshToken', refresh, cookie);
   const claims = { id, username, provider: 'local', email };
   const token = jwt.sign(claims, SECRET, { algorithm: 'HS256', ...seconds(SESSION_MS) });
   return { token, user: shown(user) };
@@ -82,17 +83,17 @@ const refresh = (request, response) => {
   }
 };
 
-const secondFactor = (_, response) => response.status(401).json({ message: 'Invalid or expired token' });
+/** An answer that is always the same. */
+const answer = (status, message) => (_, response) => response.status(status).json({ message });
 
 const router = express.Router()
   .post('/login', login)
   .post('/register', register)
   .post('/refresh', refresh)
-  .post('/logout', (_, response) => response.clearCookie('refreshToken').json({ message: 'Logout successful' }))
-  .post('/requestPasswordReset', (_, response) =>
-    response.json({ message: 'If an account with that email exists, a password reset link has been sent to it.' }))
-  .post('/resetPassword', (_, response) => response.status(400).json({ message: 'Invalid or expired password reset token' }))
-  .post('/2fa/verify-temp', secondFactor);
+  .post('/logout', answer(200, 'Logout successful'))
+  .post('/requestPasswordReset', answer(200, 'If an account with that email exists, a link was sent.'))
+  .post('/resetPassword', answer(400, 'Invalid or expired password reset token'))
+  .post('/2fa/verify-temp', answer(401, 'Invalid or expired token'));
 
 const bearer = (request) => /^Bearer (.+)$/i.exec(request.get('authorization') ?? '')?.[1] ?? '';
 
@@ -108,7 +109,12 @@ const required = (request, response, next) => {
 };
 
 /** Lets in whoever has a key, as programs do. */
-const keyRequired = (request, response, next) => bearer(request).startsWith('sk-') ? next()
-  : response.status(401).json({ error: { message: 'Missing API key', type: 'invalid_request_error' } });
+const keyRequired = (request, response, next) => {
+  if (bearer(request).startsWith('sk-')) {
+    return next();
+  }
+  const error = { message: 'Missing API key', type: 'invalid_request_error' };
+  return response.status(401).json({ error });
+};
 
 module.exports = { router, login, required, keyRequired };

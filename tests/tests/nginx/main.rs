@@ -14,12 +14,13 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use moderation_tests::browser::{AGENT, Answer};
 use moderation_tests::caller::Caller;
 use moderation_tests::daemon::{Daemon, Setup};
 use moderation_tests::lab::{CLIENT_V4, HOST_V4, Pair};
 use moderation_tests::namespace::Namespace;
 use moderation_tests::need;
-use moderation_tests::nginx::{Gone, Nginx, PORT};
+use moderation_tests::nginx::{Gone, Nginx, PORT, librechat};
 use moderation_tests::visitor::Visitor;
 use serde_json::{Value, json};
 
@@ -27,7 +28,6 @@ use serde_json::{Value, json};
 const SECRET: &str = "16f8c0ef4a5d391b26034086c628469d3f9f497f08163ab9b40137092f2909ef";
 /// With one answer.
 const PATIENCE: Duration = Duration::from_secs(10);
-const BROWSER: &str = "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0";
 
 /// A host that is protected, and somebody who uses it.
 struct Site {
@@ -53,7 +53,7 @@ fn site(overrides: Value, gone: Gone) -> Result<Option<Site>> {
 
 /// LibreChat's, and no kernel.
 fn preset(overrides: Value) -> Result<Value> {
-    let mut preset: Value = serde_yaml::from_str(include_str!("../../../config/librechat.yaml"))?;
+    let mut preset = librechat()?;
     preset["network"] = json!({ "mode": "off" });
     // Key by key, but whole routes and users.
     if let Value::Object(sections) = overrides {
@@ -64,31 +64,6 @@ fn preset(overrides: Value) -> Result<Value> {
         }
     }
     Ok(preset)
-}
-
-/// What came back.
-#[derive(Debug)]
-struct Answer {
-    status: u16,
-    head: String,
-    body: String,
-}
-
-impl Answer {
-    fn header(&self, name: &str) -> Option<&str> {
-        let is_it = |(key, _): &(&str, &str)| key.eq_ignore_ascii_case(name);
-        let mut headers = self.head.lines().filter_map(|line| line.split_once(": "));
-        headers.find(is_it).map(|(_, value)| value)
-    }
-
-    fn json(&self) -> Value {
-        serde_json::from_str(&self.body).unwrap_or_default()
-    }
-
-    /// Whether the app itself answered.
-    fn is_apps(&self) -> bool {
-        self.status == 200 && self.json()["app"] == true
-    }
 }
 
 impl Site {
@@ -134,7 +109,7 @@ fn request(
     let mut head = format!("{method} ").into_bytes();
     head.extend(target);
     head.extend(b" HTTP/1.1\r\nHost: chat.example\r\nConnection: close\r\n");
-    let agent = ("User-Agent", BROWSER);
+    let agent = ("User-Agent", AGENT);
     let is_given = headers.iter().any(|(name, _)| *name == agent.0);
     for (name, value) in headers.iter().chain((!is_given).then_some(&agent)) {
         head.extend(format!("{name}: {value}\r\n").bytes());
@@ -151,15 +126,7 @@ fn exchange(from: &Namespace, source: Ipv4Addr, port: u16, request: &[u8]) -> Re
     stream.write_all(request)?;
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer)?;
-    parse(&answer)
-}
-
-/// A whole answer, without undoing any encoding of its body.
-fn parse(answer: &[u8]) -> Result<Answer> {
-    let answer = String::from_utf8_lossy(answer).into_owned();
-    let (head, body) = answer.split_once("\r\n\r\n").context("no answer")?;
-    let status = head.split(' ').nth(1).and_then(|it| it.parse().ok()).context("a status")?;
-    Ok(Answer { status, head: head.to_owned(), body: body.to_owned() })
+    Answer::parse(&answer)
 }
 
 #[test]

@@ -5,11 +5,13 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use moderation_tests::browser::{AGENT, Body, Browser, credentials};
 use moderation_tests::lab::{ABUSER_V4, abuser_pool};
+use moderation_tests::nginx::librechat;
 use moderation_tests::wait;
 use serde_json::{Value, json};
 
-use super::{Body, Client, credentials, host, token_of};
+use super::{host, token_of};
 
 /// With a line of nginx's log, on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -200,12 +202,12 @@ fn every_limit_of_the_preset_trips_at_its_number_and_not_before() -> Result<()> 
     for (place, case) in CASES.iter().enumerate() {
         // The one whose budget it is; the other differs with each request.
         let address = v4(fresh.next().context("an address for each")?)?;
-        let client = |number: usize| -> Result<Client> {
+        let client = |number: usize| -> Result<Browser> {
             let (user, source) = match case.by {
                 By::Address => (format!("{place}-{number}"), address),
                 By::User => (format!("{place}"), others(number)?),
             };
-            Ok(host.abuser().at(source).with_token(&token_of(&user)?))
+            Ok(host.abuser().at(source).with_token(&token_of(&user, 900)?))
         };
         for number in 0..case.max {
             let (method, target, sent, status) = case.routes[number % case.routes.len()];
@@ -225,11 +227,71 @@ fn every_limit_of_the_preset_trips_at_its_number_and_not_before() -> Result<()> 
             }
             ensure!(answer.header("retry-after").is_some(), "{}", what());
             let policy = answer.header("ratelimit-policy").unwrap_or_default();
-            ensure!(policy.contains(&format!("\"{}\";q={};", case.limiter, case.max)), "{}", what());
+            ensure!(
+                policy.contains(&format!("\"{}\";q={};", case.limiter, case.max)),
+                "{}",
+                what()
+            );
         }
     }
     ensure!(host.nginx.express()?.log().is_empty(), "{}", host.nginx.express()?.log());
     ensure!(host.nginx.log().is_empty(), "{}", host.nginx.log());
+    Ok(())
+}
+
+/// Whether a request is of a route of the preset.
+fn is_of(route: &Value, (method, target): (&str, &str)) -> bool {
+    let path = target.split('?').next().unwrap_or_default().trim_end_matches('/');
+    let pattern = route["path"].as_str().unwrap_or_default();
+    let (mut segments, mut wanted) = (path.split('/'), pattern.split('/'));
+    let fits = loop {
+        match (segments.next(), wanted.next()) {
+            (None, None) | (_, Some("*")) => break true,
+            (Some(segment), Some(want)) if segment == want || want.starts_with(':') => {}
+            _ => break false,
+        }
+    };
+    fits && (route["method"] == method || route["method"] == "ANY")
+}
+
+#[test]
+fn no_route_of_the_preset_that_has_a_limit_is_left_out_above() -> Result<()> {
+    let preset = librechat()?;
+    let routes = preset["nginx"]["routes"].as_array().context("routes")?;
+    for route in routes {
+        // What has no limit: programs are not let in, or nothing at all is looked at.
+        if ["app_request", "nothing"].contains(&route["counts"].as_str().unwrap_or("nothing")) {
+            continue;
+        }
+        let mut asked = CASES.iter().flat_map(|it| it.routes);
+        ensure!(asked.any(|(method, target, ..)| is_of(route, (method, target))), "{route}");
+    }
+    Ok(())
+}
+
+#[test]
+fn programs_that_say_so_are_kept_out_where_only_browsers_may_be() -> Result<()> {
+    let Some(host) = host(json!({ "bans": { "enabled": false } }))? else { return Ok(()) };
+    let mallory = host.abuser().log_in("mallory")?.with_agent("curl/8.5.0");
+    let routes = [
+        ("POST", "/api/agents/chat/abort"),
+        ("GET", "/api/agents/chat/active"),
+        ("POST", "/api/agents/chat"),
+        ("POST", "/api/assistants/v2/chat"),
+        ("GET", "/api/files"),
+        ("POST", "/api/files/speech/stt"),
+        ("GET", "/api/permissions/x"),
+    ];
+    for (method, target) in routes {
+        let answer = mallory.ask(method, target, &Body::None)?;
+        let kind = answer.json()["type"].clone();
+        ensure!((answer.status, &kind) == (403, &json!("non_browser")), "{target}: {answer:?}");
+        let answer = mallory.with_agent(AGENT).ask(method, target, &Body::None)?;
+        ensure!(answer.json()["type"].is_null(), "{target}: {answer:?}");
+    }
+    let program = host.abuser().with_agent("curl/8.5.0").with_token("sk-1");
+    ensure!(program.post("/api/agents/v1/chat/completions", &json!({}))?.is_apps());
+    ensure!(program.get("/api/config")?.is_apps());
     Ok(())
 }
 
@@ -250,7 +312,8 @@ fn v4(address: IpAddr) -> Result<Ipv4Addr> {
 fn the_thirty_first_wrong_password_of_an_hour_is_a_violation() -> Result<()> {
     let overrides = json!({ "limits": { "login": { "max": 1_000 } } });
     let Some(mut host) = host(overrides)? else { return Ok(()) };
-    let (guesser, wrong) = (host.abuser(), json!({ "email": "alice@chat.example", "password": "x" }));
+    let (guesser, wrong) =
+        (host.abuser(), json!({ "email": "alice@chat.example", "password": "x" }));
     let heard = "moderation_nginx_log_events_total";
     let mut guess = |count: u64| -> Result<Vec<Value>> {
         let before = host.metric(heard)?;

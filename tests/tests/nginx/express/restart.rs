@@ -6,13 +6,16 @@ use std::thread;
 use std::time::Instant;
 
 use anyhow::{Context, Result, anyhow, ensure};
+use moderation_tests::browser::Browser;
 use moderation_tests::daemon::Daemon;
-use moderation_tests::nginx::Nginx;
 use moderation_tests::lab::BYSTANDER_V4;
+use moderation_tests::nginx::{Gone, Nginx};
 use moderation_tests::wait;
 use serde_json::{Value, json};
 
-use super::{Client, Host, PATIENCE, host, visit};
+use crate::PATIENCE;
+
+use super::{Host, host, host_where, metric, visit};
 
 /// One thing that an operator does, or that happens.
 #[derive(Clone, Copy, Debug)]
@@ -45,6 +48,14 @@ impl Step {
     }
 }
 
+/// Waits until nginx asks the daemon, which it leaves alone for a while if it was gone;
+/// else what comes next would happen to nobody.
+fn await_question(daemon: &Daemon) -> Result<()> {
+    let passed = "moderation_nginx_passed_total";
+    let before = metric(daemon, passed)?;
+    wait::until("nginx to ask", PATIENCE, || Ok((metric(daemon, passed)? > before).then_some(())))
+}
+
 /// After all of it: nobody complained, and who is banned is told so.
 fn conclude(host: &mut Host) -> Result<()> {
     let log = host.nginx.log();
@@ -66,8 +77,13 @@ fn no_request_fails_whoever_reloads_restarts_or_dies() -> Result<()> {
         let is_over = &is_over;
         let visiting: Vec<_> =
             clients.iter().map(|it| scope.spawn(move || visit(it, is_over))).collect();
-        let mut steps = ORDERS.into_iter().flatten();
-        let taken = steps.try_for_each(|it| it.take(nginx, daemon).with_context(|| format!("{it:?}")));
+        let take = |step: Step, daemon: &mut Daemon| {
+            step.take(nginx, daemon).with_context(|| format!("{step:?}"))
+        };
+        let taken = ORDERS.into_iter().try_for_each(|steps| {
+            await_question(daemon)?;
+            steps.iter().try_for_each(|step| take(*step, daemon))
+        });
         is_over.store(true, Ordering::Relaxed);
         for one in visiting {
             let count = one.join().map_err(|_| anyhow!("it panicked"))??;
@@ -83,7 +99,7 @@ fn no_request_fails_whoever_reloads_restarts_or_dies() -> Result<()> {
 type Away = Mutex<Vec<(Instant, Option<Instant>)>>;
 
 /// As [`visit`]; who gets no answer at all while nginx is away asks again.
-fn visit_between(client: &Client, away: &Away, is_over: &AtomicBool) -> Result<u64> {
+fn visit_between(client: &Browser, away: &Away, is_over: &AtomicBool) -> Result<u64> {
     let mut count = 0;
     while !is_over.load(Ordering::Relaxed) {
         let begin = Instant::now();
@@ -121,12 +137,15 @@ fn whatever_is_answered_while_nginx_restarts_is_the_app_s_answer() -> Result<()>
         };
         let mut all = || -> Result<()> {
             restart(nginx)?;
+            await_question(daemon)?;
             daemon.restart()?;
             restart(nginx)?;
+            await_question(daemon)?;
             daemon.kill()?;
             restart(nginx)?;
             daemon.start()?;
-            restart(nginx)
+            restart(nginx)?;
+            await_question(daemon)
         };
         let done = all();
         is_over.store(true, Ordering::Relaxed);
@@ -138,4 +157,29 @@ fn whatever_is_answered_while_nginx_restarts_is_the_app_s_answer() -> Result<()>
     })
     .with_context(|| host.nginx.log())?;
     conclude(&mut host)
+}
+
+#[test]
+fn where_everybody_is_to_be_kept_out_nobody_slips_in_while_nginx_stops() -> Result<()> {
+    let Some(mut host) = host_where(Value::Null, Gone::Refuse)? else { return Ok(()) };
+    let client = host.bystander().log_in("alice")?;
+    host.daemon.kill()?;
+    let (client, is_over, nginx) = (&client, &AtomicBool::new(false), &mut host.nginx);
+    thread::scope(|scope| {
+        let asking = scope.spawn(move || {
+            let mut refused = 0;
+            while !is_over.load(Ordering::Relaxed) {
+                // Whoever gets no answer is not let in either.
+                let Ok(answer) = client.get("/api/convos") else { continue };
+                ensure!([502, 503].contains(&answer.status), "{answer:?}");
+                refused += 1;
+            }
+            Ok(refused)
+        });
+        let restarted = (0..3).try_for_each(|_| nginx.restart());
+        is_over.store(true, Ordering::Relaxed);
+        let refused: u64 = asking.join().map_err(|_| anyhow!("it panicked"))??;
+        ensure!(refused > 0, "nobody asked");
+        restarted
+    })
 }

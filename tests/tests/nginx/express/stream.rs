@@ -7,22 +7,26 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, ensure};
+use moderation_tests::browser::{Body, Browser};
 use serde_json::{Value, json};
 
-use super::{Body, Client, host};
+use super::host;
+
+/// How long the daemon is dead.
+const GONE: Duration = Duration::from_millis(500);
 
 /// What one subscriber got, and when: the event, and the milliseconds since 1970.
 type Heard = Vec<(Value, i64)>;
 
 /// Begins a generation.
-fn begin(client: &Client, ms: u64, every: u64) -> Result<String> {
+fn begin(client: &Browser, ms: u64, every: u64) -> Result<String> {
     let body = json!({ "text": "tell me", "ms": ms, "every": every });
     let answer = client.post("/api/agents/chat/openAI", &body)?;
     ensure!(answer.status == 200 && answer.json()["status"] == "started", "{answer:?}");
     Ok(answer.json()["streamId"].as_str().context("a stream")?.to_owned())
 }
 
-fn subscribe(client: &Client, id: &str) -> Result<BufReader<TcpStream>> {
+fn subscribe(client: &Browser, id: &str) -> Result<BufReader<TcpStream>> {
     let target = format!("/api/agents/chat/stream/{id}");
     let mut stream = BufReader::new(client.open("GET", &target, &Body::None)?);
     let mut head = String::new();
@@ -85,7 +89,8 @@ fn chunks_arrive_as_they_are_made_and_all_of_them() -> Result<()> {
         Ok::<_, anyhow::Error>(())
     })?;
     let running = host.nginx.express()?.running()?;
-    let most: Vec<_> = running.as_object().into_iter().flatten().map(|(_, it)| &it["most"]).collect();
+    let most: Vec<_> =
+        running.as_object().into_iter().flatten().map(|(_, it)| &it["most"]).collect();
     ensure!(most == [1], "{running}");
     // It is found a little longer, with its end.
     let again = hear(subscribe(&alice, &id)?)?;
@@ -120,8 +125,7 @@ fn a_stream_outlives_a_reload_of_nginx_and_the_death_of_the_daemon() -> Result<(
         let hearing = scope.spawn(|| hear(stream));
         host.nginx.reload()?;
         host.daemon.kill()?;
-        // paces: the stream is to flow while nobody is asked.
-        thread::sleep(Duration::from_millis(500));
+        thread::sleep(GONE); // paces: the stream is to flow while nobody is asked
         host.daemon.start()?;
         host.nginx.reload()?;
         judge(&hearing.join().map_err(|_| anyhow!("it panicked"))??)

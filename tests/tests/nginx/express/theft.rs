@@ -3,10 +3,11 @@
 
 use anyhow::{Context, Result, ensure};
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use moderation_tests::browser::{Browser, credentials};
 use moderation_tests::lab::{ABUSER_V4, BYSTANDER_V4};
 use serde_json::{Value, json};
 
-use super::{Client, Host, credentials, host};
+use super::{Host, host, token_of};
 
 /// One of a token's three parts.
 fn part(token: &str, number: usize) -> Result<&str> {
@@ -28,7 +29,7 @@ fn altered(token: &str, header: Option<&Value>, claims: &Value) -> Result<String
 }
 
 /// A user of the app, by a login: the token, and the id.
-fn account(client: &Client, name: &str) -> Result<(String, String)> {
+fn account(client: &Browser, name: &str) -> Result<(String, String)> {
     let answer = client.post("/api/auth/login", &credentials(name))?.json();
     let text = |value: &Value| value.as_str().map(str::to_owned).context("a text");
     Ok((text(&answer["token"])?, text(&answer["user"]["id"])?))
@@ -58,6 +59,7 @@ fn the_app_s_own_token_is_its_user_s_and_no_other_is() -> Result<()> {
         ("algorithm", altered(&token, Some(&header("HS512")), &later)?),
         ("algorithm", altered(&token, Some(&header("RS256")), &later)?),
         ("forged", format!("{}.{}.", part(&token, 0)?, part(&token, 1)?)),
+        ("expired", token_of(&id, -1)?),
         ("malformed", format!("{}.{}", part(&token, 0)?, part(&token, 1)?)),
     ];
     for (reason, token) in &anonymous {

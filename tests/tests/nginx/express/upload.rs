@@ -1,10 +1,11 @@
 //! Uploads of some size: unharmed, counted, and refused with an answer that arrives.
 
 use anyhow::{Result, ensure};
+use moderation_tests::browser::Body;
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
 
-use super::{Body, host};
+use super::host;
 
 #[test]
 fn uploads_pass_unharmed_are_counted_and_refused_with_an_answer() -> Result<()> {
