@@ -69,10 +69,14 @@ pub enum Gone {
     Refuse,
 }
 
+/// What has a server block ask the daemon.
+pub fn asking() -> String {
+    format!("include {};\n", project().join("nginx/moderation-server.conf").display())
+}
+
 /// A server block with these locations, that asks the daemon.
 pub fn server(port: u16, locations: &str) -> String {
-    let asking = project().join("nginx/moderation-server.conf");
-    format!("server {{ listen {HOST_V4}:{port}; include {};\n{locations} }}\n", asking.display())
+    format!("server {{ listen {HOST_V4}:{port};\n{}{locations} }}\n", asking())
 }
 
 /// A folder with its configuration.

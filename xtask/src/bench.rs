@@ -37,6 +37,8 @@ enum Name {
     Engine,
     /// Decisions per second that are counted in Redis, beside clients that count there themselves
     Redis,
+    /// Requests per second through nginx, beside limit_req; lines of its log, beside fail2ban
+    Nginx,
 }
 
 impl Name {

@@ -67,11 +67,12 @@ const REDIS: Program = Program {
     needed_for: "counters that hosts share, in tests and in benchmarks, and a peer of `bench api`",
 };
 
-/// It asks the daemon, in tests.
+/// It asks the daemon, in tests and in benchmarks.
 const NGINX: Program = Program {
     name: "nginx",
     packages: &["nginx"],
-    needed_for: "hosts that are protected with no change to the app, in tests and demo",
+    needed_for: "hosts that are protected with no change to the app, in tests, demo and \
+                 benchmarks",
 };
 
 /// It shows the page of who is denied, in tests; the font is for machines that have none.
@@ -97,8 +98,9 @@ const PEERS: &[Program] = &[
     Program {
         name: "fail2ban-server",
         packages: &["fail2ban"],
-        needed_for: "the peer of `bench latency`",
+        needed_for: "the peer of `bench latency`, and of `bench nginx` where logs are read",
     },
+    Program { name: "wrk", packages: &["wrk"], needed_for: "the load of `bench nginx`" },
     Program {
         // A module, without which fail2ban looks at its logs once a second.
         name: "/usr/lib/python3/dist-packages/pyinotify.py",
@@ -171,7 +173,8 @@ pub(crate) fn ensure_for_test(project: &Project) -> Result<()> {
 /// As for [`ensure`].
 pub(crate) fn ensure_for_bench(project: &Project) -> Result<()> {
     let mut needs = needs(project)?;
-    needs.extend(PEERS.iter().chain([&REDIS]).map(Need::Program));
+    needs.extend(PEERS.iter().chain(NODE).chain([&REDIS, &NGINX]).map(Need::Program));
+    needs.push(Need::NpmPackages(npm::EXPRESS));
     needs.push(Need::Mongod);
     ensure_all(project, needs)
 }

@@ -7,6 +7,7 @@ mod bulk;
 mod datapath;
 mod engine;
 mod latency;
+mod nginx;
 mod propagation;
 mod sharing;
 
@@ -40,6 +41,8 @@ pub enum Name {
     Engine,
     /// Decisions per second that are counted in Redis, beside clients that count there themselves
     Redis,
+    /// Requests per second through nginx, beside limit_req; lines of its log, beside fail2ban
+    Nginx,
 }
 
 /// Runs a benchmark. What it made is gone when this returns, however it returns.
@@ -52,5 +55,6 @@ pub fn run(name: Name) -> Result<Report> {
         Name::Api => api::run(),
         Name::Engine => engine::run(),
         Name::Redis => sharing::run(),
+        Name::Nginx => nginx::run(),
     }
 }

@@ -136,23 +136,12 @@ pub fn start(
     config: Arc<Config>,
     metrics: &Arc<Metrics>,
 ) -> std::io::Result<Listening> {
-    let milliseconds = |it: Duration| u64::try_from(it.as_millis()).unwrap_or(u64::MAX);
-    let patience_ms = milliseconds(settings.patience);
-    let unwatched_ms = milliseconds(settings.generation_patience);
-    let places =
-        Places::new(Patience { watched_ms: patience_ms, unwatched_ms, sweep_ms: SWEEP_MS });
-    let awaited = Arc::new(Awaited {
-        requests: Mutex::new(Pending::new(MAX_PENDING, patience_ms)),
-        outcomes: settings.outcomes.clone(),
-        metrics: Arc::clone(metrics),
-        places,
-    });
+    let concurrency = config.rules.concurrency;
+    let (hearer, events) = Hearer::new(settings, config, metrics);
+    let awaited = Arc::clone(hearer.awaited());
     for (lease, bearer, _) in held.iter().filter(|(_, _, id)| is_request_id(id, GENERATION)) {
         awaited.places.start(bearer, *lease);
     }
-    let (to, events) = mpsc::channel(MAX_QUEUED);
-    let concurrency = config.rules.concurrency;
-    let hearer = Hearer { awaited: Arc::clone(&awaited), to, config };
     let ear = bound.listen(Arc::clone(metrics), hearer)?;
     let keep = concurrency.map(|rule| {
         let (awaited, moderator) = (Arc::clone(&awaited), moderator.clone());
@@ -166,10 +155,38 @@ pub fn start(
 }
 
 /// What lines become.
-struct Hearer {
+#[derive(Debug)]
+pub struct Hearer {
     awaited: Arc<Awaited>,
     to: mpsc::Sender<Request>,
     config: Arc<Config>,
+}
+
+impl Hearer {
+    /// One that waits for nothing yet, and where the events go that it hears of. [`start`]
+    /// gives it an ear; a benchmark reads to it.
+    pub fn new(
+        settings: &Hearing,
+        config: Arc<Config>,
+        metrics: &Arc<Metrics>,
+    ) -> (Self, mpsc::Receiver<Request>) {
+        let milliseconds = |it: Duration| u64::try_from(it.as_millis()).unwrap_or(u64::MAX);
+        let watched_ms = milliseconds(settings.patience);
+        let unwatched_ms = milliseconds(settings.generation_patience);
+        let awaited = Arc::new(Awaited {
+            requests: Mutex::new(Pending::new(MAX_PENDING, watched_ms)),
+            outcomes: settings.outcomes.clone(),
+            metrics: Arc::clone(metrics),
+            places: Places::new(Patience { watched_ms, unwatched_ms, sweep_ms: SWEEP_MS }),
+        });
+        let (to, events) = mpsc::channel(MAX_QUEUED);
+        (Self { awaited, to, config }, events)
+    }
+
+    /// What those who ask note.
+    pub fn awaited(&self) -> &Arc<Awaited> {
+        &self.awaited
+    }
 }
 
 impl Hear for Hearer {
