@@ -254,6 +254,7 @@ fn never_more_than_the_limit_however_confusing_the_clients_are() -> Result<()> {
             .sum::<Result<u64>>()
     })?;
     let most = host.most()?;
-    ensure!(began > 10 && most <= 3, "{began} began, {most} at once");
+    // More than can run at once, so that some had to end first.
+    ensure!(began > 3 && most <= 3, "{began} began, {most} at once");
     Ok(())
 }
