@@ -10,6 +10,8 @@ mod theft;
 mod upload;
 
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
@@ -82,6 +84,10 @@ fn metric(daemon: &Daemon, name: &str) -> Result<u64> {
     line.map_or(Ok(0), |(_, value)| Ok(value.parse()?))
 }
 
+/// Between two requests of ordinary people, each over a connection of its own: under the
+/// 600 in ten seconds that `network.connections` allows.
+const PAUSE: Duration = Duration::from_millis(20);
+
 /// Goes on asking for one thing after the other as ordinary people do, until it is over;
 /// returns how often. Every answer must be the app's own.
 fn visit(client: &Browser, is_over: &AtomicBool) -> Result<u64> {
@@ -91,6 +97,7 @@ fn visit(client: &Browser, is_over: &AtomicBool) -> Result<u64> {
             let answer = client.get(target).with_context(|| format!("request {count}"))?;
             ensure!(answer.is_apps(), "request {count}: {answer:?}");
             count += 1;
+            thread::sleep(PAUSE); // paces: who opens more connections is shed (network.syn)
         }
     }
     Ok(count)
