@@ -253,6 +253,15 @@ impl Daemon {
         Client::new(self.admin_socket())
     }
 
+    /// A number of its metrics by its whole name; 0 if it is not there yet.
+    pub fn metric(&self, name: &str) -> Result<u64> {
+        let response = self.admin().get("/metrics")?;
+        ensure!(response.status == 200, "/metrics: {response:?}");
+        let lines = response.body.as_str().context("metrics are text")?.lines();
+        let line = lines.filter_map(|line| line.rsplit_once(' ')).find(|(key, _)| *key == name);
+        line.map_or(Ok(0), |(_, value)| Ok(value.parse()?))
+    }
+
     /// What `GET /v1/status` answers.
     pub fn status(&self) -> Result<Value> {
         let response = self.admin().get("/v1/status")?;

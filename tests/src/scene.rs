@@ -139,10 +139,7 @@ impl Scene {
 
     /// A number of the metrics by its whole name; 0 if it is not there yet.
     pub fn metric(&self, name: &str) -> Result<u64> {
-        let metrics = self.get("/metrics")?;
-        let lines = metrics.as_str().context("metrics are text")?.lines();
-        let line = lines.filter_map(|line| line.rsplit_once(' ')).find(|(key, _)| *key == name);
-        line.map_or(Ok(0), |(_, value)| Ok(value.parse()?))
+        self.daemon.metric(name)
     }
 
     /// Packets counted for a reason.

@@ -13,7 +13,7 @@ use crate::range::Range;
 use crate::visitor::Connection;
 use crate::wait;
 
-use super::report::{Microseconds, Report};
+use super::report::{Course, Microseconds, Report};
 use super::stage::{Stage, xdp_mode};
 use super::story::Story;
 
@@ -36,7 +36,8 @@ struct Play<'a> {
 /// Plays everything on a stage that is set.
 pub(super) fn play(stage: &mut Stage, story: &mut Story) -> Result<Report> {
     let counters = KernelCounters::open(stage.daemon.pin_root())?;
-    let report = Report { xdp_mode: xdp_mode(&stage.daemon)?, ..Report::default() };
+    let course = Course { xdp_mode: xdp_mode(&stage.daemon)?, ..Course::default() };
+    let report = Report { course, ..Report::default() };
     let mut play = Play { stage, story, counters, report };
 
     play.peace()?;
@@ -47,7 +48,7 @@ pub(super) fn play(stage: &mut Stage, story: &mut Story) -> Result<Report> {
     play.silence(&mut connection)?;
     play.death()?;
     play.resurrection()?;
-    play.report.packets_dropped = play.counters.banned()? - dropped_before;
+    play.report.course.packets_dropped = play.counters.banned()? - dropped_before;
     play.lift()?;
     play.speed()?;
     play.farewell()?;
@@ -89,7 +90,7 @@ impl Play<'_> {
     fn ban(&mut self) -> Result<()> {
         let check = self.stage.daemon.admin().get(&format!("/v1/check?ip={ABUSER_V4}"))?.body;
         let ban = &check["ban"];
-        self.report.banned = check["banned"] == true && ban["enforced"] == true;
+        self.report.course.banned = check["banned"] == true && ban["enforced"] == true;
         let until = ban["expires_at"].as_str().unwrap_or("(no ban)");
         let until = until.split(['.', 'Z']).next().unwrap_or(until);
         let hours = ban["remaining_ms"].as_f64().unwrap_or_default() / 3_600_000.0;
@@ -100,7 +101,7 @@ impl Play<'_> {
     fn silence(&mut self, connection: &mut Connection) -> Result<()> {
         let before = dropped(&self.stage.daemon.status()?)?;
         let on_the_old = u64::from(connection.say("still there?").is_answer());
-        self.report.abuser_answers_after_ban += on_the_old + self.answers()?;
+        self.report.course.abuser_answers_after_ban += on_the_old + self.answers()?;
         let dropped = dropped(&self.stage.daemon.status()?)? - before;
         let what = "Neither the connection that mallory kept open nor new ones get an answer";
         self.story.tell(what, dropped, "packets dropped")
@@ -111,9 +112,9 @@ impl Play<'_> {
         let before = self.counters.banned()?;
         let answers = self.answers()?;
         let dropped = self.counters.banned()? - before;
-        self.report.answers_while_daemon_dead = answers;
-        self.report.abuser_answers_after_ban += answers;
-        self.report.dropped_while_daemon_dead = dropped;
+        self.report.course.answers_while_daemon_dead = answers;
+        self.report.course.abuser_answers_after_ban += answers;
+        self.report.course.dropped_while_daemon_dead = dropped;
         self.story.tell("kill -9 moderationd: the kernel still drops", dropped, "packets dropped")
     }
 
@@ -123,7 +124,7 @@ impl Play<'_> {
         let took = begin.elapsed().as_millis();
         let status = self.stage.daemon.status()?;
         let before = dropped(&status)?;
-        self.report.abuser_answers_after_ban += self.answers()?;
+        self.report.course.abuser_answers_after_ban += self.answers()?;
         let dropped = dropped(&self.stage.daemon.status()?)? - before;
         let state = status["network"]["state"].as_str().unwrap_or("?");
         let what = format!("moderationd is back in {took} ms, maps {state}, ban in force");
@@ -133,7 +134,7 @@ impl Play<'_> {
     fn lift(&mut self) -> Result<()> {
         self.stage.daemon.ctl(&["lift", &ABUSER_V4.to_string()])?.success()?;
         let answers = self.answers()?;
-        self.report.flows_after_lift = answers > 0;
+        self.report.course.flows_after_lift = answers > 0;
         let what = format!("moderationctl lift {ABUSER_V4}: packets flow again");
         self.story.tell(&what, answers, "answers")
     }
@@ -152,8 +153,8 @@ impl Play<'_> {
 
     fn farewell(&mut self) -> Result<()> {
         let experience = self.stage.bystander.finish()?;
-        self.report.bystander_requests = experience.requests;
-        self.report.bystander_failures = experience.failures;
+        self.report.course.bystander_requests = experience.requests;
+        self.report.course.bystander_failures = experience.failures;
         let what = match experience.first_failure {
             None => "The bystander was here all along and noticed nothing".to_owned(),
             Some(failure) => format!("The bystander noticed: {failure}"),

@@ -11,7 +11,7 @@ mod story;
 use anyhow::Result;
 
 pub(crate) use report::percentile;
-pub use report::{Microseconds, Report};
+pub use report::{Course, Microseconds, Report};
 pub use story::Audience;
 
 use stage::Stage;

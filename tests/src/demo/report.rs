@@ -10,15 +10,23 @@ const ENOUGH_SAMPLES: usize = 50;
 /// Everything that the demo measured.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Report {
-    /// How the program is attached: `native` or `generic`.
-    pub xdp_mode: String,
+    /// As in every story.
+    #[serde(flatten)]
+    pub course: Course,
     /// The abuser's messages that broke the limit.
     pub violations: u64,
-    /// Whether the daemon says that the abuser is banned, and enforced.
-    pub banned: bool,
     /// From the violating event's way into the socket to the first dropped
     /// packet of its source.
     pub ban_latency_us: Microseconds,
+}
+
+/// What every story of an abuser comes to.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Course {
+    /// How the program is attached: `native` or `generic`.
+    pub xdp_mode: String,
+    /// Whether the daemon says that the abuser is banned, and enforced.
+    pub banned: bool,
     /// The kernel's count of dropped packets between the ban and the lift.
     pub packets_dropped: u64,
     /// What the abuser was answered between the ban and the lift.
@@ -33,6 +41,39 @@ pub struct Report {
     pub answers_while_daemon_dead: u64,
     /// Whether the abuser was answered again after the ban was lifted.
     pub flows_after_lift: bool,
+}
+
+impl Course {
+    /// What is claimed of it, each with what to say if it does not hold.
+    pub(super) fn claims(&self) -> Vec<(bool, String)> {
+        vec![
+            (self.banned, "the abuser was not banned, or the ban not enforced".to_owned()),
+            (
+                self.abuser_answers_after_ban == 0,
+                format!("the banned abuser got {} answers", self.abuser_answers_after_ban),
+            ),
+            (self.packets_dropped > 0, "no packet was dropped".to_owned()),
+            (
+                self.dropped_while_daemon_dead > 0,
+                "no packet was dropped while the daemon was dead".to_owned(),
+            ),
+            (
+                self.answers_while_daemon_dead == 0,
+                format!("{} answers while the daemon was dead", self.answers_while_daemon_dead),
+            ),
+            (self.flows_after_lift, "the abuser got no answer after the lift".to_owned()),
+            (self.bystander_requests > 0, "the bystander asked for nothing".to_owned()),
+            (
+                self.bystander_failures == 0,
+                format!("{} of the bystander's requests failed", self.bystander_failures),
+            ),
+        ]
+    }
+}
+
+/// Those that do not hold.
+pub(super) fn broken(claims: impl IntoIterator<Item = (bool, String)>) -> Vec<String> {
+    claims.into_iter().filter(|(holds, _)| !holds).map(|(_, claim)| claim).collect()
 }
 
 /// Percentiles in microseconds.
@@ -68,34 +109,14 @@ fn microseconds(duration: Duration) -> u64 {
 impl Report {
     /// What did not come out as claimed; empty if everything did.
     pub fn shortcomings(&self) -> Vec<String> {
-        let claims = [
+        let own = [
             (self.violations > 0, "the abuser broke no rule".to_owned()),
-            (self.banned, "the abuser was not banned, or the ban not enforced".to_owned()),
-            (
-                self.abuser_answers_after_ban == 0,
-                format!("the banned abuser got {} answers", self.abuser_answers_after_ban),
-            ),
-            (self.packets_dropped > 0, "no packet was dropped".to_owned()),
-            (
-                self.dropped_while_daemon_dead > 0,
-                "no packet was dropped while the daemon was dead".to_owned(),
-            ),
-            (
-                self.answers_while_daemon_dead == 0,
-                format!("{} answers while the daemon was dead", self.answers_while_daemon_dead),
-            ),
-            (self.flows_after_lift, "the abuser got no answer after the lift".to_owned()),
             (
                 self.ban_latency_us.n >= ENOUGH_SAMPLES,
                 format!("only {} bans were timed", self.ban_latency_us.n),
             ),
-            (self.bystander_requests > 0, "the bystander asked for nothing".to_owned()),
-            (
-                self.bystander_failures == 0,
-                format!("{} of the bystander's requests failed", self.bystander_failures),
-            ),
         ];
-        claims.into_iter().filter(|(holds, _)| !holds).map(|(_, claim)| claim).collect()
+        broken(self.course.claims().into_iter().chain(own))
     }
 }
 
@@ -105,11 +126,9 @@ mod tests {
     use serde_json::json;
 
     fn success() -> Report {
-        Report {
+        let course = Course {
             xdp_mode: "native".to_owned(),
-            violations: 20,
             banned: true,
-            ban_latency_us: Microseconds { p50: 400, p99: 900, n: 50 },
             packets_dropped: 9,
             abuser_answers_after_ban: 0,
             bystander_requests: 300,
@@ -117,7 +136,9 @@ mod tests {
             dropped_while_daemon_dead: 4,
             answers_while_daemon_dead: 0,
             flows_after_lift: true,
-        }
+        };
+        let ban_latency_us = Microseconds { p50: 400, p99: 900, n: 50 };
+        Report { course, violations: 20, ban_latency_us }
     }
 
     #[test]
@@ -136,10 +157,8 @@ mod tests {
 
     #[test]
     fn each_broken_promise_is_named() {
-        let nothing = Report {
-            violations: 0,
+        let course = Course {
             banned: false,
-            ban_latency_us: Microseconds::default(),
             packets_dropped: 0,
             abuser_answers_after_ban: 1,
             bystander_requests: 0,
@@ -147,10 +166,12 @@ mod tests {
             dropped_while_daemon_dead: 0,
             answers_while_daemon_dead: 1,
             flows_after_lift: false,
-            ..success()
+            ..success().course
         };
+        let nothing = Report { course, violations: 0, ban_latency_us: Microseconds::default() };
         assert_eq!(nothing.shortcomings().len(), 10);
-        let leak = Report { answers_while_daemon_dead: 2, ..success() };
+        let course = Course { answers_while_daemon_dead: 2, ..success().course };
+        let leak = Report { course, ..success() };
         assert_eq!(leak.shortcomings(), ["2 answers while the daemon was dead"]);
     }
 

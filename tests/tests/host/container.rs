@@ -11,11 +11,11 @@ use anyhow::{Context, Result};
 use moderation_tests::caller::Caller;
 use moderation_tests::front::{Files, Front, Setup, project};
 use moderation_tests::lab::{CLIENT_V4, Pair};
-use moderation_tests::{need, process, wait};
+use moderation_tests::{need, process};
 use serde_json::{Value, json};
 use serde_yaml::Value as Yaml;
 
-use crate::{Host, LOGIN, PATIENCE, PERSON, SCRIPT, ask, daemon, host, is_apps};
+use crate::{Host, LOGIN, PERSON, SCRIPT, ask, daemon, host, is_apps};
 
 fn read(path: &str) -> Result<String> {
     fs::read_to_string(project().join(path)).with_context(|| path.to_owned())
@@ -125,23 +125,12 @@ fn nginx_in_a_container_gets_at_the_daemon_by_the_number_of_the_group() -> Resul
         let groups = it.split(' ').skip(2).filter(|it| *it == "33").count();
         it.starts_with("65534 65534 ") && groups == 1
     })?;
-    judge(&mut host)?;
+    host.judge()?;
     assert_eq!(host.front.log(), "", "nothing to complain of");
 
     // A daemon that starts again makes new sockets in the same folder.
     host.daemon.restart()?;
     assert_eq!(ask(&host.pair, CLIENT_V4, PERSON)?.0, 403, "it is banned still");
-    Ok(())
-}
-
-/// Asking and telling.
-fn judge(host: &mut Host) -> Result<()> {
-    assert!(is_apps(&ask(&host.pair, CLIENT_V4, LOGIN)?));
-    wait::until("the login's line", PATIENCE, || {
-        let (_, text) = host.findings()?.remove("log").unwrap_or_default();
-        Ok((text == "1 lines were read, none was lost").then_some(()))
-    })?;
-    assert_eq!(ask(&host.pair, CLIENT_V4, SCRIPT)?.0, 403);
     Ok(())
 }
 
@@ -152,7 +141,7 @@ fn nginx_that_a_container_starts_as_another_user_keeps_the_group_that_it_was_giv
     }
     let mut host = contained(&[], UNPRIVILEGED)?;
     host.await_workers(|it| it == "101 101 33")?;
-    judge(&mut host)
+    host.judge()
 }
 
 #[test]

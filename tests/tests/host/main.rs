@@ -19,7 +19,7 @@ use anyhow::{Context, Result};
 use moderation_tests::caller::Caller;
 use moderation_tests::daemon::{Daemon, Setup};
 use moderation_tests::front::{self, APP, Front, PORT};
-use moderation_tests::lab::{HOST_V4, Pair};
+use moderation_tests::lab::{CLIENT_V4, HOST_V4, Pair};
 use moderation_tests::visitor::Visitor;
 use moderation_tests::{need, wait};
 use serde_json::{Value, json};
@@ -101,6 +101,18 @@ impl Host {
             let workers = self.front.workers()?;
             Ok((workers.len() == 2 && workers.iter().all(|it| is_it(it))).then_some(()))
         })
+    }
+
+    /// Sees that nginx asks and tells: a login passes and its line is read, and who says to
+    /// be a program is denied, and banned.
+    fn judge(&mut self) -> Result<()> {
+        assert!(is_apps(&ask(&self.pair, CLIENT_V4, LOGIN)?));
+        wait::until("the login's line", PATIENCE, || {
+            let (_, text) = self.findings()?.remove("log").unwrap_or_default();
+            Ok((text == "1 lines were read, none was lost").then_some(()))
+        })?;
+        assert_eq!(ask(&self.pair, CLIENT_V4, SCRIPT)?.0, 403);
+        Ok(())
     }
 
     /// What the doctor finds about nginx, by what was looked at: grade and text.

@@ -4,12 +4,11 @@ use anyhow::Result;
 use moderation_tests::front::Setup;
 use moderation_tests::lab::CLIENT_V4;
 use moderation_tests::outsider::Outsider;
-use moderation_tests::wait;
 use serde_json::json;
 use std::fs::{Permissions, set_permissions};
 use std::os::unix::fs::PermissionsExt;
 
-use crate::{LOGIN, PATIENCE, PERSON, SCRIPT, ask, host, is_apps};
+use crate::{LOGIN, PERSON, SCRIPT, ask, host, is_apps};
 
 /// In every Debian, and nobody's own but nginx's: base-passwd.
 const GROUP: &str = "www-data";
@@ -21,12 +20,7 @@ fn workers_of_an_ordinary_user_ask_and_tell_by_their_group() -> Result<()> {
     let Some(mut host) = host(overrides, setup)? else { return Ok(()) };
     // nobody and www-data.
     host.await_workers(|it| it.starts_with("65534 33 "))?;
-    assert!(is_apps(&ask(&host.pair, CLIENT_V4, LOGIN)?));
-    wait::until("the login's line", PATIENCE, || {
-        let (_, text) = host.findings()?.remove("log").unwrap_or_default();
-        Ok((text == "1 lines were read, none was lost").then_some(()))
-    })?;
-    assert_eq!(ask(&host.pair, CLIENT_V4, SCRIPT)?.0, 403);
+    host.judge()?;
     assert_eq!(ask(&host.pair, CLIENT_V4, PERSON)?.0, 403, "it is banned");
     assert_eq!(host.front.log(), "", "nothing to complain of");
     assert_eq!(host.findings()?["group"].0, "ok");

@@ -10,10 +10,10 @@ mod theft;
 mod upload;
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread;
+use std::thread::{self, ScopedJoinHandle};
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use moderation_tests::browser::Browser;
@@ -72,16 +72,8 @@ impl Host {
     }
 
     fn metric(&self, name: &str) -> Result<u64> {
-        metric(&self.daemon, name)
+        self.daemon.metric(name)
     }
-}
-
-/// A number of the daemon's metrics by its whole name; 0 if it is not there yet.
-fn metric(daemon: &Daemon, name: &str) -> Result<u64> {
-    let metrics = daemon.admin().get("/metrics")?.body;
-    let lines = metrics.as_str().unwrap_or_default().lines();
-    let line = lines.filter_map(|it| it.rsplit_once(' ')).find(|(key, _)| *key == name);
-    line.map_or(Ok(0), |(_, value)| Ok(value.parse()?))
 }
 
 /// Between two requests of ordinary people, each over a connection of its own: under the
@@ -101,6 +93,15 @@ fn visit(client: &Browser, is_over: &AtomicBool) -> Result<u64> {
         }
     }
     Ok(count)
+}
+
+/// Hears of all who visited, that nothing failed and that they came often enough to tell.
+fn farewell(visiting: Vec<ScopedJoinHandle<'_, Result<u64>>>) -> Result<()> {
+    for one in visiting {
+        let count = one.join().map_err(|_| anyhow!("it panicked"))??;
+        ensure!(count > 10, "{count} requests");
+    }
+    Ok(())
 }
 
 /// A token as the app makes them, of somebody whom it needs not know; good for so many

@@ -9,6 +9,7 @@ use serde_json::json;
 
 use crate::browser::{Answer, Browser, credentials};
 use crate::counter::KernelCounters;
+use crate::demo::report::Course;
 use crate::demo::stage::xdp_mode;
 use crate::demo::story::Story;
 use crate::lab::{ABUSER_V4, abuser_pool};
@@ -41,7 +42,8 @@ struct Play<'a> {
 /// Plays everything on a stage that is set.
 pub(super) fn play(stage: &mut Stage, story: &mut Story) -> Result<Report> {
     let counters = KernelCounters::open(stage.daemon.pin_root())?;
-    let report = Report { xdp_mode: xdp_mode(&stage.daemon)?, ..Report::default() };
+    let course = Course { xdp_mode: xdp_mode(&stage.daemon)?, ..Course::default() };
+    let report = Report { course, ..Report::default() };
     let mut play = Play { stage, story, counters, report };
 
     let mallory = play.peace()?;
@@ -53,7 +55,7 @@ pub(super) fn play(stage: &mut Stage, story: &mut Story) -> Result<Report> {
     play.page(&mallory)?;
     play.death(&mallory)?;
     play.resurrection(&mallory)?;
-    play.report.packets_dropped = play.counters.banned()? - before;
+    play.report.course.packets_dropped = play.counters.banned()? - before;
     play.lift(&mallory)?;
     play.farewell()?;
     play.counts()?;
@@ -65,7 +67,7 @@ impl Play<'_> {
     fn peace(&mut self) -> Result<Browser> {
         let mallory = self.stage.abuser.log_in("mallory")?;
         let asked = wait::until("nginx to ask of both", PATIENCE, || {
-            let asked = self.metric("moderation_nginx_passed_total")?;
+            let asked = self.stage.daemon.metric("moderation_nginx_passed_total")?;
             Ok((asked >= 2).then_some(asked))
         })?;
         let what = "alice and mallory log in at the app; nginx asks before each request";
@@ -115,7 +117,7 @@ impl Play<'_> {
             Ok((check["ban"]["enforced"] == true).then_some(check))
         })?;
         let ban = &check["ban"];
-        self.report.banned = check["banned"] == true;
+        self.report.course.banned = check["banned"] == true;
         let until = ban["expires_at"].as_str().unwrap_or("(no ban)");
         let until = until.split(['.', 'Z']).next().unwrap_or(until);
         let hours = ban["remaining_ms"].as_f64().unwrap_or_default() / 3_600_000.0;
@@ -125,7 +127,7 @@ impl Play<'_> {
 
     fn silence(&mut self, mallory: &Browser) -> Result<()> {
         let before = self.counters.banned()?;
-        self.report.abuser_answers_after_ban += answers(mallory)?;
+        self.report.course.abuser_answers_after_ban += answers(mallory)?;
         let dropped = self.counters.banned()? - before;
         self.story.tell("From there nothing reaches nginx any more", dropped, "packets dropped")
     }
@@ -147,9 +149,9 @@ impl Play<'_> {
         let before = self.counters.banned()?;
         let answers = answers(mallory)?;
         let dropped = self.counters.banned()? - before;
-        self.report.answers_while_daemon_dead = answers;
-        self.report.abuser_answers_after_ban += answers;
-        self.report.dropped_while_daemon_dead = dropped;
+        self.report.course.answers_while_daemon_dead = answers;
+        self.report.course.abuser_answers_after_ban += answers;
+        self.report.course.dropped_while_daemon_dead = dropped;
         let what = "kill -9 moderationd: nginx lets requests pass, the kernel still drops hers";
         self.story.tell(what, dropped, "packets dropped")
     }
@@ -158,7 +160,7 @@ impl Play<'_> {
         let begin = Instant::now();
         self.stage.daemon.start()?;
         let took = begin.elapsed().as_millis();
-        self.report.abuser_answers_after_ban += answers(mallory)?;
+        self.report.course.abuser_answers_after_ban += answers(mallory)?;
         let elsewhere = mallory.at(elsewhere()?);
         wait::until("nginx to ask again", PATIENCE, || {
             Ok((elsewhere.get("/api/convos")?.status == 403).then_some(()))
@@ -172,15 +174,15 @@ impl Play<'_> {
         let elsewhere = mallory.at(elsewhere()?);
         let is_back = [mallory, &elsewhere].map(|it| it.get("/api/convos"));
         let answers = is_back.into_iter().flatten().filter(Answer::is_apps).count();
-        self.report.flows_after_lift = answers == 2;
+        self.report.course.flows_after_lift = answers == 2;
         let what = format!("A moderator: moderationctl lift {ABUSER_V4}; she is back");
         self.story.tell(&what, answers, "answers of the app")
     }
 
     fn farewell(&mut self) -> Result<()> {
         let experience = self.stage.bystander.finish()?;
-        self.report.bystander_requests = experience.requests;
-        self.report.bystander_failures = experience.failures;
+        self.report.course.bystander_requests = experience.requests;
+        self.report.course.bystander_failures = experience.failures;
         let what = match experience.first_failure {
             None => "alice was here all along, read, chatted, and noticed nothing".to_owned(),
             Some(failure) => format!("alice noticed: {failure}"),
@@ -202,14 +204,7 @@ impl Play<'_> {
             "In all: nginx answered {} requests, {refused} of hers in the app's place; dropped",
             self.report.nginx_requests
         );
-        self.story.tell(&what, self.report.packets_dropped, "packets")
-    }
-
-    fn metric(&self, name: &str) -> Result<u64> {
-        let metrics = self.stage.daemon.admin().get("/metrics")?.body;
-        let lines = metrics.as_str().unwrap_or_default().lines();
-        let line = lines.filter_map(|it| it.rsplit_once(' ')).find(|(key, _)| *key == name);
-        line.map_or(Ok(0), |(_, value)| Ok(value.parse()?))
+        self.story.tell(&what, self.report.course.packets_dropped, "packets")
     }
 }
 

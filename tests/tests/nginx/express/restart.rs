@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 
 use crate::PATIENCE;
 
-use super::{Host, host, host_where, metric, visit};
+use super::{Host, farewell, host, host_where, visit};
 
 /// One thing that an operator does, or that happens.
 #[derive(Clone, Copy, Debug)]
@@ -52,8 +52,8 @@ impl Step {
 /// else what comes next would happen to nobody.
 fn await_question(daemon: &Daemon) -> Result<()> {
     let passed = "moderation_nginx_passed_total";
-    let before = metric(daemon, passed)?;
-    wait::until("nginx to ask", PATIENCE, || Ok((metric(daemon, passed)? > before).then_some(())))
+    let before = daemon.metric(passed)?;
+    wait::until("nginx to ask", PATIENCE, || Ok((daemon.metric(passed)? > before).then_some(())))
 }
 
 /// After all of it: nobody complained, and who is banned is told so.
@@ -85,10 +85,7 @@ fn no_request_fails_whoever_reloads_restarts_or_dies() -> Result<()> {
             steps.iter().try_for_each(|step| take(*step, daemon))
         });
         is_over.store(true, Ordering::Relaxed);
-        for one in visiting {
-            let count = one.join().map_err(|_| anyhow!("it panicked"))??;
-            ensure!(count > 10, "{count} requests");
-        }
+        farewell(visiting)?;
         taken
     })
     .with_context(|| host.nginx.log())?;
@@ -149,10 +146,7 @@ fn whatever_is_answered_while_nginx_restarts_is_the_app_s_answer() -> Result<()>
         };
         let done = all();
         is_over.store(true, Ordering::Relaxed);
-        for one in visiting {
-            let count = one.join().map_err(|_| anyhow!("it panicked"))??;
-            ensure!(count > 10, "{count} requests");
-        }
+        farewell(visiting)?;
         done
     })
     .with_context(|| host.nginx.log())?;
