@@ -29,7 +29,7 @@ use crate::{
     store::mongo::MongoError,
 };
 
-const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+pub(super) const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 pub(super) fn routes() -> Paths {
     let how = Operation::get("/v1/status", "How daemon, store and kernel are");
@@ -220,9 +220,13 @@ fn alarms(context: &Context) -> Vec<(Alarm, u64)> {
 
 /// Asking the kernel blocks.
 async fn metrics(State(context): State<Context>) -> Result<impl IntoResponse, Problem> {
+    Ok(([(header::CONTENT_TYPE, OPEN_METRICS)], metrics_text(context).await?))
+}
+
+/// All metrics, as OpenMetrics.
+pub(super) async fn metrics_text(context: Context) -> Result<String, Problem> {
     let text = tokio::task::spawn_blocking(move || metrics_of(&context)).await;
-    let text = text.map_err(|_| Problem::Unreadable)?;
-    Ok(([(header::CONTENT_TYPE, OPEN_METRICS)], text))
+    text.map_err(|_| Problem::Unreadable)
 }
 
 fn metrics_of(context: &Context) -> String {

@@ -87,6 +87,7 @@ pub(super) fn check(mut layered: Layered) -> Result<Config, ConfigError> {
         librechat: Librechat { uses_redis },
         api: socket("api", file.api.socket, file.api.group, file.api.max_connections)?,
         admin: socket("admin", file.admin.socket, file.admin.group, file.admin.max_connections)?,
+        metrics: file.metrics.check()?,
         nginx: file.nginx.check(&rules, jwt_secret)?,
         store: Store {
             path: file.store.path,

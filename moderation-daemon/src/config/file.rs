@@ -2,7 +2,7 @@
 //! default file; see [`super::document`]. Sections with rules of their own are in
 //! rooms of their own.
 
-use std::{path::PathBuf, time::Duration};
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use ipnet::IpNet;
 use schemars::JsonSchema;
@@ -58,6 +58,8 @@ pub(super) struct File {
     pub(super) api: Api,
     /// The socket for operators: moderationctl, metrics.
     pub(super) admin: Admin,
+    /// Metrics for Prometheus, which are always on the operators' socket.
+    pub(super) metrics: MetricsFile,
     /// nginx, which can ask before it passes requests on. Then a host is protected
     /// whose app reports nothing.
     pub(super) nginx: NginxFile,
@@ -74,8 +76,9 @@ pub(super) struct File {
     /// The kernel: where packets of banned addresses are dropped.
     pub(super) network: network::File,
     /// Prefixes that are never banned and never dropped, for example an
-    /// office: [198.51.100.0/24, "2001:db8:7::/48"]. More can be added while
+    /// office: [198.51.100.0/24, 192.0.2.7, "2001:db8:7::/48"]. More can be added while
     /// running, with moderationctl allow.
+    #[serde(deserialize_with = "friendly::prefixes")]
     #[schemars(with = "Vec<String>")]
     pub(super) allowlist: Vec<IpNet>,
     /// How events are counted.
@@ -119,6 +122,7 @@ impl File {
             librechat: LibrechatFile::default(),
             api: Api::default(),
             admin: Admin::default(),
+            metrics: MetricsFile::default(),
             nginx: NginxFile::default(),
             store: Store::default(),
             snapshot: SnapshotFile::default(),
@@ -261,6 +265,28 @@ pub enum AttachMode {
     Generic,
     /// Nowhere.
     Off,
+}
+
+/// Where metrics are besides.
+#[derive(Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct MetricsFile {
+    /// An address of the loopback and a port for GET /metrics, without any login:
+    /// 127.0.0.1:9464, the port that the unit of systemd allows. null: none.
+    #[schemars(with = "Option<String>")]
+    listen: Option<SocketAddr>,
+}
+
+impl MetricsFile {
+    pub(super) fn check(&self) -> Result<Option<SocketAddr>, ConfigError> {
+        match self.listen {
+            Some(address) if !address.ip().is_loopback() => Err(ConfigError::value(
+                "metrics.listen",
+                format!("{address} is not on the loopback; have a proxy with a login in front"),
+            )),
+            listen => Ok(listen),
+        }
+    }
 }
 
 /// How the daemon logs.

@@ -2,8 +2,9 @@
 //! long a ban lasts, which may be no duration. Which ones make sense where is
 //! decided elsewhere.
 
-use std::time::Duration;
+use std::{net::IpAddr, time::Duration};
 
+use ipnet::IpNet;
 use jiff::{
     SignedDuration,
     fmt::friendly::{SpanParser, SpanPrinter},
@@ -30,6 +31,24 @@ pub fn parse(text: &str) -> Result<Duration, String> {
         return Err(format!("{text:?} is not longer than nothing"));
     }
     Duration::try_from(signed).map_err(|_| expected())
+}
+
+/// Reads prefixes as people write them: an address stands for itself.
+pub(super) fn prefixes<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<IpNet>, D::Error> {
+    let texts = Vec::<String>::deserialize(from)?;
+    texts.iter().map(|text| prefix(text).map_err(D::Error::custom)).collect()
+}
+
+/// Parses an address or a prefix.
+///
+/// # Errors
+///
+/// A sentence about what is wrong with it.
+pub fn prefix(text: &str) -> Result<IpNet, String> {
+    let address = text.parse::<IpAddr>().map(|address| address.to_canonical().into());
+    address.or_else(|_| text.parse::<IpNet>()).map_err(|_| {
+        format!("{text:?} is no address and no prefix such as 192.0.2.0/24 or 2001:db8::/48")
+    })
 }
 
 /// Writes one so that [`parse`] reads it; whole days as days.

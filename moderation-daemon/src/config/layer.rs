@@ -1,6 +1,6 @@
 //! One configuration out of several: the profile's defaults, over them what
 //! LibreChat was told (its .env, the environment, its librechat.yaml), over that
-//! our own file. Files are opened here; what values mean is decided elsewhere.
+//! our own files. LibreChat's are opened here; what values mean is decided elsewhere.
 
 use std::{collections::BTreeSet, fs::File as Handle, io::Read as _, path::Path};
 
@@ -14,6 +14,7 @@ use super::{
     librechat::{self, Assignment, Defaults, Env, Process, Yaml},
     origin::{Origin, Origins, Warning},
     secret::Secret,
+    text::Text,
 };
 
 /// The variables of a process, where they are asked for.
@@ -52,18 +53,22 @@ const JWT_SECRET: &str = "JWT_SECRET";
 /// A .env or librechat.yaml that is larger is none.
 const MAX_BYTES: u64 = 1 << 20;
 
-/// Puts the layers together for the text of our own file, which is at `path`.
+/// Puts the layers together for what our own files say, the last of which counts most.
 pub(super) fn read(
-    text: &str,
-    path: Option<&Path>,
+    texts: &[Text],
     files: Files,
     environment: Environment<'_>,
 ) -> Result<Layered, ConfigError> {
-    // By itself first: only so errors tell the line.
-    let own = file::parse(text)?;
+    let own = own(texts)?;
     let mut tree = serde_yaml::to_value(File::of(own.profile)).expect("plain values");
-    let written = written(text, &tree)?;
-    let is_own = |key: &str| written.keys.iter().any(|own| covers(own, key));
+    let mut written = Vec::new();
+    for text in texts {
+        written.push((text, keys(text, &tree)?));
+    }
+    let is_own = |key: &str| {
+        let keys = written.iter().flat_map(|(_, written)| &written.keys);
+        keys.into_iter().any(|own| covers(own, key))
+    };
     let (layer, process) = librechat_layer(&own, files, &is_own, environment)?;
 
     let mut origins = layer.origins;
@@ -84,15 +89,28 @@ pub(super) fn read(
         warnings.push(Warning { about, text: text.to_owned() });
     }
     merge(&mut tree, Value::Mapping(layer.values), "");
-    merge(&mut tree, Value::Mapping(written.tree), "");
-    for key in written.keys {
-        origins.retain(|other, _| !covers(&key, other));
-        origins.insert(key, Origin::own(path.map(Path::to_owned)));
+    for (text, written) in written {
+        merge(&mut tree, Value::Mapping(written.tree), "");
+        for key in written.keys {
+            origins.retain(|other, _| !covers(&key, other));
+            origins.insert(key, Origin::own(text.path.clone()));
+        }
     }
     let file = serde_yaml::from_value(tree).map_err(|source| ConfigError::Syntax { source })?;
     let (told, redis) = (layer.told, process.redis());
     let (mongo_uri, jwt_secret) = (process.secret(MONGO_URI), process.secret(JWT_SECRET));
     Ok(Layered { file, origins, warnings, told, redis, mongo_uri, jwt_secret })
+}
+
+/// What our own files say together. Each is read by itself first: only so errors tell
+/// file and line.
+fn own(texts: &[Text]) -> Result<File, ConfigError> {
+    let mut together = Value::Mapping(Mapping::new());
+    for text in texts {
+        file::parse(&text.yaml).map_err(|error| text.blame(error))?;
+        merge(&mut together, Value::Mapping(tree(text)?), "");
+    }
+    serde_yaml::from_value(together).map_err(|source| ConfigError::Syntax { source })
 }
 
 fn refusal(remark: librechat::Remark, is_own: &dyn Fn(&str) -> bool) -> ConfigError {
@@ -175,23 +193,28 @@ fn contents(path: &Path, files: Files) -> Result<Option<Vec<u8>>, ConfigError> {
     }
 }
 
-/// What our own file says: as a tree, and which keys.
+/// What one of our own files says: as a tree, and which keys.
 struct Written {
     tree: Mapping,
     keys: BTreeSet<String>,
 }
 
-fn written(text: &str, defaults: &Value) -> Result<Written, ConfigError> {
-    if file::is_blank(text) {
-        return Ok(Written { tree: Mapping::new(), keys: BTreeSet::new() });
-    }
-    let mut tree: Mapping =
-        serde_yaml::from_str(text).map_err(|source| ConfigError::Syntax { source })?;
-    // Sections of which all is commented out.
-    tree.retain(|_, section| !section.is_null());
+fn keys(text: &Text, defaults: &Value) -> Result<Written, ConfigError> {
+    let tree = tree(text)?;
     let mut keys = BTreeSet::new();
     collect(&tree, defaults, "", &mut keys);
     Ok(Written { tree, keys })
+}
+
+fn tree(text: &Text) -> Result<Mapping, ConfigError> {
+    if file::is_blank(&text.yaml) {
+        return Ok(Mapping::new());
+    }
+    let tree = serde_yaml::from_str(&text.yaml);
+    let mut tree: Mapping = tree.map_err(|source| text.blame(ConfigError::Syntax { source }))?;
+    // Sections of which all is commented out.
+    tree.retain(|_, section| !section.is_null());
+    Ok(tree)
 }
 
 /// The keys of a tree, as far down as the defaults have sections.

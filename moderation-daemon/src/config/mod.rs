@@ -23,9 +23,11 @@ mod scores;
 mod secret;
 #[cfg(test)]
 mod tests;
+mod text;
 
 use std::{
-    env, fs, io,
+    env,
+    net::SocketAddr,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -35,7 +37,8 @@ use ipnet::IpNet;
 
 use crate::engine::Rules;
 use check::Context;
-use layer::Files;
+use layer::{Files, covers};
+use text::Text;
 
 pub use self::mongodb::{Foreign, Mongodb, Violations};
 pub use check::ConfigError;
@@ -43,7 +46,7 @@ pub use counters::{Login, Redis, RedisError};
 pub use document::{default_file, render};
 pub use effective::Effective;
 pub use file::{AttachMode, Log, LogFormat, LogLevel};
-pub use friendly::parse as parse_duration;
+pub use friendly::{parse as parse_duration, prefix as parse_prefix};
 pub(crate) use network::is_private;
 pub use network::{Connections, Network, Ports, Syn};
 pub use nginx::{Hearing, JwtSecretError, Nginx, Overload, UserSource};
@@ -65,6 +68,8 @@ pub struct Config {
     pub api: Socket,
     /// The operators' socket.
     pub admin: Socket,
+    /// Where metrics can be had over TCP; `None`: nowhere.
+    pub metrics: Option<SocketAddr>,
     /// How nginx is answered; `None`: it does not ask.
     pub nginx: Option<Nginx>,
     /// The embedded store.
@@ -121,9 +126,10 @@ pub struct Store {
 }
 
 impl Config {
-    /// Reads and checks a file, and the files of LibreChat that it names.
-    /// Without one named, the usual file counts, and if that does not exist, the
-    /// defaults.
+    /// Reads and checks a file, those in the folder beside it that is called the same
+    /// (`moderation.d`), which are laid over it in the order of their names, and the
+    /// files of LibreChat that they name. Without one named, the usual file counts, and
+    /// if that does not exist, the defaults.
     ///
     /// # Errors
     ///
@@ -143,12 +149,7 @@ impl Config {
     }
 
     fn load_with(path: Option<&Path>, files: Files) -> Result<Self, ConfigError> {
-        let (path, named) = path.map_or((Path::new(DEFAULT_PATH), false), |path| (path, true));
-        match fs::read_to_string(path) {
-            Ok(text) => Self::build(&text, Some(path), files).map_err(|error| error.in_file(path)),
-            Err(error) if error.kind() == io::ErrorKind::NotFound && !named => Self::parse(""),
-            Err(source) => Err(ConfigError::Read { path: path.to_owned(), source }),
-        }
+        Self::build(&Text::of(path)?, files)
     }
 
     /// Checks a YAML text, and reads the files of LibreChat that it names.
@@ -157,11 +158,21 @@ impl Config {
     ///
     /// See [`ConfigError`].
     pub fn parse(yaml: &str) -> Result<Self, ConfigError> {
-        Self::build(yaml, None, Files::All)
+        Self::build(&[Text::given(yaml)], Files::All)
     }
 
-    fn build(yaml: &str, path: Option<&Path>, files: Files) -> Result<Self, ConfigError> {
-        check::check(layer::read(yaml, path, files, &process_environment)?)
+    fn build(texts: &[Text], files: Files) -> Result<Self, ConfigError> {
+        // What no file of ours says is the affair of the first one, which says the rest.
+        let blame = |error: ConfigError| match texts.first() {
+            Some(text) if !matches!(error, ConfigError::InFile { .. }) => text.blame(error),
+            _ => error,
+        };
+        let layered = layer::read(texts, files, &process_environment).map_err(blame)?;
+        let origins = layered.origins.clone();
+        check::check(layered).map_err(|error| match file_of(&error, &origins) {
+            Some(file) => error.in_file(file),
+            None => blame(error),
+        })
     }
 
     /// Takes interfaces from the command line instead.
@@ -170,6 +181,16 @@ impl Config {
         effective.overrule("network.interfaces", interfaces.clone().into(), "--interface");
         self.network.interfaces = interfaces;
     }
+}
+
+/// The file of ours in which a value was written that makes no sense.
+fn file_of<'a>(error: &ConfigError, origins: &'a Origins) -> Option<&'a Path> {
+    let ConfigError::Value { key, .. } = error else { return None };
+    let is_about = |written: &str| covers(written, key) || covers(key, written);
+    origins.iter().find_map(|(written, origin)| match &origin.source {
+        Source::Own(Some(path)) if is_about(written) => Some(path.as_path()),
+        _ => None,
+    })
 }
 
 /// This process's variables; those that are no text are nobody's settings.

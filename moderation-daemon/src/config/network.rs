@@ -108,6 +108,7 @@ pub(super) struct File {
     /// Further prefixes that are never banned or dropped. Unlike the allowlist
     /// they are put into the kernel by root's loader, and the daemon cannot
     /// take them out again.
+    #[serde(deserialize_with = "friendly::prefixes")]
     #[schemars(with = "Vec<String>")]
     pub(super) guards: Vec<IpNet>,
     /// Hosts that are guarded in the same way, databases for example: names or
@@ -116,6 +117,7 @@ pub(super) struct File {
     /// Prefixes of proxies and CDNs in front of this host. They are never
     /// dropped in the kernel, for behind them are innocents; bans on them hold
     /// at the API, and nginx enforces them.
+    #[serde(deserialize_with = "friendly::prefixes")]
     #[schemars(with = "Vec<String>")]
     pub(super) proxies: Vec<IpNet>,
     /// Ports whose connections are never shed by rate.

@@ -394,3 +394,65 @@ fn a_ladder_and_everything_else_is_taken_as_written() {
     let step = good("scoring: {half_life: 48h}", &[]).rules.scoring.decay;
     assert_eq!(step, Decay::HalfLife { ms: 2 * DAY, step_ms: DAY / 24 });
 }
+
+#[test]
+fn files_of_the_folder_beside_are_laid_over_the_file_in_the_order_of_their_names() {
+    let folder = tempfile::tempdir().expect("there is room");
+    let main = folder.path().join("moderation.yaml");
+    let beside = folder.path().join("moderation.d");
+    let write = |path: &Path, text: &str| fs::write(path, text).expect("there is room");
+    write(&main, "profile: librechat\nlimits: {login: {max: 3}}\nallowlist: [192.0.2.1]\n");
+    let load = || Config::load(Some(&main));
+    assert_eq!(max(&load().expect("it is right"), Limiter::LOGIN), 3);
+
+    fs::create_dir(&beside).expect("there is room");
+    let [early, late] = ["10-a.yaml", "9-b.yaml"].map(|name| beside.join(name));
+    write(&late, "profile: hardened\nlimits: {login: {max: 5}}\n");
+    write(&early, "network: {enforce: false}\nlimits: {login: {max: 4}}\nallowlist: [192.0.2.2]");
+    // Left behind by an editor and by a package manager.
+    write(&beside.join(".x.yaml"), "nonsense: 1");
+    write(&beside.join("10-a.yaml.dpkg-old"), "nonsense: 1");
+    let config = load().expect("it is right");
+    assert_eq!((max(&config, Limiter::LOGIN), config.profile), (5, Profile::Hardened));
+    assert!(!config.network.enforce);
+    let listed: Vec<_> = config.allowlist.iter().map(ToString::to_string).collect();
+    assert_eq!(listed, ["192.0.2.2/32"], "a list is replaced");
+    let origin = |key: &str| config.effective.origins[key].clone();
+    assert_eq!(origin("limits.login.max"), format!("in {}", late.display()));
+    assert_eq!(origin("allowlist"), format!("in {}", early.display()));
+    assert_eq!(origin("profile"), format!("in {}", late.display()));
+}
+
+#[test]
+fn an_error_names_the_file_that_it_is_in() {
+    let folder = tempfile::tempdir().expect("there is room");
+    let main = folder.path().join("m.yaml");
+    let beside = folder.path().join("m.d");
+    fs::create_dir(&beside).expect("there is room");
+    let over = beside.join("50-setup.yaml");
+    let table = [
+        ("", "allowlist: [office]", &over, "\"office\" is no address and no prefix"),
+        ("", "network: {interfaces: 7}", &over, "invalid type"),
+        ("", "allowlist: [192.0.2.1", &over, "does not parse"),
+        ("", "limits: {login: {max: 0}}", &over, "limits.login.max"),
+        ("limits: {login: {max: 0}}", "", &main, "limits.login.max"),
+        // What counts is what they come to together.
+        ("limits: {login: {max: 0}}", "limits: {login: {max: 7}}", &over, ""),
+    ];
+    for (text, text_over, file, problem) in table {
+        fs::write(&main, text).expect("there is room");
+        fs::write(&over, text_over).expect("there is room");
+        match Config::load(Some(&main)) {
+            Ok(_) => assert_eq!(problem, "", "{text:?} {text_over:?}"),
+            Err(error) => {
+                let sentence = sentence(&error);
+                let place = format!("in {}: ", file.display());
+                assert!(!problem.is_empty() && sentence.contains(problem), "{sentence}");
+                assert!(sentence.starts_with(&place), "{sentence}");
+            }
+        }
+    }
+    fs::remove_file(&over).and_then(|()| fs::create_dir(&over)).expect("it can be replaced");
+    let error = Config::load(Some(&main)).expect_err("a folder cannot be read");
+    assert!(sentence(&error).contains("50-setup.yaml"), "{}", sentence(&error));
+}

@@ -7,7 +7,7 @@ mod refused;
 mod specification;
 mod variables;
 
-use super::{Config, ConfigError, check, layer};
+use super::{Config, ConfigError, check, layer, text::Text};
 
 const LIBRECHAT: &str = "{profile: librechat, librechat: {environment: true}}";
 const HARDENED: &str = "librechat: {environment: true}";
@@ -16,7 +16,7 @@ const HARDENED: &str = "librechat: {environment: true}";
 fn with(yaml: &str, variables: &[(&str, &str)]) -> Result<Config, ConfigError> {
     let owned =
         || variables.iter().map(|(name, text)| ((*name).to_owned(), (*text).to_owned())).collect();
-    check::check(layer::read(yaml, None, layer::Files::All, &owned)?)
+    check::check(layer::read(&[Text::given(yaml)], layer::Files::All, &owned)?)
 }
 
 fn good(yaml: &str, variables: &[(&str, &str)]) -> Config {
