@@ -15,6 +15,8 @@ use crate::{
 pub const USAGE: u8 = 64;
 /// The daemon is not there, or cannot serve.
 pub const UNAVAILABLE: u8 = 69;
+/// It did not work out this time.
+pub const TEMPORARY: u8 = 75;
 /// The caller may not do that.
 pub const NO_PERMISSION: u8 = 77;
 /// The configuration is wrong.
@@ -52,7 +54,9 @@ fn code(error: &anyhow::Error) -> u8 {
         NO_PERMISSION
     } else if is_caused_by::<Unreachable>(error) {
         UNAVAILABLE
-    } else if error.chain().any(is_usage) {
+    } else if is_caused_by::<Interrupted>(error) {
+        TEMPORARY
+    } else if is_caused_by::<NotAsked>(error) || error.chain().any(is_usage) {
         USAGE
     } else {
         1
@@ -109,6 +113,16 @@ impl NeedsRoot {
         if nix::unistd::Uid::effective().is_root() { Ok(()) } else { Err(Self) }
     }
 }
+
+/// Nobody can be asked, and nobody said that nothing is to be asked.
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+#[error("there is no terminal to ask questions on; --yes takes the proposals")]
+pub struct NotAsked;
+
+/// What was begun was taken back.
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct Interrupted(pub &'static str);
 
 /// The daemon does not answer; says what to do.
 #[derive(Clone, Debug, thiserror::Error)]

@@ -6,9 +6,10 @@ use std::{
 };
 
 use clap::{Args, Parser, Subcommand};
+use ipnet::IpNet;
 
 use crate::{
-    config::{AttachMode, parse_duration},
+    config::{AttachMode, parse_duration, parse_prefix},
     keeper::SourceFiles,
 };
 
@@ -33,6 +34,15 @@ pub(super) struct Arguments {
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
+    /// Protect this host: choose the interface and who must never be banned, put the
+    /// filter on it with a way back, and turn enforcement on; root only
+    #[command(after_help = "Examples:\n  moderationctl setup\n  \
+                            moderationctl setup --yes --interface eth0 --allow 198.51.100.0/24\n  \
+                            moderationctl setup --observe\n\n\
+                            Writes moderation.d/50-setup.yaml beside the configuration, and \
+                            nothing else. Without a yes in time all is as it was. Can be run \
+                            again.")]
+    Setup(Setup),
     /// Show how daemon, store and kernel are
     Status,
     /// Ban a user, an address, or both
@@ -145,6 +155,29 @@ impl Command {
     pub(super) const fn is_emergency(&self) -> bool {
         matches!(self, Self::Xdp(Xdp::Off { .. } | Xdp::Detach { .. }))
     }
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Setup {
+    /// The interface that clients come in by; can be given several times [default:
+    /// network.interfaces, else where the default routes go]
+    #[arg(long, value_name = "IFACE")]
+    pub(super) interface: Vec<String>,
+    /// Never ban this address or prefix; can be given several times
+    #[arg(long, value_name = "PREFIX", value_parser = parse_prefix)]
+    pub(super) allow: Vec<IpNet>,
+    /// Only count what would be dropped
+    #[arg(long)]
+    pub(super) observe: bool,
+    /// Ask nothing: take what is proposed, and keep what was attached
+    #[arg(long)]
+    pub(super) yes: bool,
+    /// How long to wait for a yes before all is taken back
+    #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = parse_duration)]
+    pub(super) confirm_within: Duration,
+    /// Show what would be written, and do nothing
+    #[arg(long)]
+    pub(super) dry_run: bool,
 }
 
 #[derive(Debug, Args)]

@@ -13,6 +13,7 @@ mod output;
 mod own;
 mod penalty;
 mod remote;
+mod setup;
 mod xdp;
 
 use std::process::ExitCode;
@@ -38,6 +39,9 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
         return Ok(output.show(&api::description(), |document| format!("{document:#}"))?);
     }
     let path = arguments.config.as_deref();
+    if let Command::Setup(wanted) = &arguments.command {
+        return setup::run(wanted, path, &arguments.files, output);
+    }
     // LibreChat's own files say nothing about sockets and pins, and not every
     // operator may read them.
     let config = match Config::load_readable(path) {

@@ -66,9 +66,19 @@ pub(super) fn attachment_of(interface: &str) -> Result<Option<Attachment>, Netwo
 }
 
 /// Every interface there is, with the program on it.
-pub(super) fn interfaces() -> Result<BTreeMap<String, Option<Attachment>>, NetworkError> {
+///
+/// # Errors
+///
+/// If the kernel cannot be asked.
+pub fn interfaces() -> Result<BTreeMap<String, Option<Attachment>>, NetworkError> {
     let links = links()?;
     Ok(links.iter().filter_map(|link| Some((name(link)?.to_owned(), attachment(link)))).collect())
+}
+
+/// The names of interfaces by their numbers.
+pub(super) fn names() -> Result<BTreeMap<u32, String>, NetworkError> {
+    let links = links()?;
+    Ok(links.iter().filter_map(|link| Some((link.header.index, name(link)?.to_owned()))).collect())
 }
 
 fn links() -> Result<Vec<LinkMessage>, NetworkError> {

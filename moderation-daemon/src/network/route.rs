@@ -15,7 +15,7 @@ use rtnetlink::{
     },
 };
 
-use super::{NetworkError, ask::ask};
+use super::{NetworkError, ask::ask, interface};
 
 /// Every address of every interface, loopback included.
 ///
@@ -60,25 +60,61 @@ fn own_address(message: &AddressMessage) -> Option<IpAddr> {
 pub fn gateways() -> Result<BTreeSet<IpAddr>, NetworkError> {
     ask(|handle| async move {
         let mut found = BTreeSet::new();
+        let mut add = |route: &RouteMessage| add_gateways(&route.attributes, &mut found);
         let v4 = RouteMessageBuilder::<Ipv4Addr>::new().build();
-        gateways_of(&handle, v4, &mut found).await?;
+        for_each_default(&handle, v4, &mut add).await?;
         let v6 = RouteMessageBuilder::<Ipv6Addr>::new().build();
-        gateways_of(&handle, v6, &mut found).await?;
+        for_each_default(&handle, v6, &mut add).await?;
         Ok(found)
     })
 }
 
+/// The interfaces of every default route, sorted by name: where strangers come in, on
+/// most hosts.
+///
+/// # Errors
+///
+/// If the kernel cannot be asked.
+pub fn ways_out() -> Result<Vec<String>, NetworkError> {
+    let names = interface::names()?;
+    let numbers = ask(|handle| async move {
+        let mut found = BTreeSet::new();
+        let mut add = |route: &RouteMessage| add_interfaces(&route.attributes, &mut found);
+        let v4 = RouteMessageBuilder::<Ipv4Addr>::new().build();
+        for_each_default(&handle, v4, &mut add).await?;
+        let v6 = RouteMessageBuilder::<Ipv6Addr>::new().build();
+        for_each_default(&handle, v6, &mut add).await?;
+        Ok(found)
+    })?;
+    let found: BTreeSet<_> = numbers.iter().filter_map(|number| names.get(number)).collect();
+    Ok(found.into_iter().filter(|name| *name != "lo").cloned().collect())
+}
+
+fn add_interfaces(attributes: &[RouteAttribute], found: &mut BTreeSet<u32>) {
+    for attribute in attributes {
+        match attribute {
+            RouteAttribute::Oif(number) => {
+                found.insert(*number);
+            }
+            RouteAttribute::MultiPath(hops) => {
+                found.extend(hops.iter().map(|hop| hop.interface_index));
+            }
+            _ => {}
+        }
+    }
+}
+
 /// Of one address family; one route at a time, for some hosts have a million.
-async fn gateways_of(
+async fn for_each_default(
     handle: &Handle,
     family: RouteMessage,
-    found: &mut BTreeSet<IpAddr>,
+    take: &mut impl FnMut(&RouteMessage),
 ) -> Result<(), rtnetlink::Error> {
     let mut routes = handle.route().get(family).execute();
     while let Some(route) = routes.try_next().await? {
         let is_default = route.header.destination_prefix_length == 0;
         if is_default && route.header.kind == RouteType::Unicast {
-            add_gateways(&route.attributes, found);
+            take(&route);
         }
     }
     Ok(())
