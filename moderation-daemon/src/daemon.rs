@@ -5,16 +5,18 @@ use std::{path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use clap::Parser;
-use tokio::signal::unix::{SignalKind, signal};
+use nix::sys::signal::{SigSet, Signal};
+use tokio::sync::mpsc;
 
 use crate::{
-    api::{self, Listener},
+    api::{self, Listener, Scrape, Stop},
     clock,
-    config::{self, AttachMode, Config},
+    config::{self, AttachMode, Config, ConfigError},
     engine::{Trust, ViolationType},
     exit::{self, NeedsRoot},
     feed::{self, Watch},
     keeper::{Keeper, Keeping, SourceFiles},
+    listen::Sockets,
     metrics::Metrics,
     moderator::{self, Kernel, Saving, Setup, Sharing, Started},
     network::{self, AttachOptions, Attached, DropMode, Pins},
@@ -22,6 +24,7 @@ use crate::{
     pseudonym::Names,
     sharers::Sharers,
     store::{ImportStore, Keep, Store},
+    supervisor::{self, State},
     telemetry,
 };
 #[cfg(feature = "redis")]
@@ -55,41 +58,83 @@ struct Arguments {
     print_default_config: bool,
 }
 
+impl Arguments {
+    /// The configuration, as the command line overrules it.
+    fn load(&self) -> Result<Config, ConfigError> {
+        let mut config = Config::load(self.config.as_deref())?;
+        if !self.interface.is_empty() {
+            config.attach_to(self.interface.clone());
+        }
+        Ok(config)
+    }
+}
+
 /// The whole program.
 pub fn main() -> ExitCode {
-    exit::main("moderationd", run)
+    exit::main("moderationd", |arguments: Arguments| run(&arguments))
 }
 
 #[expect(clippy::print_stdout, reason = "what --check and --print-default-config are for")]
-fn run(arguments: Arguments) -> anyhow::Result<()> {
+fn run(arguments: &Arguments) -> anyhow::Result<()> {
     if arguments.print_default_config {
         print!("{}", config::default_file());
         return Ok(());
     }
-    let mut config = Config::load(arguments.config.as_deref())?;
+    let config = arguments.load()?;
     if arguments.check {
         config.warnings.iter().for_each(|it| exit::tell_line(&format!("warning: {it}")));
         println!("the configuration is valid");
         return Ok(());
     }
-    if !arguments.interface.is_empty() {
-        config.attach_to(arguments.interface);
-    }
-    if let [interface, ..] = interfaces_to_attach(&config) {
+    if let [interface, ..] = &*arguments.interface {
         NeedsRoot::check().with_context(|| format!("cannot attach to {interface}"))?;
     }
     telemetry::start(&config.log)?;
-    for warning in &config.warnings {
-        tracing::warn!(about = warning.about, "configuration: {}", warning.text);
-    }
-    tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()?
-        .block_on(serve(config, &arguments.files))
+    let mut sockets = Sockets::of_process()?;
+    live(config, arguments, &mut sockets)
 }
 
+/// How a life ends.
+enum End {
+    Stop,
+    /// With what the next one begins.
+    Reload(Box<Config>),
+}
+
+/// Life after life, until told to stop. Each has a runtime of its own, so that nothing
+/// of one reaches into the next.
+fn live(mut config: Config, arguments: &Arguments, sockets: &mut Sockets) -> anyhow::Result<()> {
+    let mut signals = Signals::catch()?;
+    let mut before: Option<Config> = None;
+    loop {
+        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+        let end = runtime.block_on(serve(config.clone(), arguments, sockets, &mut signals));
+        runtime.shutdown_timeout(RUNTIME_TIMEOUT);
+        match (end, before.take()) {
+            (Ok(End::Stop), _) => return Ok(()),
+            (Ok(End::Reload(next)), _) => {
+                telemetry::follow(&next.log);
+                before = Some(std::mem::replace(&mut config, *next));
+            }
+            // What the file says makes sense, and yet it does not work: a credential is
+            // missing, a folder cannot be written. Better the old one than none.
+            (Err(error), Some(good)) => {
+                tracing::error!("{error:#}; going back to the configuration before");
+                telemetry::follow(&good.log);
+                config = good;
+            }
+            (Err(error), None) => return Err(error),
+        }
+    }
+}
+
+/// How long what still runs at the end of a life is waited for.
+const RUNTIME_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Only root can: else it is done by whoever started `moderationctl xdp attach`.
 fn interfaces_to_attach(config: &Config) -> &[String] {
-    if config.network.mode == AttachMode::Off { &[] } else { &config.network.interfaces }
+    let is_off = config.network.mode == AttachMode::Off;
+    if is_off || NeedsRoot::check().is_err() { &[] } else { &config.network.interfaces }
 }
 
 /// The quick start: what `moderationctl xdp attach`, `xdp guard` and `xdp reap`
@@ -122,7 +167,16 @@ fn attach(config: &Config, files: &SourceFiles) -> anyhow::Result<Keeping> {
     Ok(keeping)
 }
 
-async fn serve(config: Config, files: &SourceFiles) -> anyhow::Result<()> {
+async fn serve(
+    config: Config,
+    arguments: &Arguments,
+    sockets: &mut Sockets,
+    signals: &mut Signals,
+) -> anyhow::Result<End> {
+    for warning in &config.warnings {
+        tracing::warn!(about = warning.about, "configuration: {}", warning.text);
+    }
+    sockets.begin();
     let started_at_boot_ms = clock::now().boot_ms;
     let names = if config.log.pseudonyms { Names::from_credential()? } else { Names::default() };
     let mut sharing = Sharers::prepare(&config)?;
@@ -132,12 +186,24 @@ async fn serve(config: Config, files: &SourceFiles) -> anyhow::Result<()> {
     // What is told at once does not wait for a page that an operator reads.
     let said_from = store.reader(&config.store.path)?;
     let lists = ImportStore::open(&config.store.path)?;
-    let api_socket = Listener::bind(&config.api)?;
-    let admin_socket = Listener::bind(&config.admin)?;
+    let api_socket = Listener::on(sockets, &config.api)?;
+    let admin_socket = Listener::on(sockets, &config.admin)?;
     let nginx_settings = config.nginx.clone();
-    let nginx_socket = nginx_settings.as_ref().map(|it| Listener::bind(&it.socket)).transpose()?;
+    let nginx_socket =
+        nginx_settings.as_ref().map(|it| Listener::on(sockets, &it.socket)).transpose()?;
     let hearing = nginx_settings.as_ref().and_then(|it| it.hearing.clone());
-    let log_socket = hearing.as_ref().map(|it| log::ear::Bound::bind(&it.socket)).transpose()?;
+    let log_socket =
+        hearing.as_ref().map(|it| log::ear::Bound::on(sockets, &it.socket)).transpose()?;
+    let scrape = match config.metrics {
+        Some(address) => {
+            let port = Scrape::bind(address).await;
+            Some(port.with_context(|| format!("cannot listen on {address} (metrics.listen)"))?)
+        }
+        None => None,
+    };
+    for (path, socket) in sockets.unused()? {
+        tokio::spawn(api::turn_away(path, socket));
+    }
     let pins =
         (config.network.mode != AttachMode::Off).then(|| Pins::new(&config.network.pin_root));
     let mode = if config.network.enforce { DropMode::Drop } else { DropMode::Observe };
@@ -148,7 +214,7 @@ async fn serve(config: Config, files: &SourceFiles) -> anyhow::Result<()> {
             let imported = lists.load(clock::now().unix_ms);
             imported.map(|imported| (lists, imported))
         });
-        let attached = attach(&config, files).map(|keeping| {
+        let attached = attach(&config, &arguments.files).map(|keeping| {
             let kernel = pins.clone().map_or(Kernel::Off, |pins| Kernel::pinned(pins, mode));
             (keeping, kernel)
         });
@@ -172,7 +238,7 @@ async fn serve(config: Config, files: &SourceFiles) -> anyhow::Result<()> {
     #[cfg(feature = "redis")]
     let redis = reach(&config)?.map(Arc::new);
     let context = api::Context {
-        moderator,
+        moderator: moderator.clone(),
         reader,
         metrics: Arc::clone(&metrics),
         config: Arc::new(config),
@@ -190,28 +256,43 @@ async fn serve(config: Config, files: &SourceFiles) -> anyhow::Result<()> {
     let listening = listening.transpose().context("cannot listen to nginx's log")?;
     let awaited = listening.as_ref().map(|it| Arc::clone(&it.awaited));
     let nginx = nginx_settings.map(|it| nginx::routes(it, &context, awaited)).transpose()?;
-    let nginx = ask(nginx_socket, nginx, Arc::clone(&metrics));
-    let app = api_socket.serve(api::app_routes(context.clone()), Arc::clone(&metrics));
-    let admin = admin_socket.serve(api::admin_routes(context), metrics);
-    tracing::info!(version = env!("CARGO_PKG_VERSION"), "ready");
-    tokio::select! {
-        () = app => {}
-        () = admin => {}
-        () = nginx => {}
-        () = stopper.ended() => anyhow::bail!("the moderator ended; see the lines above"),
-        result = told_to_stop() => result?,
+    let (tell, stop) = Stop::new();
+    let nginx = ask(nginx_socket, nginx, Arc::clone(&metrics), stop.clone());
+    if let Some(scrape) = scrape {
+        tokio::spawn(scrape.serve(context.clone(), stop.clone()));
     }
+    let app_routes = api::app_routes(context.clone());
+    let app = api_socket.serve(app_routes, Arc::clone(&metrics), stop.clone());
+    let admin = admin_socket.serve(api::admin_routes(context), metrics, stop);
+    tokio::spawn(supervisor::prove_life(moderator));
+    let served = async { tokio::join!(app, admin, nginx) };
+    let mut served = std::pin::pin!(served);
+    tracing::info!(version = env!("CARGO_PKG_VERSION"), "ready");
+    supervisor::tell(State::Ready);
+    let end = tokio::select! {
+        _ = &mut served => unreachable!("it is told to stop further down"),
+        () = stopper.ended() => anyhow::bail!("the moderator ended; see the lines above"),
+        end = told_to_end(arguments, signals) => end,
+    };
     tracing::info!("stopping; bans stay in force");
+    // What has been asked is answered before the moderator goes.
+    tell.send_replace(true);
+    served.await;
     drop((keeping, listening));
     sharing.end();
-    stopper.stop().await
+    stopper.stop().await?;
+    Ok(end)
 }
 
-/// Serves nginx, if it asks; else it never ends.
-async fn ask(socket: Option<Listener>, routes: Option<api::Routes>, metrics: Arc<Metrics>) {
-    match socket.zip(routes) {
-        Some((socket, routes)) => socket.serve(routes, metrics).await,
-        None => std::future::pending().await,
+/// Serves nginx, if it asks.
+async fn ask(
+    socket: Option<Listener>,
+    routes: Option<api::Routes>,
+    metrics: Arc<Metrics>,
+    stop: Stop,
+) {
+    if let Some((socket, routes)) = socket.zip(routes) {
+        socket.serve(routes, metrics, stop).await;
     }
 }
 
@@ -287,12 +368,44 @@ fn keep(config: &Config) -> Keep {
     }
 }
 
-async fn told_to_stop() -> anyhow::Result<()> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
+/// Signals, of which none is lost between two lives.
+struct Signals(mpsc::Receiver<Signal>);
+
+impl Signals {
+    /// Catches them in all threads that begin after this.
+    fn catch() -> anyhow::Result<Self> {
+        let caught: SigSet =
+            [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP].into_iter().collect();
+        caught.thread_block()?;
+        let (tell, told) = mpsc::channel(8);
+        let wait = move || {
+            while let Ok(signal) = caught.wait() {
+                if tell.blocking_send(signal).is_err() {
+                    return;
+                }
+            }
+        };
+        std::thread::Builder::new().name("signals".to_owned()).spawn(wait)?;
+        Ok(Self(told))
     }
-    Ok(())
+}
+
+/// Waits for a signal that ends this life. SIGHUP does if the configuration is good by
+/// then; else it is told what is wrong, and all stays as it is.
+async fn told_to_end(arguments: &Arguments, signals: &mut Signals) -> End {
+    while let Some(Signal::SIGHUP) = signals.0.recv().await {
+        match arguments.load() {
+            Ok(config) => {
+                supervisor::tell(State::Reloading);
+                tracing::info!("reloading the configuration");
+                return End::Reload(Box::new(config));
+            }
+            Err(error) => {
+                let error = anyhow::Error::from(error);
+                tracing::error!("not reloaded, all stays as it was: {error:#}");
+            }
+        }
+    }
+    supervisor::tell(State::Stopping);
+    End::Stop
 }

@@ -8,6 +8,7 @@
 pub mod ctl;
 pub mod daemon;
 mod sharers;
+mod supervisor;
 
 pub mod api;
 pub mod feed;
@@ -30,6 +31,7 @@ pub mod clock;
 pub mod config;
 pub mod credential;
 pub mod exit;
+pub mod listen;
 pub mod metrics;
 pub mod pseudonym;
 mod random;

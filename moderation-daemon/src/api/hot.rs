@@ -13,13 +13,13 @@ use http_body_util::{Either, Full};
 use hyper::{
     Method, Request, Response,
     body::Incoming,
-    header::{CONTENT_TYPE, HeaderValue},
+    header::{CONNECTION, CONTENT_TYPE, HeaderValue},
     service::Service,
 };
 use hyper_util::service::TowerToHyperService;
 
 use super::{
-    Context, MAX_BODY_BYTES, Problem,
+    Context, MAX_BODY_BYTES, Problem, Stop,
     event::EventBody,
     input::{body, parse},
     view,
@@ -41,13 +41,14 @@ pub struct Routes {
 pub(super) struct Desk {
     events: Option<Arc<Context>>,
     others: TowerToHyperService<Router>,
+    stop: Stop,
 }
 
 type Answer = Response<Either<Full<Bytes>, Body>>;
 
 impl Desk {
-    pub(super) fn new(events: Option<Arc<Context>>, others: Router) -> Self {
-        Self { events, others: TowerToHyperService::new(others) }
+    pub(super) fn new(events: Option<Arc<Context>>, others: Router, stop: Stop) -> Self {
+        Self { events, others: TowerToHyperService::new(others), stop }
     }
 }
 
@@ -59,12 +60,23 @@ impl Service<Request<Incoming>> for Desk {
     fn call(&self, request: Request<Incoming>) -> Self::Future {
         let is_event = request.method() == Method::POST && request.uri().path() == EVENTS;
         if let Some(context) = self.events.as_ref().filter(|_| is_event) {
-            let context = Arc::clone(context);
-            return Box::pin(async move { Ok(answer(&context, request.into_body()).await) });
+            let (context, stop) = (Arc::clone(context), self.stop.clone());
+            return Box::pin(async move {
+                Ok(last(answer(&context, request.into_body()).await, &stop))
+            });
         }
-        let answer = self.others.call(request);
-        Box::pin(async move { Ok(answer.await?.map(Either::Right)) })
+        let (answer, stop) = (self.others.call(request), self.stop.clone());
+        Box::pin(async move { Ok(last(answer.await?.map(Either::Right), &stop)) })
     }
+}
+
+/// Says in the answer that there will be no other on this connection, if the daemon
+/// stops: whoever asks often hears so before the connection closes.
+fn last(mut answer: Answer, stop: &Stop) -> Answer {
+    if stop.is_asked() {
+        answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    answer
 }
 
 async fn answer(context: &Context, body: Incoming) -> Answer {

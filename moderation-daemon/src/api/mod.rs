@@ -21,6 +21,7 @@ pub(crate) mod peer;
 mod penalty;
 mod problem;
 pub(crate) mod said;
+mod scrape;
 mod socket;
 mod subjects;
 pub(crate) mod view;
@@ -39,8 +40,9 @@ pub(crate) use paths::{Operation, Paths};
 
 pub use hot::Routes;
 pub use problem::Problem;
-pub(crate) use socket::place;
-pub use socket::{ListenError, Listener};
+pub use scrape::Scrape;
+pub(crate) use socket::turn_away;
+pub use socket::{Listener, Stop};
 
 /// Bytes of a request's body. An event is a few hundred; a `User-Agent` can be
 /// as long as nginx lets a header be.

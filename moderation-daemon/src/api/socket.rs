@@ -1,17 +1,11 @@
-//! Binding a Unix socket and serving connections on it: how many at once, how
-//! long each may take, who may connect.
+//! Serving connections on a Unix socket: how many at once, how long each may take,
+//! who may connect.
 
 use std::{
     collections::HashSet,
-    fs::DirBuilder,
-    future::poll_fn,
-    io,
-    os::unix::{
-        fs::{DirBuilderExt as _, FileTypeExt as _, PermissionsExt as _, chown},
-        net::UnixDatagram,
-    },
-    path::{Path, PathBuf},
-    pin::pin,
+    future::{Future as _, poll_fn},
+    path::PathBuf,
+    pin::{Pin, pin},
     sync::Arc,
     time::Duration,
 };
@@ -19,55 +13,55 @@ use std::{
 use axum::Extension;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use nix::{
-    sys::stat::{Mode, umask},
-    unistd::{Gid, Group},
-};
+use nix::unistd::Gid;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{UnixListener, UnixStream},
-    sync::{OwnedSemaphorePermit, Semaphore},
+    sync::{OwnedSemaphorePermit, Semaphore, watch},
     time::timeout,
 };
 use tokio_io_timeout::TimeoutStream;
 
 use super::{HEAD_TIMEOUT, Problem, Routes, WRITE_TIMEOUT, hot::Desk, peer::Peer};
-use crate::{clock, config, metrics::Metrics, telemetry::Throttle};
+use crate::{
+    clock, config,
+    listen::{ListenError, Sockets},
+    metrics::Metrics,
+    telemetry::Throttle,
+};
 
-/// Why a socket could not be bound.
-#[derive(Debug, thiserror::Error)]
-pub enum ListenError {
-    /// Somebody listens there already.
-    #[error("another daemon listens on {}", path.display())]
-    InUse {
-        /// The socket.
-        path: PathBuf,
-    },
-    /// There is a file that is no socket.
-    #[error("{} exists and is no socket", path.display())]
-    NoSocket {
-        /// The file.
-        path: PathBuf,
-    },
-    /// Anything else.
-    #[error("cannot {operation} {}", path.display())]
-    Io {
-        /// What was tried.
-        operation: &'static str,
-        /// On what.
-        path: PathBuf,
-        /// Why not.
-        source: io::Error,
-    },
+/// Tells those who serve that the daemon stops.
+#[derive(Clone, Debug)]
+pub struct Stop(watch::Receiver<bool>);
+
+impl Stop {
+    /// What is told, and whom it is told by.
+    pub fn new() -> (watch::Sender<bool>, Self) {
+        let (tell, told) = watch::channel(false);
+        (tell, Self(told))
+    }
+
+    /// Whether it was told.
+    pub(super) fn is_asked(&self) -> bool {
+        *self.0.borrow()
+    }
+
+    /// Returns when it was told, or when nobody is left to tell it.
+    pub(super) async fn asked(&mut self) {
+        // Nobody to tell it is the same as being told.
+        drop(self.0.wait_for(|stop| *stop).await);
+    }
 }
 
-/// A bound socket.
+/// A socket that is served.
 #[derive(Debug)]
 pub struct Listener {
     socket: UnixListener,
     path: PathBuf,
     group: Option<Gid>,
     connections: Arc<Semaphore>,
+    /// How many of them there can be.
+    most: usize,
     refusals: Arc<Semaphore>,
     /// Peers, by uid and gid, that have been logged.
     known: HashSet<(u32, u32)>,
@@ -82,30 +76,43 @@ const MAX_HEAD_BYTES: usize = 32 * 1_024;
 const MAX_KNOWN: usize = 1_024;
 /// Connections that wait to be told that they are not served.
 const MAX_REFUSALS: usize = 64;
+/// How long connections go on when the daemon stops: what was sent by then is on its way,
+/// and is answered.
+const GRACE: Duration = Duration::from_millis(200);
+/// How long they may take to finish after that.
+const FINISH_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long they wait for the client to ask something.
 const REFUSAL_TIMEOUT: Duration = Duration::from_secs(1);
 
 impl Listener {
-    /// Binds a socket that only the daemon's user and the configured group can
-    /// open. A socket that a killed daemon left is replaced.
+    /// What serves on a socket of [`Sockets`].
     ///
     /// # Errors
     ///
     /// See [`ListenError`].
-    pub fn bind(config: &config::Socket) -> Result<Self, ListenError> {
-        let (socket, group) = place(config, |path| UnixListener::bind(path))?;
-        let path = &config.path;
+    pub fn on(sockets: &mut Sockets, config: &config::Socket) -> Result<Self, ListenError> {
+        let path = config.path.clone();
+        let (socket, group) = sockets.stream(config)?;
+        let socket = socket.set_nonblocking(true).and_then(|()| UnixListener::from_std(socket));
+        let failed = |source| ListenError::Io { operation: "wait on", path: path.clone(), source };
+        let socket = socket.map_err(failed)?;
         let connections = Arc::new(Semaphore::new(config.max_connections));
         let refusals = Arc::new(Semaphore::new(MAX_REFUSALS));
         let (known, lines) = (HashSet::new(), Throttle::default());
-        Ok(Self { socket, path: path.clone(), group, connections, refusals, known, lines })
+        let most = config.max_connections;
+        Ok(Self { socket, path, group, connections, most, refusals, known, lines })
     }
 
-    /// Serves until the future is dropped.
-    pub async fn serve(mut self, routes: Routes, metrics: Arc<Metrics>) {
+    /// Serves until told to stop, and then gives those who are being served some
+    /// seconds to finish. Whoever connects meanwhile waits on the socket.
+    pub async fn serve(mut self, routes: Routes, metrics: Arc<Metrics>, mut stop: Stop) {
         loop {
-            match self.socket.accept().await {
-                Ok((stream, _)) => self.admit(stream, &routes, &metrics),
+            let accepted = tokio::select! {
+                () = stop.asked() => break,
+                accepted = self.socket.accept() => accepted,
+            };
+            match accepted {
+                Ok((stream, _)) => self.admit(stream, &routes, &metrics, &stop),
                 Err(error) => {
                     // Out of file descriptors, most likely: let some close.
                     if let Some(suppressed) = self.lines.permit(clock::now().boot_ms) {
@@ -116,10 +123,15 @@ impl Listener {
                 }
             }
         }
+        let all = u32::try_from(self.most).unwrap_or(u32::MAX);
+        if timeout(FINISH_TIMEOUT, self.connections.acquire_many(all)).await.is_err() {
+            let left = self.most - self.connections.available_permits();
+            tracing::warn!(left, socket = %self.path.display(), "connections are cut off");
+        }
     }
 
     /// Starts serving a connection, or refuses it; never waits.
-    fn admit(&mut self, stream: UnixStream, routes: &Routes, metrics: &Arc<Metrics>) {
+    fn admit(&mut self, stream: UnixStream, routes: &Routes, metrics: &Arc<Metrics>, stop: &Stop) {
         let Ok(peer) = Peer::of(&stream) else {
             return self.refuse(stream, &Problem::ForeignPeer, metrics);
         };
@@ -132,8 +144,8 @@ impl Listener {
             return self.refuse(stream, &Problem::TooManyConnections, metrics);
         };
         let others = routes.others.clone().layer(Extension(peer));
-        let desk = Desk::new(routes.events.clone(), others);
-        tokio::spawn(connection(stream, desk, Arc::clone(metrics), place));
+        let desk = Desk::new(routes.events.clone(), others, stop.clone());
+        tokio::spawn(connection(stream, desk, Arc::clone(metrics), stop.clone(), place));
     }
 
     fn refuse(&self, stream: UnixStream, problem: &'static Problem, metrics: &Metrics) {
@@ -159,32 +171,28 @@ impl Listener {
     }
 }
 
-/// Binds something where only the daemon's user and the configured group can reach it;
-/// that group.
-pub(crate) fn place<S>(
-    config: &config::Socket,
-    bind: impl FnOnce(&Path) -> io::Result<S>,
-) -> Result<(S, Option<Gid>), ListenError> {
-    let path = &config.path;
-    let failed =
-        |operation| move |source| ListenError::Io { operation, path: path.clone(), source };
-    if let Some(folder) = path.parent() {
-        let mut make = DirBuilder::new();
-        make.recursive(true).mode(0o755).create(folder).map_err(failed("make a folder for"))?;
+/// Closes whatever connects to a socket that the service manager keeps open although the
+/// configuration has no use for it: nobody must wait there for an answer.
+pub(crate) async fn turn_away(path: PathBuf, socket: std::os::unix::net::UnixListener) {
+    let socket = socket.set_nonblocking(true).and_then(|()| UnixListener::from_std(socket));
+    let socket = match socket {
+        Ok(socket) => socket,
+        Err(error) => {
+            tracing::error!(%error, socket = %path.display(), "cannot wait on an unused socket");
+            return;
+        }
+    };
+    let mut lines = Throttle::default();
+    loop {
+        let accepted = socket.accept().await;
+        if let Some(suppressed) = lines.permit(clock::now().boot_ms) {
+            let socket = path.display();
+            tracing::warn!(%socket, suppressed, "the configuration has no use for this socket");
+        }
+        if accepted.is_err() {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
     }
-    remove_stale(path)?;
-    // Closed from the first moment on, and opened to the group afterwards.
-    let before = umask(Mode::from_bits_truncate(0o177));
-    let bound = bind(path);
-    umask(before);
-    let socket = bound.map_err(failed("listen on"))?;
-    let group = config.group.as_deref().and_then(|name| find_group(name, path));
-    if let Some(group) = group {
-        chown(path, None, Some(group.as_raw()))
-            .and_then(|()| std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o660)))
-            .map_err(failed("give its group access to"))?;
-    }
-    Ok((socket, group))
 }
 
 /// Answers once the client has asked: clients take an answer to nothing for a
@@ -209,6 +217,7 @@ async fn connection(
     stream: UnixStream,
     desk: Desk,
     metrics: Arc<Metrics>,
+    mut stop: Stop,
     _place: OwnedSemaphorePermit,
 ) {
     let mut builder = http1::Builder::new();
@@ -223,8 +232,18 @@ async fn connection(
     stream.set_write_timeout(Some(WRITE_TIMEOUT));
     let io = TokioIo::new(Box::pin(stream));
     let mut connection = pin!(Some(builder.serve_connection(io, desk)));
+    let mut leave = pin!(async move {
+        stop.asked().await;
+        tokio::time::sleep(GRACE).await;
+    });
+    let mut is_stopping = false;
     let served = poll_fn(|context| {
         let connection = connection.as_mut().get_mut().as_mut().expect("taken after this only");
+        if !is_stopping && leave.as_mut().poll(context).is_ready() {
+            is_stopping = true;
+            // What is being asked is answered; where nothing is, it ends at once.
+            Pin::new(&mut *connection).graceful_shutdown();
+        }
         connection.poll_without_shutdown(context)
     });
     let result = served.await;
@@ -244,35 +263,4 @@ async fn connection(
         drop(stream.try_write(Problem::SlowClient.raw_response().as_bytes()));
     }
     drop(stream.shutdown().await);
-}
-
-fn remove_stale(path: &Path) -> Result<(), ListenError> {
-    let io = |operation| move |source| ListenError::Io { operation, path: path.to_owned(), source };
-    let metadata = match std::fs::symlink_metadata(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        found => found.map_err(io("look at"))?,
-    };
-    if !metadata.file_type().is_socket() {
-        return Err(ListenError::NoSocket { path: path.to_owned() });
-    }
-    let is_heard = UnixDatagram::unbound().and_then(|it| it.connect(path)).is_ok();
-    if is_heard || std::os::unix::net::UnixStream::connect(path).is_ok() {
-        return Err(ListenError::InUse { path: path.to_owned() });
-    }
-    std::fs::remove_file(path).map_err(io("remove the stale"))
-}
-
-/// A group that does not exist leaves the socket to the daemon's user, which
-/// is safe, and said aloud.
-fn find_group(name: &str, socket: &Path) -> Option<Gid> {
-    let group = Group::from_name(name).ok().flatten();
-    if group.is_none() {
-        tracing::warn!(
-            group = name,
-            socket = %socket.display(),
-            "there is no such group: only the daemon's user and root can use the socket; \
-             make it with: groupadd --system {name}"
-        );
-    }
-    group.map(|group| group.gid)
 }

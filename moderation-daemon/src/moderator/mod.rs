@@ -133,6 +133,7 @@ enum Command {
     Disallow(IpNet, Reply<bool>),
     Sample(u32, Reply<()>),
     Dossier(Subject, Reply<Dossier>),
+    Live(Reply<()>),
     TakeScores(Vec<TakenScore>, Reply<usize>),
     TakeRecords(Vec<Record>, Reply<TakenRecords>),
     Hear(News, Reply<Vec<Fate>>),
@@ -393,6 +394,15 @@ impl Moderator {
     /// See [`Unavailable`].
     pub async fn dossier(&self, subject: Subject) -> Result<Dossier, Unavailable> {
         self.order(|reply| Command::Dossier(subject, reply)).await
+    }
+
+    /// Whether the task still takes what it is asked.
+    ///
+    /// # Errors
+    ///
+    /// See [`Unavailable`].
+    pub async fn live(&self) -> Result<(), Unavailable> {
+        self.order(Command::Live).await
     }
 
     /// What can be read without asking the task.

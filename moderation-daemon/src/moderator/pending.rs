@@ -115,6 +115,7 @@ fn decide_one(
         Command::Lift(target, by, reply) => Pending::Lifted(overlay.lift(&target, &by, now), reply),
         Command::Allow(..)
         | Command::Disallow(..)
+        | Command::Live(..)
         | Command::Sample(..)
         | Command::Dossier(..)
         | Command::TakeScores(..)

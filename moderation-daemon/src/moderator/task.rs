@@ -281,6 +281,7 @@ impl Task {
                     self.enforcer.sample(every);
                     respond(reply, Ok(()));
                 }
+                Command::Live(reply) => respond(reply, Ok(())),
                 Command::Dossier(subject, reply) => {
                     respond(reply, Ok(self.engine.dossier(&subject, clock::now())));
                 }

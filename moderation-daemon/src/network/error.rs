@@ -125,8 +125,8 @@ pub enum NetworkError {
     },
     /// A map's pin is missing or closed to this user.
     #[error(
-        "cannot open the map pinned at {}; moderationctl xdp attach makes it, \
-         with --owner for the user that the daemon runs as",
+        "cannot open the map pinned at {}; moderationctl setup makes it, or moderationctl \
+         xdp attach with --owner for the user that the daemon runs as",
         path.display()
     )]
     OpenMap {

@@ -188,8 +188,9 @@ impl Pins {
             if fs::metadata(&path).is_ok_and(is_theirs) {
                 continue;
             }
-            chown(&path, Some(owner.as_raw()), None)
-                .and_then(|()| fs::set_permissions(&path, Permissions::from_mode(0o600)))
+            // The mode first: what is given away is no longer ours to change.
+            fs::set_permissions(&path, Permissions::from_mode(0o600))
+                .and_then(|()| chown(&path, Some(owner.as_raw()), None))
                 .map_err(|source| NetworkError::PinFolder {
                     operation: "give away",
                     path,

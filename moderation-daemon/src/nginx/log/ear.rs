@@ -28,8 +28,9 @@ use nix::{
 
 use super::line::{self, BadLine, Line, MAX_BYTES};
 use crate::{
-    api::{self, ListenError, peer::Peer},
+    api::peer::Peer,
     clock, config,
+    listen::{ListenError, Sockets},
     metrics::Metrics,
     telemetry::Throttle,
 };
@@ -75,18 +76,20 @@ pub struct Bound {
 }
 
 impl Bound {
-    /// Binds a socket to which only the daemon's user and the configured group can send.
+    /// The socket to which only the daemon's user and the configured group can send.
     ///
     /// # Errors
     ///
     /// See [`ListenError`].
-    pub fn bind(config: &config::Socket) -> Result<Self, ListenError> {
-        let (socket, group) = api::place(config, |path| {
-            let socket = UnixDatagram::bind(path)?;
-            socket.set_read_timeout(Some(NAP))?;
-            setsockopt(&socket, sockopt::PassCred, &true)?;
-            Ok(socket)
-        })?;
+    pub fn on(sockets: &mut Sockets, config: &config::Socket) -> Result<Self, ListenError> {
+        let (socket, group) = sockets.datagram(config)?;
+        let path = config.path.clone();
+        let prepared = socket
+            .set_nonblocking(false)
+            .and_then(|()| socket.set_read_timeout(Some(NAP)))
+            .and_then(|()| Ok(setsockopt(&socket, sockopt::PassCred, &true)?));
+        let failed = |source| ListenError::Io { operation: "wait on", path, source };
+        prepared.map_err(failed)?;
         Ok(Self { socket, group })
     }
 
