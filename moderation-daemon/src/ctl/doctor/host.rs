@@ -303,7 +303,7 @@ mod tests {
         let path = folder.path().join("moderation.db");
         assert_eq!(rights(&path, folder.path()).grade, Grade::Note, "it is not there");
         fs::write(&path, "").expect("a file");
-        let mut of_modes = |folder_mode, mode| {
+        let of_modes = |folder_mode, mode| {
             let set =
                 |path: &Path, mode| fs::set_permissions(path, fs::Permissions::from_mode(mode));
             set(folder.path(), folder_mode).expect("ours");
