@@ -433,7 +433,7 @@ fn off_and_detach_remove_nothing_that_is_not_ours() -> Result<()> {
     let (root, name) = (folder.path().display().to_string(), file.display().to_string());
     let off = ["xdp", "off", "--pin-root", &root];
     let (code, _, stderr) = said(&mut program("moderationctl", &off)?)?;
-    assert_eq!(code, Some(1), "{stderr}");
+    assert_eq!(code, Some(71), "{stderr}");
     assert!(stderr.contains("no BPF filesystem"), "{stderr}");
     let detach = ["xdp", "detach", "--pin-root", &root, "--interface", &name];
     let (code, stdout, stderr) = said(&mut program("moderationctl", &detach)?)?;

@@ -94,7 +94,7 @@ fn without_a_bpf_filesystem_it_serves_and_enforces_once_there_is_one() -> Result
     let daemon = Setup::new().overrides(overrides).start()?;
     assert_serves_without_kernel(&daemon, &["cannot open the map", &name, "xdp attach"])?;
     let attach = daemon.ctl(&PIN)?;
-    assert_eq!(attach.status.code(), Some(1), "{attach:?}");
+    assert_eq!(attach.status.code(), Some(71), "{attach:?}");
     assert!(attach.stderr.contains(&format!("mount -t bpf bpf {name}")), "{attach:?}");
 
     let _mounted = Bpffs::mount(&root)?;

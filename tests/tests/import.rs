@@ -89,7 +89,7 @@ fn bad_lines_are_named_and_stop_the_import_unless_they_may_be_skipped() -> Resul
     let Some(daemon) = daemon()? else { return Ok(()) };
     let (_folder, path) = list("192.0.2.1\nnonsense\n192.0.2.2\n0.0.0.0/0\n")?;
     let refused = daemon.ctl(&["import", &path])?;
-    assert_eq!(refused.status.code(), Some(1), "{refused:?}");
+    assert_eq!(refused.status.code(), Some(65), "{refused:?}");
     for words in ["nothing of", "line 2: \"nonsense\"", "line 4: 0.0.0.0/0 cannot be banned"] {
         assert!(refused.stderr.contains(words), "{words} in {}", refused.stderr);
     }
@@ -170,7 +170,7 @@ fn a_file_that_is_not_there_is_named() -> Result<()> {
     let mut command = process::command(binary("moderationctl")?);
     let Output { status, stderr, .. } = command.arg("import").arg(absent).output()?;
     let stderr = String::from_utf8_lossy(&stderr);
-    assert_eq!(status.code(), Some(1), "{stderr}");
+    assert_eq!(status.code(), Some(66), "{stderr}");
     assert!(stderr.contains("cannot read /nonexistent/list.txt"), "{stderr}");
     Ok(())
 }

@@ -14,14 +14,14 @@ use super::{
     paths::{Operation, Paths},
     penalty::PenaltyRecord,
     subjects::StandingView,
-    view::BanJson,
+    view::{BanJson, DenialJson},
     words::{self, Facts},
 };
 use crate::{
     clock,
     engine::{Bearer, Count, Dossier, Moment, Subject, Traits},
     ledger::Origin,
-    moderator::BanView,
+    moderator::{BanView, Code, Denial, NoCode},
     store::{About, BanRecord, History, Reader, StoreError, Total, ViolationRecord},
 };
 
@@ -36,15 +36,24 @@ struct ExplainQuery {
     user: Option<String>,
     ip: Option<String>,
     ban: Option<u64>,
+    /// What a denied person quotes: `#42`, or `d65a0c1f2-7`.
+    code: Option<String>,
 }
+
+/// Whom it is about, and the denial that somebody asks about, if it is remembered.
+type Asked = (Subject, Option<Denial>);
 
 async fn explain(
     State(context): State<Context>,
     Query(query): Query<ExplainQuery>,
 ) -> Result<axum::Json<Value>, Problem> {
-    let subject = match query.ban {
-        Some(id) => banned_by(&context.reader, id).await?,
-        None => subject(query.user.as_deref(), query.ip.as_deref())?,
+    let (subject, denial) = match (query.ban, query.code.as_deref()) {
+        (Some(id), None) => (banned_by(&context.reader, id).await?, None),
+        (None, Some(code)) => quoted(&context, code).await?,
+        (None, None) => (subject(query.user.as_deref(), query.ip.as_deref())?, None),
+        (Some(_), Some(_)) => {
+            return Err(Problem::InvalidField("one of ban and code, not both".to_owned()));
+        }
     };
     let rules = &context.config.rules;
     let dossier = context.moderator.dossier(subject.clone()).await?;
@@ -65,7 +74,44 @@ async fn explain(
         history: &history,
         rules,
     };
-    Ok(axum::Json(answer(&subject, &facts)))
+    let mut answer = answer(&subject, &facts);
+    if let Some(denial) = denial {
+        answer["denial"] = json!(DenialJson::new(&denial));
+        if let Some(because) = answer["because"].as_array_mut() {
+            because.insert(0, json!(words::denial(&denial)));
+        }
+    }
+    Ok(axum::Json(answer))
+}
+
+/// Whom a denial was about, by what was quoted.
+async fn quoted(context: &Context, text: &str) -> Result<Asked, Problem> {
+    let Ok(code) = text.parse::<Code>() else {
+        return Err(Problem::InvalidField(format!("code: {}", no_code(text))));
+    };
+    let denials = context.moderator.board().denials();
+    let denial = denials.find(code);
+    match (code, denial) {
+        // Many are kept out by one ban: it is what is asked about.
+        (Code::Ban(id), _) => Ok((banned_by(&context.reader, id).await?, None)),
+        (Code::Denial { .. }, Some(denial)) => Ok((denial.subject.clone(), Some(denial))),
+        (Code::Denial { .. }, None) if denials.is_of_this_life(code) => {
+            Err(Problem::NoSuch("denial any more: only the latest are remembered"))
+        }
+        (Code::Denial { .. }, None) => {
+            Err(Problem::NoSuch("denial any more: it was before the daemon's last start"))
+        }
+    }
+}
+
+/// What else somebody may have quoted.
+fn no_code(text: &str) -> String {
+    if text.len() == 32 && text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        return "that is nginx's own name for a request, which something else than moderationd \
+                refused: look for it in nginx's logs ($request_id)"
+            .to_owned();
+    }
+    NoCode.to_string()
 }
 
 /// Whom a ban is about; of a prefix, its first address stands for it.

@@ -4,18 +4,19 @@
 use axum::{extract::State, http::header, response::IntoResponse};
 use moderation_common::{Alarm, Counter, Reason};
 use schemars::JsonSchema;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::{
     Context, Problem,
     input::Query,
     paths::{Operation, Paths},
-    view::{alarms_by_name, packets_by_reason},
+    view::{DenialJson, alarms_by_name, packets_by_reason},
 };
 use crate::{
     clock,
     config::AttachMode,
+    feed::Sampled,
     metrics::Snapshot,
     moderator::DriftSeen,
     network::{
@@ -35,11 +36,13 @@ pub(super) fn routes() -> Paths {
     let how = Operation::get("/v1/status", "How daemon, store and kernel are");
     let busy = Operation::get("/v1/top", "Sources by connections, what the kernel counted");
     let dropped = Operation::get("/v1/watch", "Dropped packets since the last question");
+    let denied = Operation::get("/v1/denials", "What was denied lately, with what to quote");
     let counted = Operation::get("/metrics", "What is counted, for Prometheus");
     Paths::new()
         .on(how.answers::<Value>(), status)
         .on(busy.query::<TopQuery>().answers::<Value>(), top)
         .on(dropped.query::<WatchQuery>().answers::<Value>(), watch)
+        .on(denied.query::<DenialsQuery>().answers::<DenialList>(), denials)
         .on(counted.answers_as::<String>(OPEN_METRICS), metrics)
 }
 
@@ -71,7 +74,10 @@ fn status_of(context: &Context) -> Value {
             "enforced": fill.enforced,
         },
         "network": network_status(context),
-        "store": { "path": context.config.store.path },
+        "store": {
+            "path": context.config.store.path,
+            "failures": context.metrics.store_failures.get(),
+        },
         "sharing": sharing(context),
         "redis": context.moderator.sharing(),
         "queue": { "length": length, "capacity": capacity },
@@ -258,6 +264,9 @@ fn metrics_of(context: &Context) -> String {
 #[serde(deny_unknown_fields)]
 struct TopQuery {
     limit: Option<usize>,
+    /// Whose packets are dropped is found out by looking at one in so many; without it at
+    /// none.
+    every: Option<u32>,
 }
 
 /// Sources that are shown at most.
@@ -269,7 +278,15 @@ async fn top(
     Query(query): Query<TopQuery>,
 ) -> Result<axum::Json<Value>, Problem> {
     let most = query.limit.unwrap_or(20).clamp(1, MAX_TOP);
-    let top = tokio::task::spawn_blocking(move || top_of(&context, most)).await;
+    let has_kernel = context.pins.as_ref().is_some_and(Pins::exist);
+    let sampled = query.every.filter(|_| has_kernel);
+    let sampled = sampled.map(|every| context.watch.busiest(most, every));
+    let top = tokio::task::spawn_blocking(move || {
+        let mut top = top_of(&context, most)?;
+        top["drops"] = drops(sampled);
+        Ok::<_, NetworkError>(top)
+    });
+    let top = top.await;
     top.map_err(|_| Problem::Unreadable)?.map(axum::Json).map_err(|error| {
         tracing::warn!(error = &error as &dyn std::error::Error, "cannot tell who is busy");
         Problem::KernelUnavailable
@@ -298,6 +315,37 @@ fn top_of(context: &Context, most: usize) -> Result<Value, NetworkError> {
         "alarms": alarms_by_name(&alarms(context)),
         "at_ms": clock::now().boot_ms,
     }))
+}
+
+/// Whose packets are dropped, by samples; null: none were asked for, or there are none.
+fn drops(sampled: Option<Sampled>) -> Value {
+    let Some(Sampled { samples, sources }) = sampled else { return Value::Null };
+    let sources = sources.iter().map(|(source, samples, reason)| {
+        json!({ "source": source, "samples": samples, "reason": reason.name() })
+    });
+    json!({ "samples": samples, "sources": sources.collect::<Vec<_>>() })
+}
+
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct DenialsQuery {
+    limit: Option<usize>,
+}
+
+#[derive(Debug, Serialize, JsonSchema)]
+struct DenialList {
+    /// The newest first.
+    denials: Vec<DenialJson>,
+}
+
+/// What was denied lately, from memory.
+async fn denials(
+    State(context): State<Context>,
+    Query(query): Query<DenialsQuery>,
+) -> axum::Json<DenialList> {
+    let most = query.limit.unwrap_or(20).clamp(1, MAX_TOP);
+    let latest = context.moderator.board().denials().latest(most);
+    axum::Json(DenialList { denials: latest.iter().map(DenialJson::new).collect() })
 }
 
 fn milliseconds(window: std::time::Duration) -> u64 {

@@ -12,7 +12,7 @@ use crate::{
     clock,
     engine::{Ban, Cause, Count, Lease, Moment, Rules, Verdict, ViolationType},
     ledger::Origin,
-    moderator::{Answer, BanView, Enforcement},
+    moderator::{Answer, BanView, Denial, Enforcement},
 };
 
 /// The answer to an event, a violation or a lease.
@@ -21,6 +21,9 @@ pub(super) struct AnswerView<'a> {
     /// `allow` or `deny`.
     decision: &'static str,
     reason: Option<&'static str>,
+    /// Of a denial: what to quote to operators, for `moderationctl explain`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    code: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     message: Option<Cow<'static, str>>,
     #[schemars(with = "Vec<LimitView>")]
@@ -132,6 +135,52 @@ pub(super) struct BanJson {
     lifted_by: Option<String>,
 }
 
+/// A denial, for operators.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(super) struct DenialJson {
+    code: String,
+    /// What was denied: the type of an event or a violation, `generation`, `refund`, or
+    /// `request` where nginx asked about no event.
+    r#type: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    user: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ip: Option<std::net::IpAddr>,
+    reason: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ban: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    import: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    limiter: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    limit: Option<u64>,
+    /// How often the same was denied, from `first_at` to `at`.
+    times: u64,
+    first_at: String,
+    at: String,
+}
+
+impl DenialJson {
+    pub(super) fn new(denial: &Denial) -> Self {
+        let Denial { code, what, subject, grounds, first_unix_ms, last_unix_ms, times } = denial;
+        Self {
+            code: code.to_string(),
+            r#type: what.name(),
+            user: subject.user().map(ToString::to_string),
+            ip: subject.ip(),
+            reason: grounds.reason,
+            ban: grounds.ban,
+            import: grounds.list.as_ref().map(ToString::to_string),
+            limiter: grounds.limit.map(|(limiter, _)| limiter),
+            limit: grounds.limit.map(|(_, most)| most),
+            times: *times,
+            first_at: clock::rfc3339(*first_unix_ms),
+            at: clock::rfc3339(*last_unix_ms),
+        }
+    }
+}
+
 impl<'a> AnswerView<'a> {
     pub(super) fn new(answer: &'a Answer, rules: &'a Rules, now: Moment) -> Self {
         let outcome = &answer.outcome;
@@ -145,14 +194,8 @@ impl<'a> AnswerView<'a> {
                 Verdict::Allow => "allow",
                 Verdict::Deny => "deny",
             },
-            reason: outcome.cause.map(|cause| match cause {
-                Cause::Banned => "banned",
-                Cause::Violation(kind) => kind.name(),
-                Cause::LeasesFull => "leases_full",
-                Cause::WindowsFull => "windows_full",
-                Cause::Limited => "rate_limited",
-                Cause::NothingToRefund => "nothing_to_refund",
-            }),
+            reason: outcome.cause.map(Cause::name),
+            code: answer.code.map(|code| code.to_string()),
             message: said::message(outcome, rules),
             limits: Limits(&outcome.counts, rules, now),
             violation: outcome.violation.as_ref().map(|violation| ViolationView {

@@ -8,7 +8,7 @@ use crate::{
         Rules, Score, ScoreKey, Standing, Trust, ViolationType,
     },
     ledger::Origin,
-    moderator::{BanView, Enforcement},
+    moderator::{BanView, Denial, Enforcement},
     store::{BanRecord, History, Total, ViolationRecord},
 };
 
@@ -290,6 +290,25 @@ impl Facts<'_> {
             )
         })
     }
+}
+
+/// A denial that somebody asks about, in a sentence.
+pub(super) fn denial(one: &Denial) -> String {
+    let Denial { code, what, subject, grounds, first_unix_ms, last_unix_ms, times } = one;
+    let (first, last) = (clock::rfc3339(*first_unix_ms), clock::rfc3339(*last_unix_ms));
+    let when = if *times == 1 { first } else { format!("{times} times from {first} to {last}") };
+    let by = subject.user().map(|user| format!(" by user {user}"));
+    let from = subject.ip().map(|ip| format!(" from {ip}"));
+    let whom: String = by.into_iter().chain(from).collect();
+    let why = match (&grounds.list, grounds.ban, grounds.limit) {
+        (Some(list), ..) => format!("the address is on the imported list {list}"),
+        (None, Some(ban), _) => format!("{} (ban #{ban})", grounds.reason),
+        (None, None, Some((limiter, most))) => {
+            format!("{}: more than {most} ({limiter})", grounds.reason)
+        }
+        (None, None, None) => grounds.reason.to_owned(),
+    };
+    format!("{code}: {}{whom} was denied, {when}: {why}.", what.name())
 }
 
 /// One violation in a line.

@@ -10,12 +10,13 @@ use ipnet::IpNet;
 
 use crate::{
     config::{AttachMode, parse_duration, parse_prefix},
+    exit,
     keeper::SourceFiles,
 };
 
 /// Look after moderationd: who is banned, why, and what the kernel does.
 #[derive(Debug, Parser)]
-#[command(name = "moderationctl", version)]
+#[command(name = "moderationctl", version, after_help = exit::help())]
 pub(super) struct Arguments {
     /// Print JSON for programs instead of text for people
     #[arg(long, global = true)]
@@ -44,6 +45,8 @@ pub(super) enum Command {
                             again.")]
     Setup(Setup),
     /// Show how daemon, store and kernel are
+    #[command(after_help = "Examples:\n  moderationctl status\n  \
+                            moderationctl status --json | jq .bans.active")]
     Status,
     /// Ban a user, an address, or both
     #[command(after_help = "Examples:\n  moderationctl ban --ip 192.0.2.7 --reason spam\n  \
@@ -86,6 +89,9 @@ pub(super) enum Command {
         redis: bool,
     },
     /// List bans
+    #[command(after_help = "Examples:\n  moderationctl list\n  \
+                            moderationctl list --all --json\n  \
+                            moderationctl list --imports")]
     List {
         /// Those that are over, too
         #[arg(long)]
@@ -101,6 +107,8 @@ pub(super) enum Command {
                             moderationctl lift p12")]
     Penalties(Penalties),
     /// Say whether an address or a user is banned, why, and until when
+    #[command(after_help = "Examples:\n  moderationctl check 192.0.2.7\n  \
+                            moderationctl check user:64b0c0ffee")]
     Check {
         /// An address, or a user's id
         #[arg(value_name = "IP|USER")]
@@ -110,14 +118,24 @@ pub(super) enum Command {
     /// that led there
     #[command(after_help = "Examples:\n  moderationctl explain 192.0.2.7\n  \
                             moderationctl explain user:64b0c0ffee\n  \
-                            moderationctl explain '#42'")]
+                            moderationctl explain '#42'\n  \
+                            moderationctl explain d65a0c1f2-7\n\n\
+                            #42 is a ban. d65a0c1f2-7 is a denial: what an app was told as its \
+                            code, and what the page of a denied person says. The latest 1024 \
+                            are remembered, until the daemon stops.")]
     Explain {
-        /// An address, a user's id, or a ban's number behind a #
-        #[arg(value_name = "IP|USER|#BAN")]
+        /// An address, a user's id, a ban's number behind a #, or a denial's code
+        #[arg(value_name = "IP|USER|#BAN|CODE")]
         subject: String,
     },
-    /// Show who is busy: connection attempts and handshakes by source, packets by
-    /// reason; live on a terminal
+    /// Show who is busy and what is denied: packets, sources by connections and by
+    /// drops, bans, decisions, services; live on a terminal
+    #[command(after_help = "Examples:\n  moderationctl top\n  \
+                            moderationctl top --once --limit 5\n  \
+                            moderationctl top --json | jq .packets\n\n\
+                            q, Esc and Ctrl-C end it, Tab and the arrows choose a panel, \
+                            Up and Down move in it, p pauses. With --once or --json, or \
+                            without a terminal, it is shown once.")]
     Top {
         /// Sources of each kind
         #[arg(long, default_value_t = 20, value_name = "N")]
@@ -127,6 +145,8 @@ pub(super) enum Command {
         once: bool,
     },
     /// Show dropped packets as they come
+    #[command(after_help = "Examples:\n  moderationctl watch --count 10\n  \
+                            moderationctl watch --every 100 --json")]
     Watch {
         /// One dropped packet in so many, or more if another who watches wants them
         #[arg(long, default_value_t = 1, value_name = "N")]
@@ -135,22 +155,54 @@ pub(super) enum Command {
         #[arg(long, value_name = "N")]
         count: Option<u64>,
     },
-    /// Look at the services that the daemon shares bans by: connection, rights,
-    /// indexes, clocks; and say what to do
+    /// Look at this host and at the services that the daemon uses, and say what to
+    /// do; works without the daemon, too
+    #[command(after_help = "Examples:\n  sudo moderationctl doctor\n  \
+                            moderationctl doctor --json | jq '.sections[].findings[] | \
+                            select(.grade == \"problem\")'\n\n\
+                            ok: as it should be. note: good to know, or it could not be looked \
+                            at. warning: it works, but look at it. problem: it does not work. \
+                            Ends with 1 if there is a problem, else with 0.")]
     Doctor,
+    /// Pack what somebody needs who is to help: versions, configuration, findings,
+    /// counts and log lines, without secrets and user ids
+    #[command(after_help = "Examples:\n  sudo moderationctl support-bundle\n  \
+                            sudo moderationctl support-bundle /tmp/help.tar.gz --with-addresses\n\n\
+                            Look into it before you send it: tar -tzf FILE, and CONTENTS.txt in \
+                            it. Secrets, user ids, reasons and notes are never in it. Addresses \
+                            are replaced, each by the same name everywhere, unless \
+                            --with-addresses is given.")]
+    SupportBundle(SupportBundle),
     /// Show the configuration that counts, and where each value came from
+    #[command(after_help = "Examples:\n  moderationctl config\n  \
+                            moderationctl config --json | jq .origins")]
     Config,
     /// Print what can be asked on the sockets, as an OpenAPI 3.1 document
     Openapi,
     /// Keep the list of prefixes that are never banned
+    #[command(
+        after_help = "Examples:\n  moderationctl allow add 198.51.100.0/24 --note office\n  \
+                            moderationctl allow list\n  \
+                            moderationctl allow remove 198.51.100.0/24"
+    )]
     #[command(subcommand)]
     Allow(Allow),
     /// Work on the kernel itself; root only, needs no daemon
+    #[command(after_help = "Examples:\n  moderationctl xdp attach --interface eth0 \
+                            --confirm-within 1m\n  \
+                            moderationctl xdp confirm\n  \
+                            moderationctl xdp status --json\n  \
+                            moderationctl xdp off")]
     #[command(subcommand)]
     Xdp(Xdp),
 }
 
 impl Command {
+    /// Whether it looks at the host as it is, be the configuration right or wrong.
+    pub(super) const fn examines(&self) -> bool {
+        matches!(self, Self::Doctor | Self::SupportBundle(_))
+    }
+
     /// Whether it must work even if the configuration does not.
     pub(super) const fn is_emergency(&self) -> bool {
         matches!(self, Self::Xdp(Xdp::Off { .. } | Xdp::Detach { .. }))
@@ -205,6 +257,16 @@ pub(super) struct Ban {
     /// Whether the kernel drops the packets; never: it holds at the API only
     #[arg(long, value_name = "WHEN", value_parser = ["always", "never"])]
     pub(super) network_block: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct SupportBundle {
+    /// Where to [default: moderation-support-TIME.tar.gz, here]
+    #[arg(value_name = "FILE")]
+    pub(super) file: Option<PathBuf>,
+    /// Leave addresses as they are
+    #[arg(long)]
+    pub(super) with_addresses: bool,
 }
 
 #[derive(Debug, Args)]

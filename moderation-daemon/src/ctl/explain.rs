@@ -4,6 +4,7 @@
 use serde_json::Value;
 
 use super::remote::{Remote, encoded, subject_query};
+use crate::moderator::{Code, NoCode};
 
 pub(super) fn run(remote: &mut Remote, subject: &str) -> anyhow::Result<()> {
     let response = remote.client.get(&format!("/v1/explain?{}", query(subject)));
@@ -11,11 +12,13 @@ pub(super) fn run(remote: &mut Remote, subject: &str) -> anyhow::Result<()> {
     Ok(remote.output.show(&answer, text)?)
 }
 
-/// `#12` is a ban; else an address or a user, as everywhere.
+/// `#12` is a ban, `d65a0c1f2-7` a denial; else an address or a user, as everywhere. What
+/// is meant to be a user who is called so is `user:d65a0c1f2-7`.
 fn query(subject: &str) -> String {
-    match subject.strip_prefix('#').map(str::parse::<u64>) {
-        Some(Ok(id)) => format!("ban={}", encoded(&id.to_string())),
-        _ => subject_query(subject),
+    match subject.parse::<Code>() {
+        Ok(Code::Ban(id)) => format!("ban={}", encoded(&id.to_string())),
+        Ok(code @ Code::Denial { .. }) => format!("code={}", encoded(&code.to_string())),
+        Err(NoCode) => subject_query(subject),
     }
 }
 
@@ -52,6 +55,9 @@ mod tests {
             ("#anna", "user=%23anna"),
             ("192.0.2.7", "ip=192.0.2.7"),
             ("user:anna", "user=anna"),
+            ("d65a0c1f2-7", "code=d65a0c1f2-7"),
+            ("user:d65a0c1f2-7", "user=d65a0c1f2-7"),
+            ("daniel", "user=daniel"),
         ];
         for (subject, want) in cases {
             assert_eq!(query(subject), want, "{subject}");

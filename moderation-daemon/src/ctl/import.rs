@@ -17,6 +17,7 @@ use crate::{
     clock,
     config::parse_duration,
     engine::Prefix,
+    exit::NoInput,
 };
 
 /// Entries of one request: below the daemon's limit on bodies at any length of
@@ -82,7 +83,7 @@ fn open(import: &Import) -> anyhow::Result<Box<dyn Read>> {
         return Ok(Box::new(io::stdin()));
     }
     let path = import.file();
-    let file = File::open(path).with_context(|| format!("cannot read {}", path.display()))?;
+    let file = File::open(path).with_context(|| NoInput(path.to_owned()))?;
     Ok(Box::new(file))
 }
 

@@ -17,6 +17,7 @@ use super::remote::{Remote, encoded};
 use crate::{
     clock,
     engine::UserId,
+    exit::NotWritten,
     librechat::{
         Found, LogKeys, RECORDS_FILE, Record, SCORES_FILE, Score, read_records, read_scores,
         records_file, scores_file,
@@ -84,7 +85,7 @@ fn write(path: &Path, text: &str) -> anyhow::Result<()> {
         file.sync_all()?;
         fs::rename(&fresh, path)
     };
-    create().with_context(|| format!("cannot write {}", path.display()))
+    create().with_context(|| NotWritten(path.to_owned()))
 }
 
 pub(super) fn import(remote: &mut Remote, folder: &Path) -> anyhow::Result<()> {

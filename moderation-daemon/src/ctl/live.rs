@@ -1,55 +1,20 @@
-//! `top` and `watch`: what goes on now, again and again until the operator has
-//! seen enough. One answer of the daemon's is shown like any other command's.
+//! `top --once` and `watch`: what goes on now, as lines. The live view is in `top`.
 
-use std::{io::IsTerminal as _, time::Duration};
-
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use super::{
     output::{field, table},
     remote::Remote,
 };
 
-/// Clears the screen and goes to its top (ECMA-48, ED and CUP).
-const CLEAR: &str = "\u{1b}[2J\u{1b}[H";
-/// How often `top` looks.
-const INTERVAL: Duration = Duration::from_secs(1);
-
-/// Shows who is busy: once, or for as long as there is a terminal to show it.
-pub(super) fn top(remote: &mut Remote, limit: usize, once: bool) -> anyhow::Result<()> {
-    let repeats = !once && std::io::stdout().is_terminal();
-    let mut before: Option<Value> = None;
-    loop {
-        let response = remote.client.get(&format!("/v1/top?limit={limit}"));
-        let now = remote.success(response)?;
-        let rates = before.as_ref().map(|before| packet_rates(before, &now));
-        let clear = if repeats { CLEAR } else { "" };
-        let shown =
-            remote.output.show(&now, |now| format!("{clear}{}", top_text(now, rates.as_ref())));
-        shown?;
-        if !repeats {
-            return Ok(());
-        }
-        before = Some(now);
-        std::thread::sleep(INTERVAL);
-    }
+/// Shows once who is busy.
+pub(super) fn top(remote: &mut Remote, limit: usize) -> anyhow::Result<()> {
+    let response = remote.client.get(&format!("/v1/top?limit={limit}"));
+    let now = remote.success(response)?;
+    Ok(remote.output.show(&now, top_text)?)
 }
 
-/// Packets per second by reason, between two answers.
-fn packet_rates(before: &Value, now: &Value) -> Map<String, Value> {
-    let elapsed_ms = now["at_ms"].as_u64().unwrap_or(0) - before["at_ms"].as_u64().unwrap_or(0);
-    let packets = now["packets"].as_object().cloned().unwrap_or_default();
-    let rate = |(reason, counts): (String, Value)| {
-        let count = |counts: &Value| counts["packets"].as_u64().unwrap_or(0);
-        // Maps that were made anew begin at zero.
-        let more = count(&counts).saturating_sub(count(&before["packets"][&reason]));
-        let rate = more * 1_000 / elapsed_ms.max(1);
-        (reason, json!(rate))
-    };
-    packets.into_iter().map(rate).collect()
-}
-
-fn top_text(top: &Value, rates: Option<&Map<String, Value>>) -> String {
+fn top_text(top: &Value) -> String {
     let sources = |name: &str, head| {
         let part = &top[name];
         let limit = part["limit"].as_u64();
@@ -70,12 +35,11 @@ fn top_text(top: &Value, rates: Option<&Map<String, Value>>) -> String {
         format!("{} in {seconds} s, {limit}\n{text}", head.to_lowercase())
     };
     let packets = top["packets"].as_object().cloned().unwrap_or_default();
-    let packets =
-        packets.into_iter().filter(|(_, counts)| counts["packets"] != 0).map(|(reason, counts)| {
-            let rate = rates.and_then(|rates| rates.get(&reason)).map_or("-".to_owned(), field);
-            [reason, field(&counts["packets"]), rate]
-        });
-    let packets = table(["REASON", "PACKETS", "PER SECOND"], packets);
+    let packets = packets
+        .into_iter()
+        .filter(|(_, counts)| counts["packets"] != 0)
+        .map(|(reason, counts)| [reason, field(&counts["packets"])]);
+    let packets = table(["REASON", "PACKETS"], packets);
     let alarms = top["alarms"].as_object().cloned().unwrap_or_default();
     let alarms: String = alarms
         .into_iter()

@@ -1,6 +1,7 @@
 //! moderationctl: the operator's tool. Most commands ask the daemon; `xdp`
 //! works on the kernel itself and needs no daemon.
 
+mod bundle;
 mod command;
 mod doctor;
 mod effective;
@@ -14,6 +15,7 @@ mod own;
 mod penalty;
 mod remote;
 mod setup;
+mod top;
 mod xdp;
 
 use std::process::ExitCode;
@@ -24,6 +26,7 @@ use crate::{
     exit::{self, tell},
 };
 use command::{Arguments, Command};
+use doctor::Host;
 use output::Output;
 use remote::Remote;
 
@@ -44,7 +47,19 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
     }
     // LibreChat's own files say nothing about sockets and pins, and not every
     // operator may read them.
-    let config = match Config::load_readable(path) {
+    let loaded = Config::load_readable(path);
+    if arguments.command.examines() {
+        let defaults = Config::parse("")?;
+        let socket = loaded.as_ref().unwrap_or(&defaults).admin.path.clone();
+        let socket = arguments.socket.unwrap_or(socket);
+        let mut remote = Remote::new(socket, output, 64, arguments.files);
+        let host = Host { loaded: loaded.as_ref(), defaults: &defaults };
+        return match arguments.command {
+            Command::SupportBundle(wanted) => bundle::run(&mut remote, host, &wanted),
+            _ => doctor::run(&mut remote, host),
+        };
+    }
+    let config = match loaded {
         Err(error) if arguments.command.is_emergency() => {
             tell("going by the defaults, for the configuration is wrong", &error);
             Config::parse("")?

@@ -16,6 +16,17 @@ impl Output {
         Self { json }
     }
 
+    /// Whether results are for programs.
+    pub(super) const fn is_json(self) -> bool {
+        self.json
+    }
+
+    /// Whether text is coloured: on terminals, unless `NO_COLOR`, `CLICOLOR=0` or
+    /// `TERM=dumb` says otherwise.
+    pub(super) fn has_colours(self) -> bool {
+        anstream::AutoStream::choice(&io::stdout()) != anstream::ColorChoice::Never
+    }
+
     /// Shows a result: the value itself, or what `text` makes of it.
     pub(super) fn show(self, value: &Value, text: impl FnOnce(&Value) -> String) -> io::Result<()> {
         let text = if self.json { value.to_string() } else { text(value) };

@@ -1,8 +1,11 @@
 //! The commands that ask the daemon.
 
-use std::{path::PathBuf, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 use serde_json::{Map, Value, json};
 
 use super::{
@@ -14,7 +17,7 @@ use super::{
 use crate::{
     api::client::{Client, ClientError, Response},
     engine::Prefix,
-    exit::Unreachable,
+    exit::{Refused, Unreachable},
     keeper::SourceFiles,
     librechat::LogKeys,
 };
@@ -35,6 +38,11 @@ pub(super) struct Remote {
 impl Remote {
     pub(super) fn new(socket: PathBuf, output: Output, v6_prefix: u8, files: SourceFiles) -> Self {
         Self { client: Client::new(&socket), socket, output, v6_prefix, files }
+    }
+
+    /// Where the daemon is asked.
+    pub(super) fn socket(&self) -> &Path {
+        &self.socket
     }
 
     pub(super) fn run(&mut self, command: Command) -> anyhow::Result<()> {
@@ -61,14 +69,21 @@ impl Remote {
             Command::List { all, .. } => self.list(all),
             Command::Penalties(which) => penalty::list(self, which),
             Command::Check { subject } => self.check(&subject),
-            Command::Doctor => super::doctor::run(self),
             Command::Explain { subject } => super::explain::run(self, &subject),
             Command::Allow(allow) => self.allow(allow),
-            Command::Top { limit, once } => super::live::top(self, limit, once),
-            Command::Watch { every, count } => super::live::watch(self, every, count),
-            Command::Config | Command::Openapi | Command::Setup(_) | Command::Xdp(_) => {
-                unreachable!("run without us")
+            Command::Top { limit, once } => {
+                if once || self.output.is_json() || !super::top::has_terminal() {
+                    return super::live::top(self, limit);
+                }
+                super::top::show(&self.socket, limit)
             }
+            Command::Watch { every, count } => super::live::watch(self, every, count),
+            Command::Config
+            | Command::Doctor
+            | Command::Openapi
+            | Command::Setup(_)
+            | Command::SupportBundle(_)
+            | Command::Xdp(_) => unreachable!("run without us"),
         }
     }
 
@@ -194,10 +209,10 @@ impl Remote {
         if response.is_success() {
             return Ok(response.body);
         }
-        match response.body["detail"].as_str() {
-            Some(detail) => bail!("{detail}"),
-            None => bail!("the daemon answered {}", response.status),
-        }
+        let status = response.status;
+        let detail = response.body["detail"].as_str().map(str::to_owned);
+        let detail = detail.unwrap_or_else(|| format!("the daemon answered {status}"));
+        Err(Refused { status, detail }.into())
     }
 
     fn unreachable(&self, error: ClientError) -> anyhow::Error {

@@ -47,6 +47,20 @@ pub enum Cause {
     NothingToRefund,
 }
 
+impl Cause {
+    /// In one word, as callers are told.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Banned => "banned",
+            Self::Violation(kind) => kind.name(),
+            Self::LeasesFull => "leases_full",
+            Self::WindowsFull => "windows_full",
+            Self::Limited => "rate_limited",
+            Self::NothingToRefund => "nothing_to_refund",
+        }
+    }
+}
+
 /// The limiters' answers to one event, in the order in which they were asked.
 /// There are rarely more than two.
 pub type Counts = SmallVec<[Count; 2]>;

@@ -19,7 +19,7 @@ use crate::{
 };
 
 pub use lines::follow_lines;
-pub use watch::{Seen, Watch};
+pub use watch::{Sampled, Seen, Watch};
 
 /// How often to look whether the pins are others, or there at all.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);

@@ -3,10 +3,12 @@
 
 use std::{
     collections::{BTreeMap, VecDeque},
+    net::IpAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
+use moderation_common::Reason;
 use tokio::{sync::Notify, time::timeout};
 
 use super::{BATCH, LOOK_INTERVAL, opened};
@@ -72,6 +74,19 @@ struct Kept {
     lost: u64,
 }
 
+/// Of how far back the sources are that drop most.
+const BUSY_NS: u64 = 10_000_000_000;
+
+/// From whom dropped packets came lately, by samples.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Sampled {
+    /// Samples of the last ten seconds.
+    pub samples: usize,
+    /// Sources with the most of them, the busiest first: which, how many, and why the
+    /// last of them was dropped.
+    pub sources: Vec<(IpAddr, usize, Reason)>,
+}
+
 /// An answer to somebody who watches.
 #[derive(Clone, Debug)]
 pub struct Seen {
@@ -107,6 +122,17 @@ impl Watch {
         // Whether there are news or not.
         drop(timeout(PATIENCE, news).await);
         self.since(after)
+    }
+
+    /// From whom the packets come that are dropped most, and keeps the kernel sampling as
+    /// [`Watch::ask`] does. Waits for nothing.
+    pub fn busiest(&self, most: usize, every: u32) -> Sampled {
+        if !self.wishes().add(every.max(1), clock::now().boot_ms) {
+            self.metrics.overflow(Table::Watchers);
+        }
+        self.asked.notify_one();
+        let since_ns = clock::boot_ns().saturating_sub(BUSY_NS);
+        busiest(self.kept().samples.iter().map(|(_, sample)| sample), since_ns, most)
     }
 
     fn since(&self, after: u64) -> Seen {
@@ -187,9 +213,41 @@ impl Watch {
     }
 }
 
+fn busiest<'a>(samples: impl Iterator<Item = &'a Dropped>, since_ns: u64, most: usize) -> Sampled {
+    let mut counts = BTreeMap::<IpAddr, (usize, Reason)>::new();
+    let mut all = 0;
+    for sample in samples.filter(|sample| sample.at_boot_ns >= since_ns) {
+        all += 1;
+        let count = counts.entry(sample.source).or_insert((0, sample.reason));
+        *count = (count.0 + 1, sample.reason);
+    }
+    let mut sources: Vec<_> =
+        counts.into_iter().map(|(source, (count, reason))| (source, count, reason)).collect();
+    sources.sort_by_key(|(source, count, _)| (std::cmp::Reverse(*count), *source));
+    sources.truncate(most);
+    Sampled { samples: all, sources }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn who_is_dropped_most_comes_first_and_what_is_long_ago_does_not_count() {
+        let sample = |at_boot_ns, last: u8| Dropped {
+            at_boot_ns,
+            source: [192, 0, 2, last].into(),
+            reason: Reason::BanV4,
+            bytes: 60,
+            protocol: None,
+            port: None,
+        };
+        let kept = [sample(1, 1), sample(1, 1), sample(5, 2), sample(6, 3), sample(7, 3)];
+        let found = busiest(kept.iter(), 5, 1);
+        let third = (IpAddr::from([192, 0, 2, 3]), 2, Reason::BanV4);
+        assert_eq!(found, Sampled { samples: 3, sources: vec![third] });
+        assert_eq!(busiest(kept.iter(), 8, 9), Sampled::default());
+    }
 
     const LEASE_MS: u64 = 5_000;
 

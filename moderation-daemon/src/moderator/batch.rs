@@ -55,7 +55,7 @@ mod tests {
     }
 
     fn answer(cause: Cause) -> Answer {
-        Answer { outcome: Outcome::deny(cause), ban: None }
+        Answer { outcome: Outcome::deny(cause), ban: None, code: None }
     }
 
     #[test]

@@ -10,7 +10,10 @@ use std::{
 use ipnet::IpNet;
 use serde::Serialize;
 
-use super::view::{BanView, Enforcement};
+use super::{
+    denial::Denials,
+    view::{BanView, Enforcement},
+};
 use crate::{
     blocklist::{Expiry, Imported, Imports, ListSummary, PrefixMap, Source},
     engine::{
@@ -77,16 +80,24 @@ struct State {
 
 /// See the module. Its lock is never held over an await.
 #[derive(Debug, Default)]
-pub struct Board(RwLock<State>);
+pub struct Board {
+    state: RwLock<State>,
+    denials: Denials,
+}
 
 impl Board {
     // Whoever panicked while writing left single entries, all of them whole.
     fn read(&self) -> RwLockReadGuard<'_, State> {
-        self.0.read().unwrap_or_else(PoisonError::into_inner)
+        self.state.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn write(&self) -> RwLockWriteGuard<'_, State> {
-        self.0.write().unwrap_or_else(PoisonError::into_inner)
+        self.state.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The latest denials.
+    pub const fn denials(&self) -> &Denials {
+        &self.denials
     }
 
     /// The ban or the entry of a list that holds for a subject longest.

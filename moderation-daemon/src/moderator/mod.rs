@@ -8,6 +8,7 @@
 
 mod batch;
 mod board;
+mod denial;
 mod enforce;
 mod import;
 mod kernel;
@@ -43,6 +44,7 @@ use crate::{
 
 pub use batch::Ask;
 pub use board::{Board, DriftSeen, Fill, KernelStatus};
+pub use denial::{Code, Denial, Denials, Denied, Grounds, NoCode};
 pub use import::{Added, Batch, ImportRefusal, Refused, SLICE};
 pub use kernel::Kernel;
 pub use librechat::TakenScore;
@@ -99,6 +101,8 @@ pub struct Answer {
     pub outcome: Outcome,
     /// Its ban, with whether it is in force.
     pub ban: Option<BanView>,
+    /// Of a denial: what to quote to operators. A peek denies nothing.
+    pub code: Option<Code>,
 }
 
 /// What is known about a user.
@@ -268,10 +272,13 @@ impl Moderator {
             // Whether it is, the engine knows.
             ban = self.board.check_protected(subject, now)?;
         }
-        if !ask.is_peek {
-            self.metrics.judged(What::of(&ask.request.act), Verdict::Deny);
-        }
-        Some(Answer { outcome: Outcome::banned(Arc::clone(&ban.ban)), ban: Some(ban) })
+        let code = (!ask.is_peek).then(|| {
+            let act = &ask.request.act;
+            self.metrics.judged(What::of(act), Verdict::Deny);
+            let grounds = Grounds::banned(&ban);
+            self.board.denials().note(Denied::of(act), subject, grounds, now.unix_ms)
+        });
+        Some(Answer { outcome: Outcome::banned(Arc::clone(&ban.ban)), ban: Some(ban), code })
     }
 
     /// Judges a source that opened more connections than it may; the daemon

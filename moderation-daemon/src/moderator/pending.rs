@@ -4,12 +4,13 @@
 use std::{ops::Range, sync::Arc};
 
 use super::{
-    Answer, Ask, BanView, Board, Command, Known, LiftedView, Reply, Unavailable, shared::Answers,
+    Answer, Ask, BanView, Board, Command, Denied, Grounds, Known, LiftedView, Reply, Unavailable,
+    shared::Answers,
 };
 use crate::{
     engine::{
         Ban, BanRefusal, Cause, Count, Engine, Lease, Lifted, Moment, Outcome, Overlay, Queue,
-        UserId,
+        Subject, UserId, Verdict,
     },
     metrics::{Metrics, Table, What},
 };
@@ -34,6 +35,8 @@ pub(super) struct Judged {
     outcome: Outcome,
     /// Whether it passed and was counted at once.
     is_counted: bool,
+    /// If it was denied: what, to whom, and when in milliseconds since 1970.
+    denied: Option<Box<(Denied, Subject, u64)>>,
 }
 
 /// How far a batch is judged.
@@ -131,7 +134,12 @@ fn judge(overlay: &mut Overlay<'_>, ask: &Ask, begun: &mut Begun<'_>, now: Momen
     if *is_peek {
         let counts = overlay.joined(request, &begun.answers.peek(), now);
         let decision = overlay.decide(request, &counts, now);
-        return Judged { what: None, outcome: supposed(decision.outcome), is_counted: false };
+        return Judged {
+            what: None,
+            outcome: supposed(decision.outcome),
+            is_counted: false,
+            denied: None,
+        };
     }
     let passed = begun.passed.next().map(|place| Outcome::passed(begun.queue.counts(place)));
     let is_counted = passed.is_some();
@@ -140,7 +148,9 @@ fn judge(overlay: &mut Overlay<'_>, ask: &Ask, begun: &mut Begun<'_>, now: Momen
         Some(outcome) => outcome,
         None => overlay.judge_next(begun.queue, request, now),
     };
-    Judged { what: Some(What::of(&request.act)), outcome, is_counted }
+    let denied = (outcome.verdict == Verdict::Deny)
+        .then(|| Box::new((Denied::of(&request.act), request.subject.clone(), now.unix_ms)));
+    Judged { what: Some(What::of(&request.act)), outcome, is_counted, denied }
 }
 
 /// What would have come of a request did not.
@@ -166,7 +176,12 @@ impl Judged {
             }
         }
         let ban = outcome.ban.as_ref().map(|ban| board.view(ban));
-        Answer { outcome, ban }
+        let code = self.denied.map(|denied| {
+            let (what, subject, at_unix_ms) = *denied;
+            let grounds = Grounds::of(&outcome, ban.as_ref());
+            board.denials().note(what, &subject, grounds, at_unix_ms)
+        });
+        Answer { outcome, ban, code }
     }
 }
 

@@ -3,6 +3,7 @@
 //! what is to be blocked comes from the store by way of the moderator.
 
 mod attach;
+mod device;
 mod handshake;
 mod interface;
 mod migrate;
@@ -49,6 +50,7 @@ pub use attach::{
 pub use block::{BanMaps, Changes, Fill, Reconciled};
 pub use count::{Counters, Epoch, Rate, Rates, Table, alarms};
 pub use desired::Desired;
+pub use device::{Queues, driver, features, is_clock_synchronized, queues};
 pub use error::NetworkError;
 pub use interface::{Attachment, XdpMode, attachments, interfaces};
 pub use judge::Judge;

@@ -231,3 +231,54 @@ fn bpf(command: u32, attr: &mut bpf_attr) -> io::Result<i64> {
         unsafe { libc::syscall(libc::SYS_bpf, command, &raw mut *attr, size_of::<bpf_attr>()) };
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
 }
+
+/// Words that a device's answer may take: features have names of 32 bytes, and there are
+/// fewer than a hundred.
+const ETHTOOL_WORDS: usize = 16_384;
+
+/// Asks a network device (ethtool(8), `linux/ethtool.h`): a question begins with its
+/// command. Needs no privilege for what is only read.
+#[expect(unsafe_code, reason = "libc has no safe ioctl(2)")]
+pub(super) fn ethtool(interface: &str, question: &[u32]) -> io::Result<Vec<u32>> {
+    let mut words = vec![0_u32; ETHTOOL_WORDS];
+    words[..question.len()].copy_from_slice(question);
+    // SAFETY: all fields are integers and pointers, for which zero is a value.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    // The last byte stays zero.
+    let room = request.ifr_name.len() - 1;
+    if interface.len() > room {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    for (to, from) in request.ifr_name.iter_mut().zip(interface.bytes()) {
+        *to = libc::c_char::from_ne_bytes([from]);
+    }
+    request.ifr_ifru.ifru_data = words.as_mut_ptr().cast();
+    let socket = nix::sys::socket::socket(
+        nix::sys::socket::AddressFamily::Inet,
+        nix::sys::socket::SockType::Datagram,
+        nix::sys::socket::SockFlag::SOCK_CLOEXEC,
+        None,
+    )?;
+    // SAFETY: the request and the words, of which there are more than any answer to our
+    // questions has, are alive for as long as the call takes.
+    let result = unsafe { libc::ioctl(socket.as_raw_fd(), SIOCETHTOOL, &raw mut request) };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(words) }
+}
+
+/// `linux/sockios.h`.
+const SIOCETHTOOL: libc::Ioctl = 0x8946;
+
+/// Whether the kernel's clock is kept in step with others' (adjtimex(2)).
+#[expect(unsafe_code, reason = "libc has no safe adjtimex(2)")]
+pub(super) fn is_clock_synchronized() -> io::Result<bool> {
+    // SAFETY: all fields are integers, for which zero is a value; a mode of zero changes
+    // nothing.
+    let mut time: libc::timex = unsafe { std::mem::zeroed() };
+    // SAFETY: the struct is alive for as long as the call takes.
+    let state = unsafe { libc::adjtimex(&raw mut time) };
+    match state {
+        -1 => Err(io::Error::last_os_error()),
+        libc::TIME_ERROR => Ok(false),
+        _ => Ok(true),
+    }
+}

@@ -28,7 +28,7 @@ use crate::{
     clock,
     config::{Nginx, Overload, UserSource},
     engine::{Act, Bearer, Cost, Count, EventType, Moment, Request, Subject, UserId},
-    moderator::{Answer, Unavailable},
+    moderator::{Answer, BanView, Denied, Grounds, Unavailable},
 };
 
 /// How long nginx is kept waiting for a decision. It gives up a second later.
@@ -195,8 +195,8 @@ impl Desk {
                 // Whether a role spares somebody is not known in time, so it does not.
                 let now = clock::now();
                 let ban = self.api.moderator.board().check(&subject, now);
-                let denial = ban.map(|ban| Denial::banned(&ban, now));
-                let denial = denial.or_else(|| self.overloaded(text(headers, REQUEST)));
+                let denial = ban.map(|ban| self.banned(&ban, &subject, now));
+                let denial = denial.or_else(|| self.overloaded(&subject));
                 Verdict { denial, ..Verdict::default() }
             }
         }
@@ -219,7 +219,7 @@ impl Desk {
             if let Ok(answer) = &answer {
                 verdict.counts.extend(answer.outcome.counts.iter().copied());
             }
-            verdict.denial = self.denial(answer, subject, id).await.err().map(|it| *it);
+            verdict.denial = self.denial(answer, subject).await.err().map(|it| *it);
             if verdict.denial.is_some() {
                 return verdict;
             }
@@ -255,7 +255,7 @@ impl Desk {
         };
         places.await_room(&bearer, limit.max).await;
         let answer = self.acquire(&bearer, subject, id).await;
-        let answer = self.denial(answer, subject, id).await?;
+        let answer = self.denial(answer, subject).await?;
         let lease = answer.and_then(|answer| answer.outcome.lease);
         Ok(lease.map(|lease| match takes {
             Takes::Start => places.start(&bearer, lease.id),
@@ -269,26 +269,38 @@ impl Desk {
         &self,
         answer: Result<Answer, &'static str>,
         subject: &Subject,
-        id: &str,
     ) -> Result<Option<Answer>, Box<Denial>> {
         let denial = match &answer {
-            Ok(answer) => Denial::of(answer, &self.api.config.rules, clock::now(), id),
+            Ok(answer) => Denial::of(answer, &self.api.config.rules, clock::now()),
             Err(reason) => {
                 self.api.metrics.nginx.undecided(reason);
-                self.check(subject).await.or_else(|| self.overloaded(id))
+                self.check(subject).await.or_else(|| self.overloaded(subject))
             }
         };
         denial.map_or_else(|| Ok(answer.ok()), |denial| Err(Box::new(denial)))
     }
 
-    fn overloaded(&self, id: &str) -> Option<Denial> {
-        (self.settings.when_overloaded == Overload::Deny).then(|| Denial::overloaded(id))
+    fn overloaded(&self, subject: &Subject) -> Option<Denial> {
+        (self.settings.when_overloaded == Overload::Deny).then(|| {
+            let code = self.code(subject, Grounds::overloaded(), clock::now());
+            Denial::overloaded(&code)
+        })
+    }
+
+    fn banned(&self, ban: &BanView, subject: &Subject, now: Moment) -> Denial {
+        Denial::banned(ban, now, self.code(subject, Grounds::banned(ban), now))
+    }
+
+    /// What to quote to operators of a denial that is no answer to an event.
+    fn code(&self, subject: &Subject, grounds: Grounds, now: Moment) -> String {
+        let denials = self.api.moderator.board().denials();
+        denials.note(Denied::Request, subject, grounds, now.unix_ms).to_string()
     }
 
     /// Whether somebody is banned.
     async fn check(&self, subject: &Subject) -> Option<Denial> {
         let ban = self.api.moderator.check(subject).await;
-        ban.map(|ban| Denial::banned(&ban, clock::now()))
+        ban.map(|ban| self.banned(&ban, subject, clock::now()))
     }
 
     /// Judges an event, or says in one word why that was not possible. Who is banned is

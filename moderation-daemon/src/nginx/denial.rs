@@ -67,13 +67,15 @@ fn cut(text: &str) -> String {
 
 impl Denial {
     /// What is to be told of an answer that denies.
-    pub(super) fn of(answer: &Answer, rules: &Rules, now: Moment, id: &str) -> Option<Self> {
+    pub(super) fn of(answer: &Answer, rules: &Rules, now: Moment) -> Option<Self> {
         let outcome = &answer.outcome;
         if outcome.verdict == Verdict::Allow {
             return None;
         }
+        // Nothing of nginx's is a peek, so there always is one.
+        let code = answer.code.map(|code| code.to_string()).unwrap_or_default();
         if let Some(ban) = &answer.ban {
-            return Some(Self::banned(ban, now));
+            return Some(Self::banned(ban, now, code));
         }
         let message = said::message(outcome, rules);
         let exceeded = outcome.counts.last().filter(|count| count.exceeds());
@@ -82,7 +84,7 @@ impl Denial {
             status: if is_refusal(outcome) { BANNED } else { LIMITED },
             r#type: kind(outcome).to_owned(),
             message: message.as_deref().map_or_else(|| "Request denied".to_owned(), cut),
-            code: id.to_owned(),
+            code,
             reason: None,
             until: None,
             retry_after,
@@ -93,13 +95,12 @@ impl Denial {
     }
 
     /// What is to be told of a ban.
-    pub(super) fn banned(view: &BanView, now: Moment) -> Self {
+    pub(super) fn banned(view: &BanView, now: Moment, code: String) -> Self {
         let ban = &view.ban;
         let message = said::of_ban(ban.expires_at_unix_ms.is_some());
         let left_ms = ban.expires_at_unix_ms.map(|end| end.saturating_sub(now.unix_ms));
         // A rule's own words tell points.
         let reason = ban.violation.map_or_else(|| cut(&ban.reason), |kind| kind.name().to_owned());
-        let code = view.source.as_ref().map_or_else(|| format!("#{}", ban.id), ToString::to_string);
         Self {
             status: BANNED,
             r#type: "ban".to_owned(),
@@ -113,22 +114,27 @@ impl Denial {
     }
 
     /// What is to be told where nothing was decided.
-    pub(super) fn overloaded(id: &str) -> Self {
+    pub(super) fn overloaded(code: &str) -> Self {
         let message = "Too many requests. Try again later".to_owned();
-        Self { status: OVERLOADED, retry_after: Some(1), ..Self::plain("overloaded", message, id) }
+        Self {
+            status: OVERLOADED,
+            retry_after: Some(1),
+            ..Self::plain("overloaded", message, code)
+        }
     }
 
-    /// What is to be told where somebody else than we denied it.
+    /// What is to be told where somebody else than we denied it: the code is nginx's
+    /// name for the request.
     pub(super) fn forbidden(id: &str) -> Self {
         Self::plain("forbidden", "This request is not allowed.".to_owned(), id)
     }
 
-    fn plain(kind: &str, message: String, id: &str) -> Self {
+    fn plain(kind: &str, message: String, code: &str) -> Self {
         Self {
             status: BANNED,
             r#type: kind.to_owned(),
             message,
-            code: id.to_owned(),
+            code: code.to_owned(),
             reason: None,
             until: None,
             retry_after: None,

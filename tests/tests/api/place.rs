@@ -117,7 +117,7 @@ fn a_stranger_is_refused_even_if_the_socket_is_open_to_everyone() -> Result<()> 
 
     fs::set_permissions(&socket, Permissions::from_mode(0o666))?;
     let (code, said) = as_a_stranger(&desk.daemon, &socket)?;
-    assert_eq!(code, Some(1), "{said}");
+    assert_eq!(code, Some(77), "{said}");
     assert!(said.contains("the peer is not in this socket's group"), "{said}");
     let metrics = desk.operator.get("/metrics")?;
     let counted = r#"moderation_api_problems_total{reason="foreign-peer"} 1"#;
