@@ -4,7 +4,7 @@
 use std::{path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
-use clap::Parser;
+use clap::{CommandFactory as _, Parser};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::{
@@ -53,6 +53,11 @@ struct Arguments {
     /// Print the default configuration, with comments, and end
     #[arg(long)]
     print_default_config: bool,
+}
+
+/// The command line, for the manual page.
+pub(crate) fn command_line() -> clap::Command {
+    Arguments::command()
 }
 
 /// The whole program.

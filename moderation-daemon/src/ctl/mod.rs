@@ -2,6 +2,7 @@
 //! works on the kernel itself and needs no daemon.
 
 mod command;
+mod completion;
 mod doctor;
 mod effective;
 mod explain;
@@ -9,6 +10,7 @@ mod import;
 mod keep;
 mod librechat;
 mod live;
+mod man;
 mod output;
 mod own;
 mod penalty;
@@ -36,6 +38,12 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
     if matches!(arguments.command, Command::Openapi) {
         // For people, too: it is a document.
         return Ok(output.show(&api::description(), |document| format!("{document:#}"))?);
+    }
+    if let Command::Completions { shell } = arguments.command {
+        return completion::print(shell);
+    }
+    if let Command::Man { folder } = &arguments.command {
+        return man::write(folder);
     }
     let path = arguments.config.as_deref();
     // LibreChat's own files say nothing about sockets and pins, and not every

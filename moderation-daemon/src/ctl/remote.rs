@@ -66,7 +66,11 @@ impl Remote {
             Command::Allow(allow) => self.allow(allow),
             Command::Top { limit, once } => super::live::top(self, limit, once),
             Command::Watch { every, count } => super::live::watch(self, every, count),
-            Command::Config | Command::Openapi | Command::Xdp(_) => unreachable!("run without us"),
+            Command::Completions { .. }
+            | Command::Config
+            | Command::Man { .. }
+            | Command::Openapi
+            | Command::Xdp(_) => unreachable!("run without us"),
         }
     }
 
