@@ -4,7 +4,7 @@
 use std::{path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
-use clap::Parser;
+use clap::{CommandFactory as _, Parser};
 use nix::sys::signal::{SigSet, Signal};
 use tokio::sync::mpsc;
 
@@ -67,6 +67,11 @@ impl Arguments {
         }
         Ok(config)
     }
+}
+
+/// The command line, for the manual page.
+pub(crate) fn command_line() -> clap::Command {
+    Arguments::command()
 }
 
 /// The whole program.

@@ -5,10 +5,12 @@
 mod bench;
 mod check;
 mod demo;
+mod fallback;
 mod fuzz;
 mod mongod;
 mod mutants;
 mod npm;
+mod package;
 mod project;
 mod setup;
 mod step;
@@ -26,7 +28,7 @@ const EXIT_USAGE: u8 = 64;
 /// `EX_NOPERM` of sysexits.h.
 const EXIT_NO_PERMISSION: u8 = 77;
 
-/// Set-up, tests, checks, fuzzing, benchmarks and the demo of this project.
+/// Set-up, tests, checks, fuzzing, benchmarks, the demo and the package of this project.
 #[derive(Parser)]
 #[command(
     bin_name = "cargo xtask",
@@ -53,6 +55,8 @@ enum Command {
     Fuzz(fuzz::Arguments),
     /// Change the engine in every small way, and tell what no test notices
     Mutants(mutants::Arguments),
+    /// Make the Debian package, target/package/moderation_VERSION_ARCH.deb
+    Package(package::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -85,6 +89,7 @@ fn run(command: &Command) -> Result<ExitCode> {
         Command::Demo(arguments) => as_root("demo", || demo::run(&project, arguments)),
         Command::Fuzz(arguments) => fuzz::run(&project, arguments),
         Command::Mutants(arguments) => mutants::run(&project, arguments),
+        Command::Package(arguments) => package::run(&project, arguments),
         Command::Bench(arguments) => as_root("bench", || bench::run(&project, arguments)),
     }
 }

@@ -6,13 +6,14 @@ use std::process::ExitCode;
 use anyhow::Result;
 
 use crate::project::Project;
-use crate::{exit_code, fuzz, mutants, setup, step};
+use crate::{exit_code, fallback, fuzz, mutants, package, setup, step};
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
     /// Also run the tests that take minutes (sets MODERATION_TEST_LONG=1), and, unless
-    /// there is a filter, fuzz the parser for a while and change the engine in every
-    /// small way, to see that a test notices (an hour)
+    /// there is a filter, fuzz the parser for a while, make the package twice without a
+    /// network, build with Debian's compiler as if rustup's server were gone, and change
+    /// the engine in every small way, to see that a test notices (over an hour)
     #[arg(long)]
     long: bool,
     /// Run only tests whose name contains one of these
@@ -36,6 +37,8 @@ pub(crate) fn run(project: &Project, arguments: &Arguments) -> Result<ExitCode> 
     let passed = passed?;
     let goes_on = arguments.long && arguments.filter.is_empty();
     let passed = passed && (!goes_on || fuzz::fuzz(project, FUZZ_SECONDS)?);
+    let passed = passed && (!goes_on || package::is_reproducible_offline(project)?);
+    let passed = passed && (!goes_on || fallback::works(project)?);
     let passed = passed && (!goes_on || mutants::mutate(project, &[])?);
     let verdict = if passed { "passed" } else { "FAILED" };
     step::heading(format!("test: {verdict} after {}", step::spoken(elapsed)));

@@ -6,6 +6,7 @@ use std::{
 };
 
 use clap::{Args, Parser, Subcommand};
+use clap_complete::Shell;
 use ipnet::IpNet;
 
 use crate::{
@@ -179,6 +180,22 @@ pub(super) enum Command {
     Config,
     /// Print what can be asked on the sockets, as an OpenAPI 3.1 document
     Openapi,
+    /// Print what a shell needs to complete this program's commands and options
+    #[command(after_help = "Example:\n  moderationctl completions bash > \
+                            /usr/share/bash-completion/completions/moderationctl\n\n\
+                            The Debian package has them for bash, fish and zsh.")]
+    Completions {
+        /// The shell
+        #[arg(value_name = "SHELL")]
+        shell: Shell,
+    },
+    /// Write the manual pages of both programs into a folder; for packagers
+    #[command(hide = true)]
+    Man {
+        /// The folder, which must exist
+        #[arg(value_name = "DIR")]
+        folder: PathBuf,
+    },
     /// Keep the list of prefixes that are never banned
     #[command(
         after_help = "Examples:\n  moderationctl allow add 198.51.100.0/24 --note office\n  \

@@ -3,6 +3,7 @@
 
 mod bundle;
 mod command;
+mod completion;
 mod doctor;
 mod effective;
 mod explain;
@@ -10,6 +11,7 @@ mod import;
 mod keep;
 mod librechat;
 mod live;
+mod man;
 mod output;
 mod own;
 mod penalty;
@@ -40,6 +42,12 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
     if matches!(arguments.command, Command::Openapi) {
         // For people, too: it is a document.
         return Ok(output.show(&api::description(), |document| format!("{document:#}"))?);
+    }
+    if let Command::Completions { shell } = arguments.command {
+        return completion::print(shell);
+    }
+    if let Command::Man { folder } = &arguments.command {
+        return man::write(folder);
     }
     let path = arguments.config.as_deref();
     if let Command::Setup(wanted) = &arguments.command {

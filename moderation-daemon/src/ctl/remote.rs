@@ -78,8 +78,10 @@ impl Remote {
                 super::top::show(&self.socket, limit)
             }
             Command::Watch { every, count } => super::live::watch(self, every, count),
-            Command::Config
+            Command::Completions { .. }
+            | Command::Config
             | Command::Doctor
+            | Command::Man { .. }
             | Command::Openapi
             | Command::Setup(_)
             | Command::SupportBundle(_)
