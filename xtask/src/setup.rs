@@ -11,7 +11,7 @@ use std::time::Instant;
 use anyhow::{Context, Result, bail};
 
 use crate::project::Project;
-use crate::{exit_code, mongod, npm, step};
+use crate::{debian, exit_code, mongod, npm, step};
 
 /// Links the kernel programs. It loads rustc's own libLLVM, so its LLVM major must be
 /// that of the pinned compiler; move the two together.
@@ -75,6 +75,20 @@ const NGINX: Program = Program {
                  benchmarks",
 };
 
+/// They make the machines that the package is installed on.
+const MACHINES: &[Program] = &[
+    Program {
+        name: "debootstrap",
+        packages: &["debootstrap", "debian-archive-keyring"],
+        needed_for: "Debian systems that tests install the package on",
+    },
+    Program { name: "mke2fs", packages: &["e2fsprogs"], needed_for: "their disks" },
+];
+
+/// It runs those machines that have a kernel of their own; nothing else needs it.
+const QEMU: Program =
+    Program { name: "qemu-system-x86_64", packages: &["qemu-system-x86"], needed_for: "`test-vm`" };
+
 /// It shows the page of who is denied, in tests; the font is for machines that have none.
 const BROWSER: Program = Program {
     name: "chromium-headless-shell",
@@ -137,6 +151,7 @@ enum Need {
     CargoMutants,
     NpmPackages(npm::Packages),
     Mongod,
+    Debian(debian::System),
 }
 
 /// Runs the command.
@@ -202,6 +217,18 @@ pub(crate) fn ensure_for_fuzz(project: &Project) -> Result<()> {
     ensure_all(project, needs)
 }
 
+/// The same with what virtual machines need.
+///
+/// # Errors
+///
+/// As for [`ensure`].
+pub(crate) fn ensure_for_vm(project: &Project, systems: &[debian::System]) -> Result<()> {
+    let mut needs = needs(project)?;
+    needs.extend(MACHINES.iter().chain([&QEMU]).map(Need::Program));
+    needs.extend(systems.iter().copied().map(Need::Debian));
+    ensure_all(project, needs)
+}
+
 /// The same with what changing the engine needs.
 ///
 /// # Errors
@@ -255,9 +282,10 @@ fn needs(project: &Project) -> Result<Vec<Need>> {
 fn needs_of_tests(project: &Project) -> Result<Vec<Need>> {
     let mut needs = needs(project)?;
     let servers = [&REDIS, &NGINX, &BROWSER];
-    needs.extend(NODE.iter().chain(COMPARED).chain(servers).map(Need::Program));
+    needs.extend(NODE.iter().chain(COMPARED).chain(MACHINES).chain(servers).map(Need::Program));
     needs.extend(npm::PACKAGES.map(Need::NpmPackages));
     needs.push(Need::Mongod);
+    needs.push(Need::Debian(debian::System::Root));
     Ok(needs)
 }
 
@@ -320,6 +348,7 @@ impl Need {
             Self::CargoMutants => format!("cargo-mutants {CARGO_MUTANTS_VERSION}"),
             Self::NpmPackages(packages) => format!("npm, {}", packages.name),
             Self::Mongod => "mongod".to_owned(),
+            Self::Debian(system) => format!("Debian, {}", system.name()),
         }
     }
 
@@ -334,6 +363,7 @@ impl Need {
             Self::CargoMutants => "to change the engine and see who notices".to_owned(),
             Self::NpmPackages(packages) => packages.purpose.to_owned(),
             Self::Mongod => "to share bans between hosts under test".to_owned(),
+            Self::Debian(_) => "to install the package on, in tests".to_owned(),
         }
     }
 
@@ -347,6 +377,7 @@ impl Need {
             Self::CargoMutants => find_tool(project, "cargo-mutants", CARGO_MUTANTS_VERSION),
             Self::NpmPackages(packages) => npm::find(project, *packages),
             Self::Mongod => mongod::find(project),
+            Self::Debian(system) => debian::find(project, *system),
         }
     }
 
@@ -360,6 +391,7 @@ impl Need {
             Self::CargoMutants => build_tool(project, "cargo-mutants", CARGO_MUTANTS_VERSION),
             Self::NpmPackages(packages) => npm::provide(project, *packages),
             Self::Mongod => mongod::provide(project),
+            Self::Debian(system) => debian::provide(project, *system),
         }
     }
 }
@@ -382,7 +414,8 @@ fn programs(missing: &[Need]) -> Vec<&'static Program> {
         | Need::CargoFuzz
         | Need::CargoMutants
         | Need::NpmPackages(_)
-        | Need::Mongod => None,
+        | Need::Mongod
+        | Need::Debian(_) => None,
     };
     missing.iter().filter_map(program).collect()
 }
