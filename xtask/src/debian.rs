@@ -82,7 +82,7 @@ pub(crate) fn find(project: &Project, system: System) -> Option<PathBuf> {
 /// When debootstrap or apt fails, or the disk is full.
 pub(crate) fn provide(project: &Project, system: System) -> Result<()> {
     let folder = folder(project, system);
-    let staging = folder.with_extension("new");
+    let staging = project.servers().join("debian").join(format!("{}.new", system.name()));
     remove(&staging)?;
     fs::create_dir_all(&staging).with_context(|| format!("cannot create {}", staging.display()))?;
     step::heading(format!("setup: Debian {RELEASE} for test machines, {}", system.name()));

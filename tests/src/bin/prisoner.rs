@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -28,9 +28,6 @@ struct Arguments {
     /// Open a TCP connection there
     #[arg(long)]
     connect: Vec<SocketAddr>,
-    /// Wait for TCP connections there
-    #[arg(long)]
-    listen: Vec<SocketAddr>,
     /// Gain capabilities by this copy of cat, which is root's and set-user-id
     #[arg(long)]
     rise: PathBuf,
@@ -49,11 +46,10 @@ fn main() -> Result<()> {
 fn attempts(arguments: &Arguments) -> Vec<(String, Result<()>)> {
     let writing = arguments.write.iter().map(|at| (format!("write {}", at.display()), write(at)));
     let connecting = arguments.connect.iter().map(|to| (format!("connect {to}"), connect(*to)));
-    let listening = arguments.listen.iter().map(|at| (format!("listen {at}"), listen(*at)));
-    let mut attempts: Vec<_> = writing.chain(connecting).chain(listening).collect();
+    let mut attempts: Vec<_> = writing.chain(connecting).collect();
     attempts.push(("gain a capability".to_owned(), rise(&arguments.rise)));
     attempts.push(("load a program".to_owned(), load()));
-    attempts.push(("open a netlink socket".to_owned(), open_netlink()));
+    attempts.push(("read every packet".to_owned(), open_packet_socket()));
     attempts.push(("make a user namespace".to_owned(), make_namespace()));
     attempts
 }
@@ -77,10 +73,6 @@ fn connect(to: SocketAddr) -> Result<()> {
     Ok(TcpStream::connect_timeout(&to, PATIENCE).map(drop)?)
 }
 
-fn listen(at: SocketAddr) -> Result<()> {
-    Ok(TcpListener::bind(at).map(drop)?)
-}
-
 fn rise(cat: &Path) -> Result<()> {
     let printed = Command::new(cat).arg("/proc/self/status").output()?;
     ensure!(printed.status.success(), "{}", String::from_utf8_lossy(&printed.stderr));
@@ -102,9 +94,9 @@ fn load() -> Result<()> {
     bail!("the object has no program for XDP")
 }
 
-fn open_netlink() -> Result<()> {
+fn open_packet_socket() -> Result<()> {
     let flags = SockFlag::SOCK_CLOEXEC;
-    socket(AddressFamily::Netlink, SockType::Raw, flags, None).map_err(io::Error::from)?;
+    socket(AddressFamily::Packet, SockType::Raw, flags, None).map_err(io::Error::from)?;
     Ok(())
 }
 

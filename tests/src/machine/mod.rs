@@ -27,8 +27,8 @@ pub use transcript::Transcript;
 
 use crate::{need, wait};
 
-/// For a command, on a machine that is emulated while others keep the processors busy.
-const PATIENCE: Duration = Duration::from_secs(120);
+/// For a command; a machine that is emulated takes the more the busier this one is.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// What to boot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -128,15 +128,16 @@ impl Machine {
     pub fn slowness(&self) -> u32 {
         match self.kind {
             Kind::Container => 1,
-            Kind::Stable | Kind::Backports => 6,
+            Kind::Stable | Kind::Backports => 10,
         }
     }
 
     /// Runs a shell script as root to its end, whatever that is.
     pub fn try_run(&mut self, script: &str) -> Result<Outcome> {
+        let patience = PATIENCE * self.slowness();
         let outcome = match &mut self.backend {
-            Backend::Container(container) => container.run(script, PATIENCE),
-            Backend::Qemu(qemu) => qemu.run(script, PATIENCE),
+            Backend::Container(container) => container.run(script, patience),
+            Backend::Qemu(qemu) => qemu.run(script, patience),
         };
         outcome.with_context(|| format!("cannot run `{script}` in the machine{}", self.last()))
     }

@@ -18,7 +18,7 @@ use crate::process::{self, Process, Spawner};
 use crate::{interrupt, name, sweep, wait};
 
 /// From nothing to an agent that answers: half a minute alone, more beside other work.
-const PATIENCE: Duration = Duration::from_secs(240);
+const PATIENCE: Duration = Duration::from_secs(600);
 /// After which a question is asked again of a machine that may have been rebooting.
 const ASK_AGAIN: Duration = Duration::from_secs(5);
 /// How often somebody who waits for an answer looks up.
