@@ -2,7 +2,6 @@
 //! lives with them on real Debian machines under qemu; the story is in the `tests`
 //! package. Needs root.
 
-use std::env;
 use std::fs;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -85,9 +84,10 @@ pub(crate) fn pack_programs(project: &Project) -> Result<()> {
     let folder = project.target().join("debug/machine");
     fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
     for (name, version) in [("present.deb", "0.0.1"), ("next.deb", "0.0.2")] {
-        let xtask = env::current_exe().context("the path of xtask itself is unknown")?;
-        let mut package = project.command(xtask);
-        let printed = step::output_of(package.args(["package", "--debug", "--version", version]))?;
+        // By cargo, for building the programs may put another xtask in this one's place.
+        let mut package = project.cargo();
+        package.args(["xtask", "package", "--debug", "--version", version]);
+        let printed = step::output_of(&mut package)?;
         let made = printed.lines().last().context("cargo xtask package printed no path")?;
         fs::copy(made, folder.join(name)).with_context(|| format!("cannot copy {made}"))?;
     }
