@@ -29,6 +29,7 @@ pub mod flood;
 pub mod frame;
 pub mod front;
 pub mod kernel;
+pub mod machine;
 pub mod mongod;
 pub mod nginx;
 pub mod outsider;

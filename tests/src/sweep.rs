@@ -32,7 +32,7 @@ pub(crate) fn clear(_lock: &Flock<File>) -> Result<()> {
     if let Some(root) = cgroup::root()? {
         for path in abandoned(&root)? {
             let what = || format!("cannot remove leftover {}", path.display());
-            fs::remove_dir(&path).with_context(what)?;
+            cgroup::remove(&path).with_context(what)?;
         }
     }
     for folder in [bpffs::FOLDER, TEMPORARY] {

@@ -4,6 +4,7 @@
 
 mod bench;
 mod check;
+mod debian;
 mod demo;
 mod fallback;
 mod fuzz;
@@ -16,6 +17,7 @@ mod setup;
 mod step;
 mod test;
 mod tidy;
+mod vm;
 
 use std::process::ExitCode;
 
@@ -47,6 +49,8 @@ enum Command {
     Check(check::Arguments),
     /// Build everything and run all tests (needs root)
     Test(test::Arguments),
+    /// Install the package on real Debian machines under qemu, and live with it (needs root)
+    TestVm(vm::Arguments),
     /// Show bans take effect on real packets, in throw-away network namespaces (needs root)
     Demo(demo::Arguments),
     /// Measure this system beside its peers (needs root)
@@ -86,6 +90,7 @@ fn run(command: &Command) -> Result<ExitCode> {
         Command::Setup(arguments) => setup::run(&project, arguments),
         Command::Check(arguments) => Ok(check::run(&project, arguments)),
         Command::Test(arguments) => as_root("test", || test::run(&project, arguments)),
+        Command::TestVm(arguments) => as_root("test-vm", || vm::run(&project, arguments)),
         Command::Demo(arguments) => as_root("demo", || demo::run(&project, arguments)),
         Command::Fuzz(arguments) => fuzz::run(&project, arguments),
         Command::Mutants(arguments) => mutants::run(&project, arguments),

@@ -14,9 +14,10 @@ use std::time::Instant;
 use anyhow::{Context, Result, bail};
 
 use crate::project::Project;
-use crate::{exit_code, mongod, npm, step};
+use crate::{debian, exit_code, mongod, npm, step};
 use program::{
-    BROWSER, COMPARED, FUZZING, NGINX, NODE, PACKING, PEERS, PROGRAMS, Program, REDIS,
+    BROWSER, COMPARED, FUZZING, MACHINES, NGINX, NODE, PACKING, PEERS, PROGRAMS, Program, QEMU,
+    REDIS,
     find_program, how_to_install, install_programs,
 };
 
@@ -47,6 +48,7 @@ enum Need {
     CargoDeb,
     NpmPackages(npm::Packages),
     Mongod,
+    Debian(debian::System),
 }
 
 /// Runs the command.
@@ -109,6 +111,18 @@ pub(crate) fn ensure_for_nginx(project: &Project) -> Result<()> {
 pub(crate) fn ensure_for_fuzz(project: &Project) -> Result<()> {
     let mut needs = needs(project)?;
     needs.extend([Need::Program(&FUZZING), Need::CargoFuzz]);
+    ensure_all(project, needs)
+}
+
+/// The same with what virtual machines need.
+///
+/// # Errors
+///
+/// As for [`ensure`].
+pub(crate) fn ensure_for_vm(project: &Project, systems: &[debian::System]) -> Result<()> {
+    let mut needs = needs(project)?;
+    needs.extend(MACHINES.iter().chain([&QEMU]).map(Need::Program));
+    needs.extend(systems.iter().copied().map(Need::Debian));
     ensure_all(project, needs)
 }
 
@@ -177,9 +191,10 @@ fn needs(project: &Project) -> Result<Vec<Need>> {
 fn needs_of_tests(project: &Project) -> Result<Vec<Need>> {
     let mut needs = needs(project)?;
     let servers = [&REDIS, &NGINX, &BROWSER];
-    needs.extend(NODE.iter().chain(COMPARED).chain(servers).map(Need::Program));
+    needs.extend(NODE.iter().chain(COMPARED).chain(MACHINES).chain(servers).map(Need::Program));
     needs.extend(npm::PACKAGES.map(Need::NpmPackages));
     needs.push(Need::Mongod);
+    needs.push(Need::Debian(debian::System::Root));
     Ok(needs)
 }
 
@@ -244,6 +259,7 @@ impl Need {
             Self::CargoDeb => format!("cargo-deb {CARGO_DEB_VERSION}"),
             Self::NpmPackages(packages) => format!("npm, {}", packages.name),
             Self::Mongod => "mongod".to_owned(),
+            Self::Debian(system) => format!("Debian, {}", system.name()),
         }
     }
 
@@ -260,6 +276,7 @@ impl Need {
             Self::CargoDeb => "to make the Debian package".to_owned(),
             Self::NpmPackages(packages) => packages.purpose.to_owned(),
             Self::Mongod => "to share bans between hosts under test".to_owned(),
+            Self::Debian(_) => "to install the package on, in tests".to_owned(),
         }
     }
 
@@ -277,6 +294,7 @@ impl Need {
             Self::CargoDeb => tool::find(&project.tools(), "cargo-deb", CARGO_DEB_VERSION),
             Self::NpmPackages(packages) => npm::find(project, *packages),
             Self::Mongod => mongod::find(project),
+            Self::Debian(system) => debian::find(project, *system),
         }
     }
 
@@ -292,6 +310,7 @@ impl Need {
             Self::CargoDeb => build(project, "cargo-deb", CARGO_DEB_VERSION),
             Self::NpmPackages(packages) => npm::provide(project, *packages),
             Self::Mongod => mongod::provide(project),
+            Self::Debian(system) => debian::provide(project, *system),
         }
     }
 }
@@ -311,7 +330,8 @@ fn programs(missing: &[Need]) -> Vec<&'static Program> {
         | Need::CargoMutants
         | Need::CargoDeb
         | Need::NpmPackages(_)
-        | Need::Mongod => None,
+        | Need::Mongod
+        | Need::Debian(_) => None,
     };
     missing.iter().filter_map(program).collect()
 }

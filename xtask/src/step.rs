@@ -42,6 +42,17 @@ pub(crate) fn succeeds(command: &mut Command) -> Result<bool> {
     Ok(status.success())
 }
 
+/// Runs `command`, which reads what the user types, and tells whether it succeeded.
+///
+/// # Errors
+///
+/// When the program cannot be started.
+pub(crate) fn converses(command: &mut Command) -> Result<bool> {
+    let line = command_line(command);
+    let status = command.status().with_context(|| format!("cannot start `{line}`"))?;
+    Ok(status.success())
+}
+
 /// Runs `command` with all that it prints on standard error.
 ///
 /// # Errors

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 
 use crate::project::Project;
-use crate::{exit_code, fallback, fuzz, mutants, package, setup, step};
+use crate::{exit_code, fallback, fuzz, mutants, package, setup, step, vm};
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
@@ -32,6 +32,7 @@ pub(crate) fn run(project: &Project, arguments: &Arguments) -> Result<ExitCode> 
         eprintln!("test: the programs do not build");
         return Ok(ExitCode::FAILURE);
     }
+    vm::pack_programs(project)?;
     step::heading(format!("test: built in {}; running the tests", step::spoken(elapsed)));
     let (passed, elapsed) = step::timed(|| run_tests(project, arguments));
     let passed = passed?;

@@ -67,6 +67,20 @@ pub(super) const NGINX: Program = Program {
                  benchmarks",
 };
 
+/// They make the machines that the package is installed on.
+pub(super) const MACHINES: &[Program] = &[
+    Program {
+        name: "debootstrap",
+        packages: &["debootstrap", "debian-archive-keyring"],
+        needed_for: "Debian systems that tests install the package on",
+    },
+    Program { name: "mke2fs", packages: &["e2fsprogs"], needed_for: "their disks" },
+];
+
+/// It runs those machines that have a kernel of their own; nothing else needs it.
+pub(super) const QEMU: Program =
+    Program { name: "qemu-system-x86_64", packages: &["qemu-system-x86"], needed_for: "`test-vm`" };
+
 /// It shows the page of who is denied, in tests; the font is for machines that have none.
 pub(super) const BROWSER: Program = Program {
     name: "chromium-headless-shell",
