@@ -17,8 +17,7 @@ use crate::project::Project;
 use crate::{debian, exit_code, mongod, npm, step};
 use program::{
     BROWSER, COMPARED, FUZZING, MACHINES, NGINX, NODE, PACKING, PEERS, PROGRAMS, Program, QEMU,
-    REDIS,
-    find_program, how_to_install, install_programs,
+    REDIS, find_program, how_to_install, install_programs,
 };
 
 /// Runs libFuzzer; for `cargo xtask fuzz` only.
