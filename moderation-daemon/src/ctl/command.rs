@@ -370,6 +370,8 @@ pub(super) struct PinRoot {
 #[derive(Debug, Subcommand)]
 pub(super) enum Xdp {
     /// Load the program, pin it and put it on an interface
+    #[command(after_help = "Examples:\n  moderationctl xdp attach --interface eth0 --owner moderation\n  \
+                            moderationctl xdp attach --interface eth0 --confirm-within 60s")]
     Attach {
         #[command(flatten)]
         pins: PinRoot,
@@ -390,6 +392,7 @@ pub(super) enum Xdp {
         confirm_within: Option<Duration>,
     },
     /// Say that the host is still reachable: keep what waits for that
+    #[command(after_help = "Example:\n  moderationctl xdp confirm")]
     Confirm {
         #[command(flatten)]
         pins: PinRoot,
@@ -398,11 +401,13 @@ pub(super) enum Xdp {
         interface: Vec<String>,
     },
     /// Check that no ban is hidden from the program by its own prefilter
+    #[command(after_help = "Example:\n  moderationctl xdp verify")]
     Verify {
         #[command(flatten)]
         pins: PinRoot,
     },
     /// Take the program off an interface; maps and bans stay
+    #[command(after_help = "Example:\n  moderationctl xdp detach --interface eth0")]
     Detach {
         #[command(flatten)]
         pins: PinRoot,
@@ -412,12 +417,14 @@ pub(super) enum Xdp {
     },
     /// Take the program off every interface and remove every pin: nothing is
     /// dropped any more
+    #[command(after_help = "Example:\n  moderationctl xdp off")]
     Off {
         #[command(flatten)]
         pins: PinRoot,
     },
     /// Guard whoever must not be locked out: this host, its gateways, name
     /// servers and databases, and the peers of login sessions
+    #[command(after_help = "Example:\n  moderationctl xdp guard")]
     Guard {
         #[command(flatten)]
         pins: PinRoot,
@@ -428,6 +435,7 @@ pub(super) enum Xdp {
     },
     /// Close the open connections of banned peers; needs CAP_NET_ADMIN and the
     /// permission to read the ban maps, and nothing else of root
+    #[command(after_help = "Example:\n  moderationctl xdp reap")]
     Reap {
         #[command(flatten)]
         pins: PinRoot,
@@ -436,8 +444,38 @@ pub(super) enum Xdp {
         watch: bool,
     },
     /// Show what is attached, blocked and counted
+    #[command(after_help = "Example:\n  moderationctl xdp status --json")]
     Status {
         #[command(flatten)]
         pins: PinRoot,
     },
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    /// Those that have none of their own below them.
+    fn leaves(command: &clap::Command, path: &str, found: &mut Vec<(String, bool)>) {
+        for inner in command.get_subcommands().filter(|it| !it.is_hide_set()) {
+            let path = format!("{path} {}", inner.get_name());
+            if inner.has_subcommands() {
+                leaves(inner, &path, found);
+            }
+            let help = inner.get_after_help().map(ToString::to_string).unwrap_or_default();
+            let is_shown = help.contains("Example") && help.contains(&path);
+            found.push((path, is_shown || inner.has_subcommands()));
+        }
+    }
+
+    #[test]
+    fn every_command_has_an_example() {
+        let mut found = Vec::new();
+        leaves(&Arguments::command(), "moderationctl", &mut found);
+        assert!(found.len() > 25, "{found:?}");
+        let lacking: Vec<_> = found.iter().filter(|(_, shown)| !shown).collect();
+        assert!(lacking.is_empty(), "without an example: {lacking:?}");
+    }
 }

@@ -1,8 +1,12 @@
 //! Tables for people, JSON for programs.
 
-use std::io::{self, Write as _};
+use std::{
+    io::{self, Write as _},
+    time::Duration,
+};
 
 use comfy_table::{Table, presets::NOTHING};
+use indicatif::ProgressBar;
 use serde_json::Value;
 
 /// Where and how results are shown.
@@ -35,6 +39,32 @@ impl Output {
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
             written => written,
         }
+    }
+}
+
+/// How often it shows that it does.
+const TICK: Duration = Duration::from_millis(100);
+
+/// Says on a terminal that something goes on; it goes when it is dropped.
+pub(super) struct Progress(ProgressBar);
+
+impl Progress {
+    /// Begins with this sentence.
+    pub(super) fn begin(what: &str) -> Self {
+        let bar = ProgressBar::new_spinner().with_message(what.to_owned());
+        bar.enable_steady_tick(TICK);
+        Self(bar)
+    }
+
+    /// Goes on with this one.
+    pub(super) fn go_on(&self, what: &'static str) {
+        self.0.set_message(what);
+    }
+}
+
+impl Drop for Progress {
+    fn drop(&mut self) {
+        self.0.finish_and_clear();
     }
 }
 

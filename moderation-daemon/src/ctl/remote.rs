@@ -10,7 +10,7 @@ use serde_json::{Map, Value, json};
 
 use super::{
     command::{Allow, Ban, Command, Import},
-    output::{Output, bans, field, list, table},
+    output::{Output, Progress, bans, field, list, table},
     own::OwnSessions,
     penalty,
 };
@@ -129,7 +129,9 @@ impl Remote {
 
     fn lift_import(&mut self, source: &str) -> anyhow::Result<()> {
         self.client.set_patience(LIST_PATIENCE);
+        let progress = Progress::begin("lifting the list");
         let response = self.client.delete(&format!("/v1/imports/{}", encoded(source)));
+        drop(progress);
         let answer =
             self.success(response).with_context(|| format!("cannot lift the list {source}"))?;
         Ok(self

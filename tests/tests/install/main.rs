@@ -2,4 +2,5 @@
 //! and the package keeps its promises on one of them.
 
 mod machine;
+mod operate;
 mod package;

@@ -14,11 +14,10 @@ use std::{
 
 use anyhow::Context as _;
 use flate2::{Compression, write::GzEncoder};
-use indicatif::ProgressBar;
 use serde_json::json;
 
 use self::redact::{Addresses, Redactor};
-use super::{command::SupportBundle, doctor::Host, remote::Remote};
+use super::{command::SupportBundle, doctor::Host, output::Progress, remote::Remote};
 use crate::{clock, exit::NotWritten};
 
 /// One file of the bundle.
@@ -65,18 +64,16 @@ fn create(path: &Path) -> std::io::Result<File> {
 }
 
 fn collect(remote: &mut Remote, host: Host<'_>, addresses: Addresses) -> Vec<Piece> {
-    // Shown on terminals only, like the import's.
-    let progress = ProgressBar::new_spinner();
+    let progress = Progress::begin("looking for what to leave out");
     let words = gather::words(remote, host);
     let mut redactor = Redactor::new(words, addresses);
     let mut pieces = Vec::new();
     for (name, about, gather) in gather::PIECES {
-        progress.set_message(about);
-        progress.tick();
+        progress.go_on(about);
         let text = gather(remote, host, &mut redactor);
         pieces.push(Piece { name, about, text });
     }
-    progress.finish_and_clear();
+    drop(progress);
     let contents = contents(&pieces, addresses);
     pieces.insert(0, Piece { name: "CONTENTS.txt", about: "this list", text: contents });
     pieces
