@@ -111,11 +111,22 @@ impl Place<'_> {
                 step::run_quietly_on_stdout(&mut cp)?;
             }
         }
-        let sources = copy.join("lib/rustlib/src");
-        if sources.exists() {
-            fs::remove_dir_all(&sources)
-                .with_context(|| format!("cannot remove {}", sources.display()))?;
+        self.remove_sources(&copy)
+    }
+
+    /// Takes the sources of `core` away, in rustup's own way, so that it knows of it.
+    fn remove_sources(&self, toolchain: &Path) -> Result<()> {
+        if !toolchain.join("lib/rustlib/src/rust").exists() {
+            return Ok(());
         }
-        Ok(())
+        let name = toolchain.file_name().context("a toolchain has a name")?;
+        let mut rustup = self.project.command("rustup");
+        rustup
+            .env("RUSTUP_HOME", self.folder.join("rustup"))
+            .env("RUSTUP_DIST_SERVER", NOBODY)
+            .env_remove("RUSTUP_TOOLCHAIN")
+            .args(["component", "remove", "rust-src", "--toolchain"])
+            .arg(name);
+        step::run_quietly_on_stdout(&mut rustup)
     }
 }

@@ -235,6 +235,10 @@ fn provide(project: &Project, missing: Vec<Need>) -> Result<()> {
     let missing = print_present(project, missing);
     install_programs(project, &programs(&missing))?;
     for need in &missing {
+        // Some are there as soon as the one before is: Debian's linker, of an earlier run.
+        if need.find(project).is_some() {
+            continue;
+        }
         let start = Instant::now();
         need.provide(project)?;
         let path = need
