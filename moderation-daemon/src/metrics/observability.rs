@@ -19,9 +19,9 @@ use crate::{
 /// The labels of each series that there can be, with their values.
 type Exposed = BTreeMap<String, BTreeMap<String, BTreeSet<String>>>;
 
-/// What others add: Prometheus itself, and node_exporter of the files that it reads.
-const FOREIGN_METRICS: [&str; 2] = ["up", "node_textfile_mtime_seconds"];
-const FOREIGN_LABELS: [&str; 3] = ["instance", "job", "file"];
+/// What Prometheus adds.
+const FOREIGN_METRICS: [&str; 1] = ["up"];
+const FOREIGN_LABELS: [&str; 2] = ["instance", "job"];
 /// What PromQL has words for, beside functions, which have a bracket behind them.
 const WORDS: [&str; 7] = ["and", "or", "unless", "by", "without", "on", "ignoring"];
 /// Where the package puts what the rules refer to.

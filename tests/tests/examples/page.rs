@@ -48,25 +48,22 @@ fn anchors(page: &str) -> BTreeSet<String> {
     headings.map(anchor).collect()
 }
 
+/// Files that are not there are noticed by `cargo xtask check`.
 #[test]
-fn every_link_of_every_page_leads_somewhere() -> Result<()> {
+fn every_heading_that_a_link_names_is_there() -> Result<()> {
     let mut count = 0;
     for path in pages()? {
-        let page = fs::read_to_string(&path)?;
-        for link in links(&page) {
-            let told = format!("{link} in {}", path.display());
-            let (file, anchor) = link.split_once('#').unwrap_or((&link, ""));
+        for link in links(&fs::read_to_string(&path)?) {
+            let Some((file, anchor)) = link.split_once('#') else { continue };
             let folder = path.parent().context("a file is in a folder")?;
             let target = if file.is_empty() { path.clone() } else { folder.join(file) };
-            ensure!(target.exists(), "there is no {told}");
-            if !anchor.is_empty() {
-                let anchors = anchors(&fs::read_to_string(&target)?);
-                ensure!(anchors.contains(anchor), "no heading for {told}");
-            }
+            let page = fs::read_to_string(&target)
+                .with_context(|| format!("{link} in {}", path.display()))?;
+            ensure!(anchors(&page).contains(anchor), "no heading for {link} in {}", path.display());
             count += 1;
         }
     }
-    ensure!(count > 100, "only {count} links were found");
+    ensure!(count > 10, "only {count} links to headings were found");
     Ok(())
 }
 
