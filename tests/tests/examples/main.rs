@@ -10,9 +10,11 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 use anyhow::{Context, Result, ensure};
+use moderation_daemon::config::Config;
 use moderation_tests::daemon::binary;
 use moderation_tests::front::project;
 use moderation_tests::process;
+use serde_json::{Value, json};
 
 /// What `moderationd --check` says: code, standard output and error.
 fn check(configuration: &Path) -> Result<(Option<i32>, String, String)> {
@@ -72,6 +74,65 @@ fn each_mistake_is_refused_with_the_message_that_it_promises() -> Result<()> {
         assert!(!stderr.contains("hunter2"), "a password is told: {stderr}");
     }
     assert!(broken.len() >= 15, "{broken:?}");
+    Ok(())
+}
+
+/// As the package, `setup` and an operator who follows the pages lay them over one another.
+#[test]
+fn what_we_ship_fits_together() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let main = folder.path().join("moderation.yaml");
+    let beside = folder.path().join("moderation.d");
+    fs::create_dir(&beside)?;
+    fs::copy(project().join("config/moderation.yaml"), &main)?;
+    fs::copy(project().join("package/10-observe.yaml"), beside.join("10-observe.yaml"))?;
+    is_silently_taken(&main)?;
+    fs::write(beside.join("50-setup.yaml"), "network: {interfaces: [eth0], enforce: true}")?;
+    for app in ["librechat", "open-webui", "openai-api", "hanzo-chat"] {
+        let own = beside.join("20-app.yaml");
+        fs::copy(project().join(format!("config/{app}.yaml")), &own)?;
+        for cdn in files("config/proxies", "yaml")? {
+            fs::copy(cdn, beside.join("30-proxies.yaml"))?;
+            is_silently_taken(&main)?;
+        }
+    }
+    let config = Config::load(Some(&main))?;
+    assert!(config.network.enforce && !config.network.proxies.is_empty());
+    Ok(())
+}
+
+/// What the doctor says of a configuration while no daemon runs.
+fn examine(configuration: &Path) -> Result<Value> {
+    let mut command = process::command(binary("moderationctl")?);
+    command.args(["--json", "--socket", "/nowhere/admin.sock", "--config"]).arg(configuration);
+    let output = command.arg("doctor").stdin(Stdio::null()).output()?;
+    let report: Value = serde_json::from_slice(&output.stdout)
+        .with_context(|| String::from_utf8_lossy(&output.stderr).into_owned())?;
+    let sections = report["sections"].as_array().context("sections")?;
+    let section = sections.iter().find(|section| section["name"] == "configuration");
+    Ok(section.context("a section about the configuration")?["findings"].clone())
+}
+
+#[test]
+fn the_doctor_says_the_same_of_them() -> Result<()> {
+    let ok = json!([{ "check": "configuration file", "grade": "ok", "text": "valid" }]);
+    for path in files("config", "yaml")?.into_iter().chain(files("config/proxies", "yaml")?) {
+        assert_eq!(examine(&path)?, ok, "{}", path.display());
+    }
+    for path in files("tests/tests/examples/broken", "yaml")? {
+        let findings = examine(&path)?;
+        assert_eq!(findings[0]["grade"], "problem", "{}: {findings}", path.display());
+        let text = findings[0]["text"].as_str().context("a text")?;
+        assert!(text.contains(&promise(&path, "promises")?), "{}: {text}", path.display());
+        assert!(
+            findings[0]["advice"].as_str().is_some_and(|it| it.contains("moderationd --check"))
+        );
+    }
+    for path in files("tests/tests/examples/odd", "yaml")? {
+        let findings = examine(&path)?;
+        assert_eq!(findings[1]["grade"], "warning", "{}: {findings}", path.display());
+        assert_eq!(findings[1]["text"], promise(&path, "warns")?);
+    }
     Ok(())
 }
 
