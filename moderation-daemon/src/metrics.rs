@@ -3,9 +3,12 @@
 mod log;
 mod messages;
 mod nginx;
+#[cfg(all(test, feature = "mongodb"))]
+mod observability;
 #[cfg(feature = "mongodb")]
 mod records;
 mod sharing;
+mod store;
 
 use std::{
     sync::{
@@ -39,6 +42,7 @@ pub use nginx::NginxMetrics;
 #[cfg(feature = "mongodb")]
 pub use records::RecordMetrics;
 pub use sharing::SharingMetrics;
+pub use store::StoreMetrics;
 
 /// Labels of `moderation_events_total`.
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
@@ -173,6 +177,8 @@ pub struct Metrics {
     pub messages: MessageMetrics,
     /// What nginx tells afterwards.
     pub log: LogMetrics,
+    /// About the embedded store.
+    pub store: StoreMetrics,
     /// About nginx, which asks before it passes a request on.
     pub nginx: NginxMetrics,
     /// About records of violations.
@@ -345,6 +351,7 @@ impl Metrics {
         registry.register("ledger_documents", "Documents of bans that were seen, by kind", self.ledger_documents.clone());
         registry.register("ledger_same_name", "1 if another host has this host's name among those that share bans", self.ledger_same_name.clone());
         self.sharing.register(&mut registry);
+        self.store.register(&mut registry);
         self.log.register(&mut registry);
         self.messages.register(&mut registry);
         self.nginx.register(&mut registry);

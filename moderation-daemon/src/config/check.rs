@@ -81,7 +81,11 @@ pub(super) fn check(mut layered: Layered) -> Result<Config, ConfigError> {
     let Layered { file, origins, warnings, redis, mongo_uri, jwt_secret, .. } = layered;
     let uses_redis = redis.uses;
     let network = network::check(file.network)?;
-    check_prefixes(&[&network.guards, &network.proxies, &file.allowlist])?;
+    check_prefixes(&[
+        ("network.guards", &network.guards),
+        ("network.proxies", &network.proxies),
+        ("allowlist", &file.allowlist),
+    ])?;
     Ok(Config {
         profile: file.profile,
         librechat: Librechat { uses_redis },
@@ -90,7 +94,7 @@ pub(super) fn check(mut layered: Layered) -> Result<Config, ConfigError> {
         metrics: file.metrics.check()?,
         nginx: file.nginx.check(&rules, jwt_secret)?,
         store: Store {
-            path: file.store.path,
+            path: absolute("store.path", file.store.path)?,
             retention: file.store.retention,
             max_records: max_records(file.store.max_records)?,
         },
@@ -145,13 +149,22 @@ pub(super) fn absolute(key: &str, path: PathBuf) -> Result<PathBuf, ConfigError>
 const MAX_CONNECTIONS: usize = 65_536;
 
 /// These lists go into one map of the kernel, together with what operators add
-/// while the daemon runs: they may fill half of it.
-fn check_prefixes(lists: &[&[IpNet]]) -> Result<(), ConfigError> {
+/// while the daemon runs: they may fill half of it. None of them is for everybody.
+fn check_prefixes(lists: &[(&str, &[IpNet])]) -> Result<(), ConfigError> {
     let most = crate::network::MAX_ALLOWED / 2;
-    if lists.iter().map(|list| list.len()).sum::<usize>() > most {
+    if lists.iter().map(|(_, list)| list.len()).sum::<usize>() > most {
         let problem =
             format!("network.guards, network.proxies and allowlist have more than {most} prefixes");
         return Err(ConfigError::value("allowlist", problem));
+    }
+    for (key, list) in lists {
+        if let Some(all) = list.iter().find(|prefix| prefix.prefix_len() == 0) {
+            let problem = format!(
+                "{all} is everybody: to drop nothing say network.enforce: false, to have rules \
+                 ban nobody bans.enabled: false"
+            );
+            return Err(ConfigError::value(*key, problem));
+        }
     }
     Ok(())
 }

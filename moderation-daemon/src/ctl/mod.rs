@@ -53,10 +53,8 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
     if let Command::Setup(wanted) = &arguments.command {
         return setup::run(wanted, path, &arguments.files, output);
     }
-    // LibreChat's own files say nothing about sockets and pins, and not every
-    // operator may read them.
-    let loaded = Config::load_readable(path);
     if arguments.command.examines() {
+        let loaded = doctor::load(path);
         let defaults = Config::parse("")?;
         let socket = loaded.as_ref().unwrap_or(&defaults).admin.path.clone();
         let socket = arguments.socket.unwrap_or(socket);
@@ -67,7 +65,9 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
             _ => doctor::run(&mut remote, host),
         };
     }
-    let config = match loaded {
+    // LibreChat's own files say nothing about sockets and pins, and not every
+    // operator may read them.
+    let config = match Config::load_readable(path) {
         Err(error) if arguments.command.is_emergency() => {
             tell("going by the defaults, for the configuration is wrong", &error);
             Config::parse("")?

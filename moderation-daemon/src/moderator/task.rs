@@ -339,7 +339,12 @@ impl Task {
         if !changes.iter().any(store::is_durable) {
             return Ok(Ok(changes));
         }
-        self.with_store(move |store| store.commit(&changes).map(|()| changes)).await
+        let began_ns = clock::boot_ns();
+        let committed =
+            self.with_store(move |store| store.commit(&changes).map(|()| changes)).await;
+        let took_ns = clock::boot_ns().saturating_sub(began_ns);
+        self.metrics.store.committed(Duration::from_nanos(took_ns));
+        committed
     }
 
     /// Shows new bans and lifts on the board; returns the prefixes whose

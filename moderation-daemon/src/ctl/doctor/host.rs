@@ -2,7 +2,8 @@
 //! process. Root sees more; what only root sees is said to be so.
 
 use std::{
-    fs, io,
+    error::Error,
+    fs, io, iter,
     os::unix::{fs::MetadataExt as _, net::UnixStream},
     path::Path,
     process::Command,
@@ -182,7 +183,10 @@ pub(super) fn configuration(loaded: Result<&Config, &ConfigError>) -> Vec<Findin
     match loaded {
         Err(error) => {
             let advice = "correct it, and try it: moderationd --check";
-            vec![Finding::wrong(check, Grade::Problem, error.to_string(), advice)]
+            // What is wrong is said by the causes; the error itself names the file.
+            let causes = iter::successors(Some(error as &dyn Error), |error| error.source());
+            let text = causes.map(ToString::to_string).collect::<Vec<_>>().join(": ");
+            vec![Finding::wrong(check, Grade::Problem, text, advice)]
         }
         Ok(config) => {
             let warnings = &config.effective.warnings;
@@ -194,7 +198,7 @@ pub(super) fn configuration(loaded: Result<&Config, &ConfigError>) -> Vec<Findin
             let warned = warnings.iter().map(|warning| {
                 Finding::wrong("configuration warning", Grade::Warning, warning, advice)
             });
-            std::iter::once(Finding::ok(check, text)).chain(warned).collect()
+            iter::once(Finding::ok(check, text)).chain(warned).collect()
         }
     }
 }

@@ -9,6 +9,8 @@ mod interface;
 mod kernel;
 mod proxies;
 
+use std::{error::Error, io, iter, path::Path};
+
 use anyhow::bail;
 use serde_json::{Value, json};
 
@@ -33,6 +35,26 @@ impl<'a> Host<'a> {
     pub(super) fn config(&self) -> &'a Config {
         self.loaded.unwrap_or(self.defaults)
     }
+}
+
+/// The configuration as the daemon reads it. Files of LibreChat's that the caller may not
+/// read are left out: the daemon may. One that is not there is wrong.
+///
+/// # Errors
+///
+/// See [`ConfigError`].
+pub(super) fn load(path: Option<&Path>) -> Result<Config, ConfigError> {
+    let forbids = |error: &(dyn Error + 'static)| {
+        let error = error.downcast_ref::<io::Error>();
+        error.is_some_and(|error| error.kind() == io::ErrorKind::PermissionDenied)
+    };
+    Config::load(path).or_else(|error| {
+        let first: &(dyn Error + 'static) = &error;
+        match iter::successors(Some(first), |error| error.source()).any(forbids) {
+            true => Config::load_readable(path),
+            false => Err(error),
+        }
+    })
 }
 
 /// Looks, and shows it.
