@@ -62,7 +62,7 @@ fn a_bundle_has_what_helps_and_no_secrets_users_or_addresses() -> Result<()> {
     }
     let text = unpacked(&path)?;
     for helps in
-        ["moderationd \"", "kernel version", "uptime_ms", "moderation_bans", "CONTENTS.txt"]
+        ["moderationd \"", "kernel version", "uptime_ms", "moderation_bans", "doctor.txt"]
     {
         assert!(text.contains(helps), "{helps}: {text}");
     }

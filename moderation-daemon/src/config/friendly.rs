@@ -9,7 +9,7 @@ use jiff::{
     SignedDuration,
     fmt::friendly::{SpanParser, SpanPrinter},
 };
-use serde::{Deserialize as _, Deserializer, Serializer, de::Error as _};
+use serde::{Deserialize, Deserializer, Serializer, de::Error as _};
 
 use super::ConfigError;
 use crate::engine::BanLength;
@@ -35,8 +35,21 @@ pub fn parse(text: &str) -> Result<Duration, String> {
 
 /// Reads prefixes as people write them: an address stands for itself.
 pub(super) fn prefixes<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<IpNet>, D::Error> {
-    let texts = Vec::<String>::deserialize(from)?;
-    texts.iter().map(|text| prefix(text).map_err(D::Error::custom)).collect()
+    // One by one, for so an error tells which it is.
+    let written = Vec::<Written>::deserialize(from)?;
+    Ok(written.into_iter().map(|Written(prefix)| prefix).collect())
+}
+
+#[derive(Deserialize)]
+#[serde(try_from = "String")]
+struct Written(IpNet);
+
+impl TryFrom<String> for Written {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        prefix(&text).map(Self)
+    }
 }
 
 /// Parses an address or a prefix.

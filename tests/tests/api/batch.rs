@@ -37,7 +37,7 @@ fn timeless(mut answer: Value) -> Value {
     for limit in answer["limits"].as_array_mut().into_iter().flatten() {
         limit["reset_ms"].take();
     }
-    for field in ["ban", "retry_after_ms"] {
+    for field in ["ban", "code", "retry_after_ms"] {
         if let Some(value) = answer.get_mut(field) {
             *value = json!(value.is_null());
         }

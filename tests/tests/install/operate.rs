@@ -46,7 +46,9 @@ fn write_config(machine: &mut Machine, text: &str) -> Result<()> {
 
 fn login_max(machine: &mut Machine) -> Result<String> {
     machine.run(
-        "moderationctl config --json | grep -o '\"login\":{[^}]*' | grep -o '\"max\":[0-9]*' | head -1",
+        // Asked as it runs: moderationctl reads the file, too, which may be wrong.
+        "curl -s --unix-socket /run/moderation/admin.sock http://moderation/v1/config \
+         | grep -o '\"login\":{[^}]*' | grep -o '\"max\":[0-9]*' | head -1",
     )
 }
 
@@ -187,5 +189,33 @@ fn setting_up_without_a_yes_takes_all_back() -> Result<()> {
     let refused = machine.try_run("moderationctl setup < /dev/null")?;
     ensure!(refused.code == 64 && refused.stderr.contains("--yes"), "{refused:?}");
     machine.run(&attached).context("it stays")?;
+    Ok(())
+}
+
+#[test]
+fn secrets_come_from_the_credential_store_and_their_want_is_told() -> Result<()> {
+    let Some(mut machine) = installed()? else { return Ok(()) };
+    let before = pid(&mut machine)?;
+    write_config(&mut machine, "nginx: {enabled: true, user: {from: token}}")?;
+    // The file is right, and yet there is no secret: the daemon goes on as it was.
+    machine.run("systemctl reload moderation.service")?;
+    machine.await_success(
+        "journalctl -u moderation.service | grep 'going back' | grep jwt-secret",
+        PATIENCE,
+    )?;
+    machine.await_success("moderationctl status", PATIENCE)?;
+    assert_eq!(pid(&mut machine)?, before);
+
+    machine.run(
+        "mkdir -p -m 700 /etc/credstore && umask 077 && \
+         echo a-secret-that-nobody-guesses > /etc/credstore/moderation.jwt-secret",
+    )?;
+    machine.run("systemctl restart moderation.service")?;
+    let asked = machine.run(
+        "curl -s -o /dev/null -w '%{http_code}' --unix-socket /run/moderation/nginx.sock \
+         -H 'x-moderation-snippet: 1' -H 'x-moderation-method: GET' -H 'x-moderation-uri: /' \
+         -H 'x-moderation-address: 192.0.2.77' http://moderation/v1/nginx/auth",
+    )?;
+    assert_eq!(asked, "204");
     Ok(())
 }
