@@ -184,7 +184,7 @@ pub(super) fn configuration(loaded: Result<&Config, &ConfigError>) -> Vec<Findin
         Err(error) => {
             let advice = "correct it, and try it: moderationd --check";
             // What is wrong is said by the causes; the error itself names the file.
-            let causes = iter::successors(Some(error as &dyn Error), |error| error.source());
+            let causes = iter::successors(Some(error as &dyn Error), |&error| error.source());
             let text = causes.map(ToString::to_string).collect::<Vec<_>>().join(": ");
             vec![Finding::wrong(check, Grade::Problem, text, advice)]
         }

@@ -50,7 +50,7 @@ pub(super) fn load(path: Option<&Path>) -> Result<Config, ConfigError> {
     };
     Config::load(path).or_else(|error| {
         let first: &(dyn Error + 'static) = &error;
-        match iter::successors(Some(first), |error| error.source()).any(forbids) {
+        match iter::successors(Some(first), |&error| error.source()).any(forbids) {
             true => Config::load_readable(path),
             false => Err(error),
         }
