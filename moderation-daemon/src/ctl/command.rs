@@ -370,8 +370,10 @@ pub(super) struct PinRoot {
 #[derive(Debug, Subcommand)]
 pub(super) enum Xdp {
     /// Load the program, pin it and put it on an interface
-    #[command(after_help = "Examples:\n  moderationctl xdp attach --interface eth0 --owner moderation\n  \
-                            moderationctl xdp attach --interface eth0 --confirm-within 60s")]
+    #[command(
+        after_help = "Examples:\n  moderationctl xdp attach --interface eth0 --owner moderation\n  \
+                            moderationctl xdp attach --interface eth0 --confirm-within 60s"
+    )]
     Attach {
         #[command(flatten)]
         pins: PinRoot,

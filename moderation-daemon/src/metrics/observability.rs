@@ -139,7 +139,7 @@ impl<'a> Query<'a> {
                     let (matchers, behind) = behind.split_once('}').expect("a selector ends");
                     self.metric(word, matchers);
                     rest = behind;
-                } else if !next.starts_with('(') && !WORDS.contains(&word) {
+                } else if !is_function(next) && !WORDS.contains(&word) {
                     self.metric(word, "");
                 }
             } else {
@@ -191,6 +191,11 @@ impl<'a> Query<'a> {
             }
         }
     }
+}
+
+/// Whether what stands before it is a function, or sums series up: `rate(…)`, `sum by (…)`.
+fn is_function(next: &str) -> bool {
+    ["(", "by ", "without "].iter().any(|it| next.starts_with(it))
 }
 
 fn rules() -> Vec<Value> {
