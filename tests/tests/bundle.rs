@@ -61,8 +61,7 @@ fn a_bundle_has_what_helps_and_no_secrets_users_or_addresses() -> Result<()> {
         assert!(names.contains(&format!("moderation-support/{file}\n")), "{file}: {names}");
     }
     let text = unpacked(&path)?;
-    for helps in
-        ["moderationd \"", "kernel version", "uptime_ms", "moderation_bans", "doctor.txt"]
+    for helps in ["moderationd \"", "kernel version", "uptime_ms", "moderation_bans", "doctor.txt"]
     {
         assert!(text.contains(helps), "{helps}: {text}");
     }

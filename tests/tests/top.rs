@@ -194,7 +194,7 @@ fn denials_are_shown_with_codes_that_can_be_explained() -> Result<()> {
 
     let banned = Caller::operator(&daemon).ban(&json!({ "user": "bert" }))?;
     let answer = app.event("message", &json!({ "user": "bert" }))?;
-    assert_eq!(answer["code"], format!("#{}", banned["ban"]["id"]), "{answer}");
+    assert_eq!(answer["code"], format!("#{}", banned["id"]), "{answer}");
     for (code, words) in [("d1-1", "before the daemon's last start"), ("#99", "no such ban")] {
         let refused = daemon.ctl(&["explain", code])?;
         assert_eq!(refused.status.code(), Some(1));

@@ -16,8 +16,8 @@ use anyhow::{Context, Result, bail};
 use crate::project::Project;
 use crate::{debian, exit_code, mongod, npm, step};
 use program::{
-    BROWSER, COMPARED, FUZZING, MACHINES, NGINX, NODE, PACKING, PEERS, PROGRAMS, Program, QEMU,
-    REDIS, find_program, how_to_install, install_programs,
+    BROWSER, COMPARED, FUZZING, MACHINES, NFT, NGINX, NODE, PACKING, PEERS, PROGRAMS, Program,
+    QEMU, REDIS, find_program, how_to_install, install_programs,
 };
 
 /// Runs libFuzzer; for `cargo xtask fuzz` only.
@@ -84,7 +84,7 @@ pub(crate) fn ensure_for_test(project: &Project) -> Result<()> {
 /// As for [`ensure`].
 pub(crate) fn ensure_for_bench(project: &Project) -> Result<()> {
     let mut needs = needs(project)?;
-    needs.extend(PEERS.iter().chain(NODE).chain([&REDIS, &NGINX]).map(Need::Program));
+    needs.extend(PEERS.iter().chain(NODE).chain([&REDIS, &NGINX, &NFT]).map(Need::Program));
     needs.push(Need::NpmPackages(npm::EXPRESS));
     needs.push(Need::Mongod);
     ensure_all(project, needs)
@@ -189,7 +189,7 @@ fn needs(project: &Project) -> Result<Vec<Need>> {
 /// The same and those of the tests.
 fn needs_of_tests(project: &Project) -> Result<Vec<Need>> {
     let mut needs = needs(project)?;
-    let servers = [&REDIS, &NGINX, &BROWSER];
+    let servers = [&REDIS, &NGINX, &BROWSER, &NFT];
     needs.extend(NODE.iter().chain(COMPARED).chain(MACHINES).chain(servers).map(Need::Program));
     needs.extend(npm::PACKAGES.map(Need::NpmPackages));
     needs.push(Need::Mongod);

@@ -43,6 +43,7 @@ pub(super) const NODE: &[Program] = &[
 /// them.
 pub(super) const COMPARED: &[Program] = &[
     Program { name: "curl", packages: &["curl"], needed_for: "the client's examples" },
+    Program { name: "openssl", packages: &["openssl"], needed_for: "certificates in tests" },
     Program { name: "python3", packages: &["python3"], needed_for: "the client's examples" },
     Program {
         name: "groff",
@@ -57,6 +58,13 @@ pub(super) const REDIS: Program = Program {
     name: "redis-server",
     packages: &["redis-server"],
     needed_for: "counters that hosts share, in tests and in benchmarks, and a peer of `bench api`",
+};
+
+/// It cuts networks in tests, and is a peer of benchmarks.
+pub(super) const NFT: Program = Program {
+    name: "nft",
+    packages: &["nftables"],
+    needed_for: "cutting the network in tests, a peer of `bench bulk`, and fail2ban's firewall",
 };
 
 /// It asks the daemon, in tests and in benchmarks.
@@ -94,11 +102,6 @@ pub(super) const PEERS: &[Program] = &[
         name: "xdp-filter",
         packages: &["xdp-tools"],
         needed_for: "the peer of `bench datapath`",
-    },
-    Program {
-        name: "nft",
-        packages: &["nftables"],
-        needed_for: "a peer of `bench bulk`, and fail2ban's firewall",
     },
     Program { name: "ipset", packages: &["ipset"], needed_for: "a peer of `bench bulk`" },
     Program {
