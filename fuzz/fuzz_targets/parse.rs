@@ -33,11 +33,11 @@ fn check(bytes: &[u8]) {
 /// The source is that of the address, and the address stands in the frame.
 fn source_is_of_the_frame(bytes: &[u8], packet: &Packet) {
     let [a, b, c, d, e, f, g, h, ..] = packet.address;
-    let (source, octets) = match packet.source {
+    let (source, octets) = match packet.source() {
         Source::V4(_) => (Source::V4(u32::from_ne_bytes([a, b, c, d])), 4),
         Source::V6(_) => (Source::V6(u64::from_ne_bytes([a, b, c, d, e, f, g, h])), 16),
     };
-    assert_eq!(packet.source, source);
+    assert_eq!(packet.source(), source);
     let (address, rest) = packet.address.split_at(octets);
     assert!(rest.iter().all(|octet| *octet == 0), "more octets than the address has");
     assert!(bytes.windows(octets).any(|window| window == address), "a source from nowhere");

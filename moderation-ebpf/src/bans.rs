@@ -74,8 +74,8 @@ pub(crate) fn find(
     hash: u64,
     control: &Control,
 ) -> Option<Reason> {
-    let is_banned = is_banned(packet.source, hash, control);
-    match packet.source {
+    let is_banned = is_banned(packet.source(), hash, control);
+    match packet.source() {
         Source::V4(_) if is_banned => return Some(Reason::BanV4),
         Source::V6(_) if is_banned => return Some(Reason::BanV6),
         Source::V4(key) => {

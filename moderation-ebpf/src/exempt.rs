@@ -38,8 +38,8 @@ static PORTS: HashMap<u16, u32> = HashMap::with_max_entries(MAX_PORTS, 0);
 #[inline(always)]
 pub(crate) fn may_be(frame: &Frame<'_>, packet: &Packet) -> bool {
     UNBANNED_PORTS.load() != 0
-        || is_hinted(&GUARD_HINTS, packet.source)
-        || is_hinted(&ALLOW_HINTS, packet.source)
+        || is_hinted(&GUARD_HINTS, packet.source())
+        || is_hinted(&ALLOW_HINTS, packet.source())
         || is_icmpv6(frame, packet)
 }
 
@@ -68,10 +68,10 @@ pub(crate) fn from_rate(frame: &Frame<'_>, packet: &Packet) -> Option<Reason> {
 /// The tries are asked only where there is something in them.
 #[inline(always)]
 fn source(frame: &Frame<'_>, packet: &Packet) -> Option<Reason> {
-    if !is_hinted(&GUARD_HINTS, packet.source) && !is_hinted(&ALLOW_HINTS, packet.source) {
+    if !is_hinted(&GUARD_HINTS, packet.source()) && !is_hinted(&ALLOW_HINTS, packet.source()) {
         return None;
     }
-    let (guard, is_allowed) = match packet.source {
+    let (guard, is_allowed) = match packet.source() {
         Source::V4(key) => {
             let key = Key::new(32, key.to_ne_bytes());
             (GUARD_V4.get(&key), ALLOW_V4.get(&key).is_some())

@@ -70,7 +70,7 @@ mod program {
             log::no_control();
             return Reason::Pass.index();
         };
-        let hash = bans::seeds().hash(packet.source);
+        let hash = bans::seeds().hash(packet.source());
         let mut passes_as = Reason::Pass.index();
         if let Some(reason) = bans::find(frame, &packet, hash, control) {
             if control.is_quiet() && !exempt::may_be(frame, &packet) {
@@ -89,7 +89,7 @@ mod program {
         match parse::kind(frame, &packet) {
             Kind::Other => passes_as,
             Kind::Fragment => Reason::Fragment.index(),
-            Kind::Opening if !rates::is_too_fast(packet.source, hash) => passes_as,
+            Kind::Opening if !rates::is_too_fast(packet.source(), hash) => passes_as,
             Kind::Opening => {
                 let [place, key] = packet.pack();
                 let (start, end) = frame.ends();

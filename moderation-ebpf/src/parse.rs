@@ -128,8 +128,11 @@ field!(u64);
 /// A frame that carries IP, as far as a ban needs to know it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Packet {
-    /// Its source, at the width at which bans are exact.
-    pub source: Source,
+    /// Its source as one word, whatever the family. Were it one variable for each, the
+    /// compiler would load the other one, too, which nobody has written; before Linux
+    /// 6.3 the verifier refuses that.
+    key: u64,
+    is_v6: bool,
     /// Offset of the IP header in the frame.
     header: usize,
 }
@@ -177,7 +180,7 @@ fn ipv4(frame: &Frame<'_>, header: usize) -> Result<Packet, Malformed> {
     if frame.read::<u8>(header)? >> 4 != 4 {
         return Err(Malformed);
     }
-    Ok(Packet { source: Source::V4(frame.read(header + 12)?), header })
+    Ok(Packet { key: u64::from(frame.read::<u32>(header + 12)?), is_v6: false, header })
 }
 
 /// RFC 8200.
@@ -187,37 +190,40 @@ fn ipv6(frame: &Frame<'_>, header: usize) -> Result<Packet, Malformed> {
     if frame.read::<u8>(header)? >> 4 != 6 {
         return Err(Malformed);
     }
-    Ok(Packet { source: Source::V6(frame.read(header + 8)?), header })
+    Ok(Packet { key: frame.read(header + 8)?, is_v6: true, header })
 }
 
 /// In a packed packet: it is IPv6.
 const PACKED_V6: u64 = 1 << 32;
 
 impl Packet {
+    /// Its source, at the width at which bans are exact.
+    #[inline(always)]
+    #[expect(clippy::cast_possible_truncation, reason = "what was widened is narrowed again")]
+    pub const fn source(&self) -> Source {
+        if self.is_v6 { Source::V6(self.key) } else { Source::V4(self.key as u32) }
+    }
+
     /// As two words, which fit into registers.
     #[inline(always)]
     pub const fn pack(&self) -> [u64; 2] {
-        match self.source {
-            Source::V4(key) => [self.header as u64, key as u64],
-            Source::V6(key) => [self.header as u64 | PACKED_V6, key],
-        }
+        let family = if self.is_v6 { PACKED_V6 } else { 0 };
+        [self.header as u64 | family, self.key]
     }
 
     /// What [`Packet::pack`] packed.
     #[inline(always)]
-    #[expect(clippy::cast_possible_truncation, reason = "what was widened is narrowed again")]
     pub const fn unpack([place, key]: [u64; 2]) -> Self {
         // The verifier follows a bound, not a value, into another function.
         let header = (place & 0x1f) as usize;
-        let source = if place & PACKED_V6 == 0 { Source::V4(key as u32) } else { Source::V6(key) };
-        Self { source, header }
+        Self { key, is_v6: place & PACKED_V6 != 0, header }
     }
 
     /// The whole source address in network order, in two halves; an IPv4
     /// address is in the first four octets.
     #[inline(always)]
     pub fn address(&self, frame: &Frame<'_>) -> [u64; 2] {
-        match self.source {
+        match self.source() {
             Source::V4(key) => {
                 let [a, b, c, d] = key.to_ne_bytes();
                 [u64::from_ne_bytes([a, b, c, d, 0, 0, 0, 0]), 0]
@@ -272,7 +278,7 @@ enum Reached {
 
 #[inline(always)]
 fn upper(frame: &Frame<'_>, packet: &Packet) -> Result<Reached, Malformed> {
-    match packet.source {
+    match packet.source() {
         Source::V4(_) => ipv4_upper(frame, packet.header),
         Source::V6(_) => ipv6_upper(frame, packet.header),
     }
@@ -406,7 +412,7 @@ fn is_whole_tcp(header: Frame<'_>) -> bool {
 /// Whether ICMPv6 follows the fixed header at once.
 #[inline(always)]
 pub fn is_icmpv6(frame: &Frame<'_>, packet: &Packet) -> bool {
-    matches!(packet.source, Source::V6(_)) && frame.read(packet.header + 6) == Ok(ICMPV6)
+    matches!(packet.source(), Source::V6(_)) && frame.read(packet.header + 6) == Ok(ICMPV6)
 }
 
 /// Neighbour and router discovery as RFC 4861 demands it: hop limit 255, which
@@ -417,7 +423,7 @@ pub fn is_icmpv6(frame: &Frame<'_>, packet: &Packet) -> bool {
 pub fn is_neighbour_discovery(frame: &Frame<'_>, packet: &Packet) -> bool {
     const ROUTER_SOLICITATION: u8 = 133;
     const NEIGHBOUR_ADVERTISEMENT: u8 = 136;
-    if !matches!(packet.source, Source::V6(_)) {
+    if !matches!(packet.source(), Source::V6(_)) {
         return false;
     }
     let Ok(next_and_hops) = frame.read::<u16>(packet.header + 6) else { return false };

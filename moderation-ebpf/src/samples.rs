@@ -24,7 +24,7 @@ pub(crate) fn take(frame: &Frame<'_>, packet: &Packet, reason: u32, control: &Co
     }
     let to = destination(frame, packet);
     let (port, protocol) = to.map_or((0, 0), |to| (to.port, u16::from(to.protocol)));
-    let family = match packet.source {
+    let family = match packet.source() {
         Source::V4(_) => 4,
         Source::V6(_) => 6,
     };

@@ -78,7 +78,7 @@ fn packet(bytes: &[u8]) -> Result<Option<(Frame<'_>, Packet)>, Malformed> {
 fn parse(bytes: &[u8]) -> Result<Option<Parsed>, Malformed> {
     let Some((frame, packet)) = packet(bytes)? else { return Ok(None) };
     let is_attempt = kind(&frame, &packet) == Kind::Opening;
-    Ok(Some((packet.source, packet.octets(&frame), is_attempt)))
+    Ok(Some((packet.source(), packet.octets(&frame), is_attempt)))
 }
 
 /// Everything that is said about a packet.
@@ -95,7 +95,7 @@ type Found = Result<Option<All>, Malformed>;
 fn all(bytes: &[u8]) -> Found {
     let Some((frame, packet)) = packet(bytes)? else { return Ok(None) };
     Ok(Some(All {
-        source: packet.source,
+        source: packet.source(),
         address: packet.octets(&frame),
         kind: kind(&frame, &packet),
         destination: destination(&frame, &packet),

@@ -20,10 +20,21 @@ const MAX_EXPOSURE: [(&str, f64); 4] = [
     ("moderation-reaper.service", 3.0),
 ];
 
-/// Where a daemon has no business to write. Not /run: in a container whose /sys is
-/// read-only, systemd 252 leaves it writable for root in a sandbox.
-const FORBIDDEN: [&str; 9] =
-    ["/etc", "/usr", "/boot", "/root", "/home", "/opt", "/srv", "/var/lib", "/var/log"];
+/// Where a daemon has no business to write.
+const FORBIDDEN: [&str; 12] = [
+    "/etc",
+    "/usr",
+    "/boot",
+    "/root",
+    "/home",
+    "/opt",
+    "/srv",
+    "/var/lib",
+    "/var/log",
+    "/run",
+    "/run/lock",
+    "/dev/shm",
+];
 /// Its own folder.
 const OWN: &str = "/var/lib/moderation";
 /// The chat's web server on the host's address; loopback is the daemon's to reach, for
