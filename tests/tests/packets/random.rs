@@ -135,7 +135,7 @@ impl World {
     }
 
     fn of_packet(&mut self, frame: &parse::Frame<'_>, packet: &Packet) -> Reason {
-        let ip = match packet.source {
+        let ip = match packet.source() {
             Source::V4(key) => IpAddr::from(key.to_ne_bytes()),
             Source::V6(_) => IpAddr::from(packet.octets(frame)),
         };
