@@ -179,6 +179,7 @@ pub(super) enum Command {
                             moderationctl config --json | jq .origins")]
     Config,
     /// Print what can be asked on the sockets, as an OpenAPI 3.1 document
+    #[command(after_help = "Example:\n  moderationctl openapi > openapi.json")]
     Openapi,
     /// Print what a shell needs to complete this program's commands and options
     #[command(after_help = "Example:\n  moderationctl completions bash > \
@@ -344,6 +345,7 @@ impl Import {
 #[derive(Debug, Subcommand)]
 pub(super) enum Allow {
     /// Never ban this prefix from now on
+    #[command(after_help = "Example:\n  moderationctl allow add 198.51.100.0/24 --note office")]
     Add {
         /// A prefix or an address
         prefix: String,
@@ -352,11 +354,13 @@ pub(super) enum Allow {
         note: Option<String>,
     },
     /// No longer protect this prefix
+    #[command(after_help = "Example:\n  moderationctl allow remove 198.51.100.0/24")]
     Remove {
         /// A prefix or an address
         prefix: String,
     },
     /// Show what is protected, and by whom
+    #[command(after_help = "Example:\n  moderationctl allow list --json")]
     List,
 }
 
