@@ -99,11 +99,13 @@ fn run(arguments: &Arguments) -> anyhow::Result<()> {
     live(config, arguments, &mut sockets)
 }
 
-/// How a life ends.
+/// How a life ends that was ready.
 enum End {
     Stop,
     /// With what the next one begins.
     Reload(Box<Config>),
+    /// By something that its configuration is not to blame for.
+    Broken(anyhow::Error),
 }
 
 /// Life after life, until told to stop. Each has a runtime of its own, so that nothing
@@ -117,6 +119,7 @@ fn live(mut config: Config, arguments: &Arguments, sockets: &mut Sockets) -> any
         runtime.shutdown_timeout(RUNTIME_TIMEOUT);
         match (end, before.take()) {
             (Ok(End::Stop), _) => return Ok(()),
+            (Ok(End::Broken(error)), _) => return Err(error),
             (Ok(End::Reload(next)), _) => {
                 telemetry::follow(&next.log);
                 before = Some(std::mem::replace(&mut config, *next));
@@ -276,7 +279,9 @@ async fn serve(
     supervisor::tell(State::Ready);
     let end = tokio::select! {
         _ = &mut served => unreachable!("it is told to stop further down"),
-        () = stopper.ended() => anyhow::bail!("the moderator ended; see the lines above"),
+        () = stopper.ended() => {
+            return Ok(End::Broken(anyhow::anyhow!("the moderator ended; see the lines above")));
+        }
         end = told_to_end(arguments, signals) => end,
     };
     tracing::info!("stopping; bans stay in force");
@@ -285,8 +290,10 @@ async fn serve(
     served.await;
     drop((keeping, listening));
     sharing.end();
-    stopper.stop().await?;
-    Ok(end)
+    Ok(match stopper.stop().await {
+        Ok(()) => end,
+        Err(error) => End::Broken(error),
+    })
 }
 
 /// Serves nginx, if it asks.
