@@ -2,6 +2,7 @@
 //! they were built. Two packages of one commit are the same, byte by byte. What is in
 //! it says the daemon's Cargo.toml; what happens when it is installed, `package/`.
 
+mod licence;
 mod program;
 mod stage;
 
@@ -104,7 +105,14 @@ fn pack(
 ) -> Result<PathBuf> {
     step::heading("package: packing");
     let version = version(project, arguments)?;
-    let stage = Stage { project, root, folder: &folder.join("stage"), epoch, version: &version };
+    let stage = Stage {
+        project,
+        root,
+        folder: &folder.join("stage"),
+        epoch,
+        version: &version,
+        network: network(arguments),
+    };
     stage.fill(programs)?;
     let mut cargo_deb = project.command(project.tools().join("bin/cargo-deb"));
     cargo_deb

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
+use super::licence;
 use crate::project::Project;
 use crate::step;
 
@@ -24,6 +25,8 @@ pub(super) struct Stage<'a> {
     pub(super) epoch: &'a str,
     /// Of the package.
     pub(super) version: &'a str,
+    /// What every cargo is told.
+    pub(super) network: Option<(&'static str, &'static str)>,
 }
 
 /// The time that all files of a package have: that of the last commit, in seconds
@@ -61,7 +64,8 @@ impl Stage<'_> {
         }
         self.write_pages()?;
         self.write_completions()?;
-        self.write_changelogs()
+        self.write_changelogs()?;
+        self.write_licences()
     }
 
     /// Where what is called `target/release/NAME` is.
@@ -102,6 +106,12 @@ impl Stage<'_> {
         let debian = self.place("changelog.Debian");
         write(&debian, &debian_changelog(self.version, &self.maintainer()?, date.trim()))?;
         self.compress(&debian)
+    }
+
+    fn write_licences(&self) -> Result<()> {
+        let place = self.place("third-party");
+        write(&place, &licence::text(self.project, self.root, self.network)?)?;
+        self.compress(&place)
     }
 
     /// As the daemon's Cargo.toml names them.
