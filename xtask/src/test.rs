@@ -16,8 +16,51 @@ pub(crate) struct Arguments {
     /// the engine in every small way, to see that a test notices (over an hour)
     #[arg(long)]
     long: bool,
+    /// Of what --long runs only this; can be given several times
+    #[arg(long, requires = "long", conflicts_with = "filter")]
+    only: Vec<Part>,
     /// Run only tests whose name contains one of these
     filter: Vec<String>,
+}
+
+/// What `--long` runs, in this order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Part {
+    /// The tests of the workspace
+    Tests,
+    /// Fuzzing of the parser
+    Fuzz,
+    /// The package, made twice without a network
+    Package,
+    /// A build with Debian's compiler
+    Fallback,
+    /// Changes of the engine
+    Mutants,
+}
+
+impl Part {
+    const ALL: [Self; 5] = [Self::Tests, Self::Fuzz, Self::Package, Self::Fallback, Self::Mutants];
+
+    fn passes(self, project: &Project, arguments: &Arguments) -> Result<bool> {
+        match self {
+            Self::Tests => builds_and_passes_tests(project, arguments),
+            Self::Fuzz => fuzz::fuzz(project, FUZZ_SECONDS),
+            Self::Package => package::is_reproducible_offline(project),
+            Self::Fallback => fallback::works(project),
+            Self::Mutants => mutants::mutate(project, &[]),
+        }
+    }
+}
+
+impl Arguments {
+    /// What was asked for.
+    fn parts(&self) -> &[Part] {
+        match &*self.only {
+            [] if self.long && self.filter.is_empty() => &Part::ALL,
+            [] => &[Part::Tests],
+            only => only,
+        }
+    }
 }
 
 /// Enough to notice a parser that has become a bad one; `cargo xtask fuzz` goes deeper.
@@ -26,24 +69,29 @@ const FUZZ_SECONDS: u32 = 20;
 /// Runs the command.
 pub(crate) fn run(project: &Project, arguments: &Arguments) -> Result<ExitCode> {
     setup::ensure_for_test(project)?;
+    let (passed, elapsed) = step::timed(|| {
+        // What follows one that fails has nothing to say.
+        let mut parts = arguments.parts().iter();
+        parts.try_fold(true, |passed, part| -> Result<bool> {
+            Ok(passed && part.passes(project, arguments)?)
+        })
+    });
+    let passed = passed?;
+    let verdict = if passed { "passed" } else { "FAILED" };
+    step::heading(format!("test: {verdict} after {}", step::spoken(elapsed)));
+    Ok(exit_code(passed))
+}
+
+fn builds_and_passes_tests(project: &Project, arguments: &Arguments) -> Result<bool> {
     step::heading("test: building the programs that the tests start");
     let (built, elapsed) = step::timed(|| build_programs(project));
     if !built? {
         eprintln!("test: the programs do not build");
-        return Ok(ExitCode::FAILURE);
+        return Ok(false);
     }
     vm::pack_programs(project)?;
     step::heading(format!("test: built in {}; running the tests", step::spoken(elapsed)));
-    let (passed, elapsed) = step::timed(|| run_tests(project, arguments));
-    let passed = passed?;
-    let goes_on = arguments.long && arguments.filter.is_empty();
-    let passed = passed && (!goes_on || fuzz::fuzz(project, FUZZ_SECONDS)?);
-    let passed = passed && (!goes_on || package::is_reproducible_offline(project)?);
-    let passed = passed && (!goes_on || fallback::works(project)?);
-    let passed = passed && (!goes_on || mutants::mutate(project, &[])?);
-    let verdict = if passed { "passed" } else { "FAILED" };
-    step::heading(format!("test: {verdict} after {}", step::spoken(elapsed)));
-    Ok(exit_code(passed))
+    run_tests(project, arguments)
 }
 
 /// Builds all programs but the kernel's, which the daemon's build script builds. The
