@@ -63,6 +63,7 @@ impl Story {
         self.say(format_args!("units are exposed by {exposure:?}"));
         sandbox::try_to_escape(&mut self.machine)?;
         self.say("the sandbox of the daemon's unit holds");
+        self.read_a_secret()?;
         self.survive_a_crash(&banned)?;
         let pings_at_boot = self.survive_a_reboot(&banned)?;
         self.survive_an_upgrade(&banned)?;
@@ -92,6 +93,10 @@ impl Story {
         self.unpinned()?;
         let enabled = self.machine.try_run("systemctl is-enabled moderation-xdp.service")?;
         ensure!(enabled.stdout.trim() == "disabled", "moderation-xdp is {}", enabled.stdout);
+        let licences = "zcat /usr/share/doc/moderation/third-party.gz";
+        for part in ["tokio", "aya-ebpf"] {
+            self.machine.run(&format!("{licences} | grep '^{part} [0-9]'"))?;
+        }
         self.served(&[ABUSER, BYSTANDER], &since)?;
         self.say("installed: the daemon looks on, nothing is attached, all are served");
         Ok(())
@@ -122,6 +127,34 @@ impl Story {
         self.user("moderationctl status")?;
         self.say("banned: packets stop, the bystander is served");
         Ok(banned)
+    }
+
+    /// The daemon, which is not root, starts with a key that root alone can read, and not
+    /// without it. In a container systemd cannot give one to anybody but root.
+    fn read_a_secret(&mut self) -> Result<()> {
+        const FOLDER: &str = "/etc/credstore";
+        const KEY: &str = "/etc/credstore/moderation.pseudonym-key";
+        const SETTING: &str = "/etc/moderation/moderation.d/60-pseudonyms.yaml";
+        if self.machine.kind() == Kind::Container {
+            return Ok(());
+        }
+        let had_folder = self.machine.try_run(&format!("test -d {FOLDER}"))?.code == 0;
+        self.machine.run(&format!("printf 'log:\n  pseudonyms: true\n' >{SETTING}"))?;
+        let without = self.machine.try_run("systemctl restart moderation.service")?;
+        ensure!(without.code != 0, "the daemon started without the key");
+        self.machine.run(&format!(
+            "head -c 32 /dev/urandom | od -An -vtx1 | tr -d ' \n' | \
+             install -D -m 600 /dev/stdin {KEY}"
+        ))?;
+        self.machine.run("systemctl reset-failed && systemctl restart moderation.service")?;
+        self.await_daemon()?;
+        self.machine.run(&format!("rm {KEY} {SETTING} && systemctl restart moderation.service"))?;
+        self.await_daemon()?;
+        if !had_folder {
+            self.machine.run(&format!("rmdir {FOLDER}"))?;
+        }
+        self.say("a secret of root's reached the daemon");
+        Ok(())
     }
 
     /// The kernel goes on without the daemon.
