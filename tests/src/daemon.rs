@@ -38,7 +38,11 @@ pub struct Setup {
     arguments: Vec<String>,
     credentials: Vec<(String, String)>,
     variables: Vec<(String, String)>,
+    with_priority_of_unit: bool,
 }
+
+/// `Nice=` in the daemon's unit.
+const NICENESS: &str = "-5";
 
 impl Setup {
     /// In the current namespace, as we are, without an interface, with the
@@ -96,6 +100,13 @@ impl Setup {
         self
     }
 
+    /// As root, with the priority that the unit gives it.
+    #[must_use]
+    pub fn with_priority_of_unit(mut self) -> Self {
+        self.with_priority_of_unit = true;
+        self
+    }
+
     /// Writes the configuration; starts nothing. For what must happen before,
     /// such as `xdp attach`.
     pub fn prepare(self) -> Result<Daemon> {
@@ -145,7 +156,13 @@ impl Daemon {
     /// Starts it without waiting.
     pub fn launch(&mut self) -> Result<()> {
         let log = File::options().create(true).append(true).open(self.log_path())?;
-        let mut command = self.command("moderationd")?;
+        let mut command = if self.setup.with_priority_of_unit {
+            let mut nice = process::command("nice");
+            nice.args(["-n", NICENESS]).arg(binary("moderationd")?);
+            nice
+        } else {
+            self.command("moderationd")?
+        };
         command.arg("--config").arg(self.config_path());
         if let Some(interface) = &self.setup.interface {
             command.args(["--interface", interface]);

@@ -41,6 +41,7 @@ impl Site {
     pub(super) fn start() -> Result<Self> {
         let pair = Pair::new()?;
         let setup = Setup::new().inside(&pair.host).credential("jwt-secret", SECRET);
+        let setup = setup.with_priority_of_unit();
         let daemon = setup.overrides(configuration()?).start()?;
         let express = Express::start(&pair.host, SECRET)?;
         let server = Server::start(&pair.host, daemon.sockets())?;
