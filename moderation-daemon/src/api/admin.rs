@@ -21,7 +21,7 @@ use crate::{
     engine::{BanLength, BanRefusal, InvalidPrefix, LiftTarget, NewBan, Prefix, Trust, Trusted},
     ledger::Origin,
     moderator::{AllowlistFull, BanView, LiftedView},
-    store::{Allowed, BanPage, BanRecord, Removal},
+    store::{Allowed, BanOrder, BanPage, BanRecord, Removal},
 };
 
 pub(super) fn routes() -> Paths {
@@ -44,11 +44,16 @@ pub(super) fn routes() -> Paths {
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct BansQuery {
+    /// Those that are over, too.
     #[serde(default)]
     all: bool,
     limit: Option<u32>,
+    /// Only those with a higher number.
     #[serde(default)]
     after: u64,
+    /// The latest first; there is no `next` then.
+    #[serde(default)]
+    latest: bool,
 }
 
 /// What `GET /v1/bans` gives at most in one answer.
@@ -67,7 +72,8 @@ async fn bans(
 ) -> Result<axum::Json<BanList>, Problem> {
     let now = clock::now();
     let limit = query.limit.unwrap_or(100).clamp(1, MAX_PAGE);
-    let page = BanPage { all: query.all, limit, after: query.after, now_ms: now.unix_ms };
+    let order = if query.latest { BanOrder::Latest } else { BanOrder::Number };
+    let page = BanPage { all: query.all, limit, after: query.after, order, now_ms: now.unix_ms };
     let reader = context.reader.clone();
     let records = tokio::task::spawn_blocking(move || reader.bans(page))
         .await
@@ -77,7 +83,7 @@ async fn bans(
             Problem::Unreadable
         })?;
     let board = context.moderator.board();
-    let is_full = records.len() == limit as usize;
+    let goes_on = order == BanOrder::Number && records.len() == limit as usize;
     let bans: Vec<_> = records
         .into_iter()
         .map(|record| {
@@ -89,7 +95,7 @@ async fn bans(
             json.made_by(&origin).lifted(lifted_at_unix_ms, lifted_by)
         })
         .collect();
-    let next = bans.last().filter(|_| is_full).and_then(BanJson::id);
+    let next = bans.last().filter(|_| goes_on).and_then(BanJson::id);
     Ok(axum::Json(BanList { bans, next }))
 }
 

@@ -108,7 +108,7 @@ pub(super) fn bans(bans: &Value) -> String {
             field(&ban["user"]),
             field(&ban["address"]),
             field(&ban["origin"]),
-            state(ban),
+            ban_state(ban),
             field(&ban["reason"]),
         ]
     });
@@ -116,7 +116,7 @@ pub(super) fn bans(bans: &Value) -> String {
 }
 
 /// What has become of a ban.
-fn state(ban: &Value) -> String {
+pub(super) fn ban_state(ban: &Value) -> String {
     if let Some(at) = ban["lifted_at"].as_str() {
         return format!("lifted {at} by {}", field(&ban["lifted_by"]));
     }

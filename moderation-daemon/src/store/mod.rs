@@ -41,7 +41,7 @@ pub use librechat::{Page, RecordRow, ScorePlace, TakenRecords};
 pub use outbox::{Named, Notes, Outbox, Waiting};
 pub use penalties::PenaltyPage;
 pub use prune::Keep;
-pub use read::{BanPage, BanRecord, Reader, Skipped};
+pub use read::{BanOrder, BanPage, BanRecord, Reader, Skipped};
 pub use records::Backlog;
 pub use write::is_durable;
 

@@ -107,6 +107,16 @@ pub struct BanRecord {
     pub origin: Origin,
 }
 
+/// In which order bans are listed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum BanOrder {
+    /// By number, which is the order in which they were made.
+    #[default]
+    Number,
+    /// The latest first.
+    Latest,
+}
+
 /// Which bans to list.
 #[derive(Clone, Copy, Debug)]
 pub struct BanPage {
@@ -116,6 +126,8 @@ pub struct BanPage {
     pub limit: u32,
     /// Only those with a higher number.
     pub after: BanId,
+    /// Which come first.
+    pub order: BanOrder,
     /// Now, in milliseconds since 1970.
     pub now_ms: u64,
 }
@@ -137,7 +149,7 @@ impl Reader {
         self.connection.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Lists bans by number. Blocks: call it where that is allowed.
+    /// Lists bans. Blocks: call it where that is allowed.
     ///
     /// # Errors
     ///
@@ -145,12 +157,16 @@ impl Reader {
     pub fn bans(&self, page: BanPage) -> Result<Vec<BanRecord>, StoreError> {
         let read = |error| StoreError::Read("bans", error);
         let connection = self.lock();
+        let order = match page.order {
+            BanOrder::Number => "id",
+            BanOrder::Latest => "id DESC",
+        };
         let mut query = connection
             .prepare_cached(&format!(
                 "SELECT {COLUMNS} FROM bans
                  WHERE id > ?1 AND (?2 OR (lifted_at_ms IS NULL
                                            AND (expires_at_ms IS NULL OR expires_at_ms > ?3)))
-                 ORDER BY id LIMIT ?4",
+                 ORDER BY {order} LIMIT ?4",
             ))
             .map_err(read)?;
         let page = params![sql_ms(page.after), page.all, sql_ms(page.now_ms), page.limit];

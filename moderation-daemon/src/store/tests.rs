@@ -178,10 +178,12 @@ fn lapsed_and_lifted_bans_are_not_restored_but_stay_listed() {
         .expect("a healthy disk");
     let restored = store.restore(5_000, 0).expect("readable").0;
     assert_eq!(restored.bans, [ban(3, Some(9_000))]);
-    let page = BanPage { all: false, limit: 10, after: 0, now_ms: 5_000 };
+    let page = BanPage { all: false, limit: 10, after: 0, order: BanOrder::Number, now_ms: 5_000 };
     assert_eq!(listed(&store, &folder, page), [3]);
     assert_eq!(listed(&store, &folder, BanPage { all: true, ..page }), [1, 2, 3]);
     assert_eq!(listed(&store, &folder, BanPage { all: true, limit: 1, after: 1, ..page }), [2]);
+    let latest = BanPage { all: true, limit: 2, order: BanOrder::Latest, ..page };
+    assert_eq!(listed(&store, &folder, latest), [3, 2]);
 }
 
 #[test]

@@ -64,6 +64,7 @@ impl Asker {
     fn look(&mut self, client: &mut Client) -> Result<Look, String> {
         let status = ask(client, "/v1/status")??;
         let denials = ask(client, "/v1/denials?limit=100")??;
+        let bans = ask(client, "/v1/bans?latest=true&limit=100")??;
         let (limit, every) = (self.limit, self.every);
         // Without the kernel's maps the daemon works, and what it is banned shows.
         let top = ask(client, &format!("/v1/top?limit={limit}&every={every}"))?;
@@ -72,7 +73,7 @@ impl Asker {
             Err(detail) => (Value::Null, Some(detail)),
         };
         self.pace(&top);
-        Ok(Look { top, status, denials, kernel_problem })
+        Ok(Look { top, status, bans, denials, kernel_problem })
     }
 
     /// The more is dropped, the smaller the part that is looked at.

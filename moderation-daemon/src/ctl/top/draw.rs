@@ -11,7 +11,7 @@ use ratatui::{
 use serde_json::Value;
 
 use super::picture::{Panel, Picture, Rate};
-use crate::ctl::output::field;
+use crate::ctl::output::{ban_state, field};
 
 /// From that width on all sources are shown side by side.
 const WIDE: u16 = 120;
@@ -55,7 +55,10 @@ fn draw_panels(frame: &mut Frame<'_>, picture: &Picture, area: Rect) {
         for (panel, column) in sources.into_iter().zip(columns) {
             draw_panel(frame, picture, panel, column);
         }
-        draw_panel(frame, picture, Panel::Denials, bottom);
+        let halves: [Rect; 2] = Layout::horizontal([Constraint::Fill(1); 2]).areas(bottom);
+        for (panel, half) in [Panel::Bans, Panel::Denials].into_iter().zip(halves) {
+            draw_panel(frame, picture, panel, half);
+        }
     } else if is_high {
         let [top, bottom] = Layout::vertical([Constraint::Fill(1); 2]).areas(area);
         let chosen = if picture.panel == Panel::Denials { Panel::Drops } else { picture.panel };
@@ -213,6 +216,21 @@ fn draw_panel(frame: &mut Frame<'_>, picture: &Picture, panel: Panel, area: Rect
             ];
             Table::new(rows, widths).header(header(["SOURCE", "SHARE", "PER S", "REASON"]))
         }
+        Panel::Bans => {
+            let rows = shown.map(|row| {
+                let names = ["id", "address", "user", "reason"];
+                Row::new(names.map(|name| field(&row[name])).into_iter().chain([ban_state(row)]))
+            });
+            let widths = [
+                Constraint::Length(7),
+                Constraint::Length(18),
+                Constraint::Length(12),
+                Constraint::Length(12),
+                Constraint::Fill(1),
+            ];
+            let head = ["BAN", "ADDRESS", "USER", "REASON", "STATE"];
+            Table::new(rows, widths).header(header(head))
+        }
         Panel::Denials => {
             let rows = shown.map(denial);
             let widths = [
@@ -255,6 +273,7 @@ fn title(picture: &Picture, panel: Panel) -> String {
         Panel::Attempts => format!("connection attempts{}{limit}", seconds("attempts")),
         Panel::Handshakes => format!("handshakes{}{limit}", seconds("handshakes")),
         Panel::Drops => "drops by source, in 10 s".to_owned(),
+        Panel::Bans => "active bans, latest first".to_owned(),
         Panel::Denials => "denials, latest first".to_owned(),
     }
 }
@@ -264,7 +283,7 @@ fn limit_of(picture: &Picture, panel: Panel) -> Option<u64> {
     match panel {
         Panel::Attempts => top["attempts"]["limit"].as_u64(),
         Panel::Handshakes => top["handshakes"]["limit"].as_u64(),
-        Panel::Drops | Panel::Denials => None,
+        Panel::Drops | Panel::Bans | Panel::Denials => None,
     }
 }
 
@@ -334,7 +353,11 @@ mod tests {
             "code": "d65a0c1f2-7", "type": "message", "reason": "rate_limited", "times": 3,
             "ip": "192.0.2.9", "user": "an\u{1b}[31mna", "at": "2026-01-02T03:04:05.678Z",
         }] });
-        News::Seen(Box::new(Look { top, status, denials, kernel_problem: None }))
+        let bans = json!({ "bans": [{
+            "id": 7, "address": "198.51.100.0/24", "user": null, "reason": "spam",
+            "expires_at": "2026-01-03T00:00:00Z", "remaining_ms": 75_000, "enforced": true,
+        }] });
+        News::Seen(Box::new(Look { top, status, bans, denials, kernel_problem: None }))
     }
 
     fn busy() -> Picture {
@@ -407,7 +430,10 @@ mod tests {
             heads.contains("handshakes in 60 s") && heads.contains("drops by source"),
             "{heads}"
         );
-        assert_shows(&lines, &[LONG, "none", "d65a0c1f2-7"]);
+        assert_shows(
+            &lines,
+            &[LONG, "none", "d65a0c1f2-7", "198.51.100.0/24", "until 2026-01-03T00:00:00Z"],
+        );
     }
 
     #[test]

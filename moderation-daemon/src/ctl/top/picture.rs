@@ -15,6 +15,7 @@ const SECONDS: usize = 512;
 pub(super) struct Look {
     pub(super) top: Value,
     pub(super) status: Value,
+    pub(super) bans: Value,
     pub(super) denials: Value,
     /// Why nothing is known about packets.
     pub(super) kernel_problem: Option<String>,
@@ -34,12 +35,13 @@ pub(super) enum Panel {
     Attempts,
     Handshakes,
     Drops,
+    Bans,
     Denials,
 }
 
 impl Panel {
-    pub(super) const ALL: [Self; 4] =
-        [Self::Attempts, Self::Handshakes, Self::Drops, Self::Denials];
+    pub(super) const ALL: [Self; 5] =
+        [Self::Attempts, Self::Handshakes, Self::Drops, Self::Bans, Self::Denials];
 
     fn beside(self, step: usize) -> Self {
         let at = Self::ALL.iter().position(|panel| *panel == self).unwrap_or(0);
@@ -174,6 +176,7 @@ impl Picture {
             Panel::Attempts => &look.top["attempts"]["sources"],
             Panel::Handshakes => &look.top["handshakes"]["sources"],
             Panel::Drops => &look.top["drops"]["sources"],
+            Panel::Bans => &look.bans["bans"],
             Panel::Denials => &look.denials["denials"],
         };
         rows.as_array().map(Vec::as_slice).unwrap_or_default()
@@ -268,7 +271,9 @@ mod tests {
         (0..9).for_each(|_| assert_eq!(press(&mut picture, KeyCode::Down), Flow::GoOn));
         assert_eq!(picture.scrolled, 1, "the last line");
         press(&mut picture, KeyCode::Tab);
-        assert_eq!((picture.panel, picture.scrolled), (Panel::Denials, 0));
+        assert_eq!((picture.panel, picture.scrolled), (Panel::Bans, 0));
+        press(&mut picture, KeyCode::Tab);
+        assert_eq!(picture.panel, Panel::Denials);
         press(&mut picture, KeyCode::Right);
         assert_eq!(picture.panel, Panel::Attempts);
         press(&mut picture, KeyCode::BackTab);

@@ -210,6 +210,6 @@ fn bans_of_before_have_names_too_and_what_waits_is_kept() {
     let sent = rows.iter().map(|row| row.row).collect();
     store.commit_noted(&[], &Notes { sent, ..Notes::default() }).expect("a commit");
     store.prune(u64::MAX / 4, Keep::all(Duration::from_secs(1), 10)).expect("a commit");
-    let all = BanPage { all: true, limit: 9, after: 0, now_ms: 0 };
+    let all = BanPage { all: true, limit: 9, after: 0, order: BanOrder::Number, now_ms: 0 };
     assert!(listed(&store, &folder, all).is_empty());
 }

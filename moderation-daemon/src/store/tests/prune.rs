@@ -143,7 +143,8 @@ fn past_bans_are_bounded_and_active_ones_stay() {
     let changes: Vec<_> = bans.into_iter().map(|ban| Change::Ban(Arc::new(ban))).collect();
     store.commit(&changes).expect("a healthy disk");
     store.prune(60_000, Keep::all(Duration::from_secs(3_600), 10)).expect("a healthy disk");
-    let page = BanPage { all: true, limit: 1_000, after: 0, now_ms: 60_000 };
+    let page =
+        BanPage { all: true, limit: 1_000, after: 0, order: BanOrder::Number, now_ms: 60_000 };
     let want: Vec<_> = [1].into_iter().chain(90..100).collect();
     assert_eq!(listed(&store, &folder, page), want);
 }
