@@ -80,10 +80,14 @@ pub(super) fn text(
     let host = about.lines().find_map(|line| line.strip_prefix("host: "));
     let host = host.context("rustc does not tell its host")?;
     let mut cargo = project.command("cargo");
-    cargo
-        .current_dir(root)
-        .envs(network)
-        .args(["metadata", "--format-version", "1", "--locked", "--filter-platform", host]);
+    cargo.current_dir(root).envs(network).args([
+        "metadata",
+        "--format-version",
+        "1",
+        "--locked",
+        "--filter-platform",
+        host,
+    ]);
     let metadata: Metadata = serde_json::from_str(&step::output_of(&mut cargo)?)
         .context("what cargo metadata printed is not understood")?;
     let crates = linked(&metadata)?;
@@ -129,9 +133,8 @@ fn linked(metadata: &Metadata) -> Result<Vec<&Package>> {
             continue;
         }
         let node = nodes.get(id).with_context(|| format!("{id} is not resolved"))?;
-        let is_linked = |dependency: &&Dependency| {
-            dependency.dep_kinds.iter().any(|it| it.kind.is_none())
-        };
+        let is_linked =
+            |dependency: &&Dependency| dependency.dep_kinds.iter().any(|it| it.kind.is_none());
         waiting.extend(node.deps.iter().filter(is_linked).map(|dependency| &*dependency.pkg));
     }
     let mut crates: Vec<&Package> = seen
