@@ -59,8 +59,8 @@ const RUNNER: &str = "[target.'cfg(all())']\nrunner = [\"env\", \"RUSTC_BOOTSTRA
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
-    /// Change only files of the engine whose name is one of these, as `score.rs`; what is
-    /// said about others is not compared
+    /// Change only these files of the engine, as `score.rs`, or all of a folder, as
+    /// `window/`; what is said about others is not compared
     file: Vec<String>,
 }
 
@@ -96,9 +96,7 @@ pub(crate) fn mutate(project: &Project, files: &[String]) -> Result<bool> {
     }
     let elapsed = begin.elapsed();
     let mut reasons = reasons(&read(&project.root().join(REASONS))?)?;
-    if !files.is_empty() {
-        reasons.retain(|(file, _), _| files.contains(file));
-    }
+    reasons.retain(|(file, _), _| is_wanted(file, files));
     step::heading(format!("mutants: {tally} in {}", step::spoken(elapsed)));
     let complaints = compare(&survivors, &reasons);
     for complaint in &complaints {
@@ -203,18 +201,24 @@ impl Part {
     fn files(&self, sources: &Path, wanted: &[String]) -> Result<Vec<String>> {
         let mut files = Vec::new();
         list(sources, "", &mut files)?;
-        let is_wanted = |file: &String| {
-            let name = file.rsplit('/').next().unwrap_or(file);
-            wanted.is_empty() || wanted.iter().any(|wanted| wanted == name)
-        };
         let is_ours = |file: &String| {
             let mut folders = file.split('/').rev().skip(1);
             file.starts_with(WINDOWS) == self.is_windows && folders.all(|name| name != "tests")
         };
-        files.retain(|file| is_ours(file) && is_wanted(file));
+        files.retain(|file| is_ours(file) && is_wanted(file, wanted));
         files.sort();
         Ok(files)
     }
+}
+
+/// Whether a file of the engine is one of these, or in one of these folders; of none all are.
+fn is_wanted(file: &str, wanted: &[String]) -> bool {
+    let name = file.rsplit('/').next().unwrap_or(file);
+    let is = |wanted: &String| match wanted.ends_with('/') {
+        true => file.starts_with(wanted),
+        false => file == wanted || name == wanted,
+    };
+    wanted.is_empty() || wanted.iter().any(is)
 }
 
 fn list(folder: &Path, below: &str, into: &mut Vec<String>) -> Result<()> {
@@ -344,6 +348,22 @@ mod tests {
         assert_eq!(compare(&survivors, &reasons(&fewer).expect("a table")).len(), 1);
         assert_eq!(compare(&Survivors::new(), &reasons(&fewer).expect("a table")).len(), 2);
         assert_eq!(compare(&survivors, &Survivors::new()).len(), 2);
+    }
+
+    #[test]
+    fn files_are_wanted_by_name_by_path_and_by_folder() {
+        let cases: [(&str, &[&str], bool); 6] = [
+            ("window/mod.rs", &[], true),
+            ("window/mod.rs", &["mod.rs"], true),
+            ("window/mod.rs", &["window/mod.rs"], true),
+            ("window/mod.rs", &["score.rs", "window/"], true),
+            ("mod.rs", &["window/mod.rs", "window/"], false),
+            ("score.rs", &["rule.rs"], false),
+        ];
+        for (file, wanted, is) in cases {
+            let wanted: Vec<_> = wanted.iter().map(|&it| it.to_owned()).collect();
+            assert_eq!(is_wanted(file, &wanted), is, "{file} of {wanted:?}");
+        }
     }
 
     #[test]
