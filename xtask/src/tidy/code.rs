@@ -128,6 +128,9 @@ mod tests {
     use crate::tidy::layers::Layers;
 
     /// The lines with findings in a file of `text` at `path`, given a header.
+    /// No lines.
+    const NONE: [usize; 0] = [];
+
     fn lines(path: &str, text: &str) -> Vec<usize> {
         let text = format!("//! Header.\n{text}");
         let code = Layers::of(&text).code;
@@ -155,7 +158,7 @@ mod tests {
 
     #[test]
     fn a_file_has_a_bounded_length() {
-        assert_eq!(lines("a.rs", &"\n".repeat(LINE_LIMIT - 1)), []);
+        assert_eq!(lines("a.rs", &"\n".repeat(LINE_LIMIT - 1)), NONE);
         assert_eq!(lines("a.rs", &"\n".repeat(LINE_LIMIT)), [LINE_LIMIT + 1]);
     }
 
@@ -163,14 +166,14 @@ mod tests {
     fn no_test_is_ignored() {
         assert_eq!(lines("a.rs", "#[test]\n#[ignore]\nfn a() {}\n"), [3]);
         assert_eq!(lines("a.rs", "#[ignore = \"slow\"]\nfn a() {}\n"), [2]);
-        assert_eq!(lines("a.rs", "// no #[ignore] here\n"), []);
+        assert_eq!(lines("a.rs", "// no #[ignore] here\n"), NONE);
     }
 
     #[test]
     fn tests_are_named_by_sentences() {
         assert_eq!(lines("a.rs", "#[test]\nfn test_a() {}\n"), [3]);
         assert_eq!(lines("a.rs", "#[tokio::test(flavor = \"x\")]\nasync fn test_a() {}\n"), [3]);
-        assert_eq!(lines("a.rs", "#[test]\nfn a_holds() {}\nfn test_run() {}\n"), []);
+        assert_eq!(lines("a.rs", "#[test]\nfn a_holds() {}\nfn test_run() {}\n"), NONE);
     }
 
     #[test]
@@ -184,9 +187,9 @@ mod tests {
     fn a_pause_with_a_reason_and_the_waiting_room_are_allowed() {
         assert_eq!(
             lines("tests/src/a.rs", "thread::sleep(x); // paces: ten packets a second\n"),
-            []
+            NONE
         );
-        assert_eq!(lines(WAITING_ROOM, "thread::sleep(x);\n"), []);
-        assert_eq!(lines("moderation-daemon/src/a.rs", "thread::sleep(x);\n"), []);
+        assert_eq!(lines(WAITING_ROOM, "thread::sleep(x);\n"), NONE);
+        assert_eq!(lines("moderation-daemon/src/a.rs", "thread::sleep(x);\n"), NONE);
     }
 }

@@ -82,6 +82,9 @@ fn resolve(from: &str, target: &str) -> Option<String> {
 mod tests {
     use super::*;
 
+    /// No lines.
+    const NONE: [usize; 0] = [];
+
     fn lines(path: &str, text: &str) -> Vec<usize> {
         let paths = ["README.md", "docs/a.md", "docs/b/c.md"].map(str::to_owned);
         let findings = broken_links(path, text, &BTreeSet::from(paths));
@@ -91,10 +94,10 @@ mod tests {
     #[test]
     fn links_to_files_and_folders_that_exist_are_right() {
         let text = "[a](docs/a.md) [b](docs/b/) [c](./docs/b/c.md#part \"title\") [d](/docs)\n[e]: <docs/a.md>\n";
-        assert_eq!(lines("README.md", text), []);
+        assert_eq!(lines("README.md", text), NONE);
         assert_eq!(
             lines("docs/b/c.md", "[up](../a.md), [root](../../README.md), [top](../..)\n"),
-            []
+            NONE
         );
     }
 
@@ -110,8 +113,8 @@ mod tests {
     fn addresses_headings_and_code_are_left_alone() {
         assert_eq!(
             lines("README.md", "[a](https://example.org/x) [b](#part) [c](mailto:a@example.org)\n"),
-            []
+            NONE
         );
-        assert_eq!(lines("README.md", "```\n[a](gone.md)\n```\n`[a](gone.md)`\n"), []);
+        assert_eq!(lines("README.md", "```\n[a](gone.md)\n```\n`[a](gone.md)`\n"), NONE);
     }
 }

@@ -227,6 +227,9 @@ fn next_token(rest: &str, first: char) -> (Token<'_>, usize) {
 mod tests {
     use super::*;
 
+    /// No lines.
+    const NONE: [usize; 0] = [];
+
     fn lines(path: &str, code: &str) -> Vec<usize> {
         check(path, code).iter().map(|finding| finding.line).collect()
     }
@@ -258,7 +261,7 @@ mod tests {
             ("redis", "moderation-daemon/src/store/redis/mod.rs"),
         ] {
             let code = format!("let a = 1;\nlet b = {library}::c();\n");
-            assert_eq!(lines(home, &code), [], "{library}");
+            assert_eq!(lines(home, &code), NONE, "{library}");
             assert_eq!(lines("moderation-daemon/src/moderator.rs", &code), [2], "{library}");
         }
     }
@@ -278,7 +281,7 @@ mod tests {
         for code in
             ["let aya = 1;", "use self::redis::Ledger;", "use crate::aya::B;", "fn redis() {}"]
         {
-            assert_eq!(lines(elsewhere, code), [], "{code}");
+            assert_eq!(lines(elsewhere, code), NONE, "{code}");
         }
     }
 
@@ -299,13 +302,13 @@ mod tests {
             "println!();",
         ] {
             assert_eq!(lines("moderation-daemon/src/engine/ban.rs", code).len(), 1, "{code}");
-            assert_eq!(lines("moderation-daemon/src/clock.rs", code), [], "{code}");
+            assert_eq!(lines("moderation-daemon/src/clock.rs", code), NONE, "{code}");
         }
     }
 
     #[test]
     fn the_engine_may_name_what_is_pure() {
         let code = "use std::net::IpAddr;\nuse std::time::Duration;\nlet rand = 1;\nlet a: Instant = now;\n";
-        assert_eq!(lines("moderation-daemon/src/engine/ban.rs", code), []);
+        assert_eq!(lines("moderation-daemon/src/engine/ban.rs", code), NONE);
     }
 }
