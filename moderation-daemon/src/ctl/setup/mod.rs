@@ -16,12 +16,11 @@ use anyhow::{Context as _, bail, ensure};
 use nix::unistd::User;
 use serde_json::{Value, json};
 
-use super::{command::Setup, output::Output};
+use super::{command::Setup, output::Output, xdp};
 use crate::{
     config::{Config, DEFAULT_PATH},
     exit::{Interrupted, NeedsRoot, tell_line},
-    guard::Sources,
-    keeper::{Guardian, SourceFiles},
+    keeper::SourceFiles,
     network::{self, AttachOptions, Fresh, Loaded, Pins},
 };
 use plan::Plan;
@@ -86,7 +85,7 @@ fn protect(
     let pins = Pins::new(&config.network.pin_root);
     let owner = User::from_name(DAEMON_USER)?.map(|user| user.uid);
     let mut options = AttachOptions::new(&config.network, plan.interfaces.clone(), owner);
-    options.guards = guards(&config, files.sources(&config.network.guard_hosts), &pins);
+    options.guards = xdp::guards(&pins, &config, files.sources(&config.network.guard_hosts));
     let mut loaded = Loaded::load(&pins, &options)?;
     let mut fresh: Vec<Fresh> = Vec::new();
     for interface in &plan.interfaces {
@@ -102,13 +101,6 @@ fn protect(
     fresh.into_iter().try_for_each(Fresh::keep)?;
     loaded.count_handshakes()?;
     Ok(new)
-}
-
-fn guards(config: &Config, sources: Sources, pins: &Pins) -> Vec<ipnet::IpNet> {
-    let mut guardian = Guardian::new(&config.network, sources);
-    let look = guardian.look(pins);
-    super::keep::tell_problems(&look);
-    guardian.prefixes(&look).into_iter().collect()
 }
 
 /// Whoever was cut off cannot answer, and with silence all is taken back.
