@@ -12,7 +12,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context as _, bail, ensure};
+use anyhow::{Context as _, ensure};
 use nix::unistd::User;
 use serde_json::{Value, json};
 
@@ -47,9 +47,8 @@ pub(super) fn run(
         return Ok(output.show(&plan.json(), |_| plan.yaml())?);
     }
     let units = Units::find();
-    let mut written = Written::write(&main.with_extension("d").join(FILE), &plan.yaml())?;
-    let done = protect(&plan, path, files, &mut terminal, &units);
-    let kept = match done {
+    let written = Written::write(&main.with_extension("d").join(FILE), &plan.yaml())?;
+    let kept = match protect(&plan, path, files, &mut terminal, &units) {
         Ok(kept) => kept,
         Err(error) => {
             written.take_back()?;
@@ -132,7 +131,7 @@ impl Written {
         Ok(Self { path: path.to_owned(), before })
     }
 
-    fn take_back(&mut self) -> anyhow::Result<()> {
+    fn take_back(&self) -> anyhow::Result<()> {
         match &self.before {
             Some(text) => put(&self.path, text),
             None => fs::remove_file(&self.path)
@@ -172,12 +171,4 @@ fn text(result: &Value, plan: &Plan, units: &Units) -> String {
          look at it: moderationctl status; moderationctl doctor; moderationctl top\n\
          undo it:    moderationctl xdp off; systemctl disable --now moderation-xdp"
     )
-}
-
-/// What nobody can set up.
-fn refuse_nothing(plan: &Plan) -> anyhow::Result<()> {
-    if plan.interfaces.is_empty() {
-        bail!("no interface: name the one that clients come in by with --interface");
-    }
-    Ok(())
 }
