@@ -2,7 +2,6 @@
 //! process. Root sees more; what only root sees is said to be so.
 
 use std::{
-    error::Error,
     fs, io, iter,
     os::unix::{fs::MetadataExt as _, net::UnixStream},
     path::Path,
@@ -19,6 +18,7 @@ use crate::{
     api::client::ClientError,
     config::{Config, ConfigError},
     network,
+    telemetry::chain,
 };
 
 /// The units of the package, and whether they run all the time.
@@ -184,9 +184,7 @@ pub(super) fn configuration(loaded: Result<&Config, &ConfigError>) -> Vec<Findin
         Err(error) => {
             let advice = "correct it, and try it: moderationd --check";
             // What is wrong is said by the causes; the error itself names the file.
-            let causes = iter::successors(Some(error as &dyn Error), |&error| error.source());
-            let text = causes.map(ToString::to_string).collect::<Vec<_>>().join(": ");
-            vec![Finding::wrong(check, Grade::Problem, text, advice)]
+            vec![Finding::wrong(check, Grade::Problem, chain(error), advice)]
         }
         Ok(config) => {
             let warnings = &config.effective.warnings;

@@ -7,6 +7,7 @@ use super::finding::{Finding, Grade};
 use crate::{
     config::{AttachMode, Config},
     network::{self, Attachment, NetworkError, Pins, Queues, XdpMode},
+    telemetry::chain,
 };
 
 /// Settings that keep a program out of the driver, or have it see several packets as one:
@@ -131,11 +132,6 @@ fn settings(interface: &str, features: &BTreeMap<String, bool>) -> Vec<Finding> 
         return vec![Finding::ok(&format!("{interface}: offloads"), text)];
     }
     wrong
-}
-
-fn chain(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(Some(error), |error| error.source());
-    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }
 
 #[cfg(test)]
