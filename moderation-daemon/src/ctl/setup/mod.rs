@@ -4,7 +4,6 @@
 
 mod plan;
 mod question;
-mod unit;
 
 use std::{
     fs, io,
@@ -16,7 +15,7 @@ use anyhow::{Context as _, ensure};
 use nix::unistd::User;
 use serde_json::{Value, json};
 
-use super::{command::Setup, output::Output, xdp};
+use super::{command::Setup, output::Output, unit::Units, xdp};
 use crate::{
     config::{Config, DEFAULT_PATH},
     exit::{Interrupted, NeedsRoot, tell_line},
@@ -25,7 +24,6 @@ use crate::{
 };
 use plan::Plan;
 use question::Terminal;
-use unit::Units;
 
 /// Whose the maps become, where the package has made it.
 const DAEMON_USER: &str = "moderation";
