@@ -20,10 +20,12 @@ pub(super) fn findings(config: &Config) -> Vec<Finding> {
         return vec![Finding::note("attached", "nothing is to be attached (network.mode: off)")];
     }
     if network.interfaces.is_empty() {
+        // As after installing, until somebody decides that packets are dropped.
         let advice = "moderationctl setup asks for it; or set network.interfaces and run \
                       moderationctl xdp attach";
         let text = "no interface is configured: nothing is dropped in the kernel";
-        return vec![Finding::wrong("attached", Grade::Warning, text, advice)];
+        let note = Finding::note("attached", text);
+        return vec![Finding { advice: Some(advice.to_owned()), ..note }];
     }
     let attached = match network::attachments() {
         Ok(attached) => attached,
@@ -160,6 +162,14 @@ mod tests {
         let unreadable = Err(NetworkError::UnknownInterface("eth0".to_owned()));
         let finding = program("eth0", Some(&native), &unreadable, AttachMode::Auto);
         assert_eq!(finding.grade, Grade::Note);
+    }
+
+    #[test]
+    fn a_host_that_is_not_set_up_is_told_how_and_not_warned() {
+        let config = Config::parse("").expect("a configuration");
+        let found = findings(&config);
+        assert_eq!((found.len(), found[0].grade), (1, Grade::Note), "{found:?}");
+        assert!(found[0].advice.as_deref().is_some_and(|it| it.contains("moderationctl setup")));
     }
 
     #[test]
