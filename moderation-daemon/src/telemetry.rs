@@ -8,7 +8,7 @@
 
 mod journal;
 
-use std::{env, io, sync::OnceLock};
+use std::{env, error::Error, io, iter, sync::OnceLock};
 
 use tracing_subscriber::{
     EnvFilter, Registry, fmt, layer::SubscriberExt as _, reload, util::SubscriberInitExt as _,
@@ -80,6 +80,12 @@ pub fn follow(log: &Log) {
 fn filter(log: &Log) -> anyhow::Result<EnvFilter> {
     let given = EnvFilter::try_from_default_env();
     Ok(given.or_else(|_| EnvFilter::try_new(log.level.name()))?)
+}
+
+/// An error with its causes, in one line.
+pub fn chain(error: &dyn Error) -> String {
+    let causes = iter::successors(Some(error), |&error| error.source());
+    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }
 
 /// Lets a few lines of one kind through per minute and counts the rest.

@@ -10,6 +10,7 @@
 pub mod lab;
 pub mod namespace;
 
+pub mod attempt;
 pub mod browser;
 pub mod caller;
 pub mod chat;

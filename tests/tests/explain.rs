@@ -54,6 +54,27 @@ fn a_ban_is_explained_with_each_violation_that_led_there_and_so_is_its_end() -> 
     Ok(())
 }
 
+#[test]
+fn what_nginx_calls_a_request_is_no_code_unless_a_user_is_called_so() -> Result<()> {
+    if !need::root() {
+        return Ok(());
+    }
+    let daemon = daemon_without_kernel(Value::Null)?;
+    let request = "0123456789abcdef0123456789abcdef";
+    let refused = daemon.ctl(&["explain", request])?;
+    assert_eq!(refused.status.code(), Some(1), "{refused:?}");
+    assert!(refused.stdout.is_empty(), "{refused:?}");
+    for said in ["nginx's own name for a request", "user:0123456789abcdef0123456789abcdef"] {
+        assert!(refused.stderr.contains(said), "{refused:?}");
+    }
+    let user = format!("user {request} is not banned.\n");
+    let told = explain(&daemon, &format!("user:{request}"))?;
+    assert_told(&told, &[&user, "Nothing is recorded"]);
+    Caller::app(&daemon).violation("logins", &json!({ "user": request, "score": 1 }))?;
+    assert_told(&explain(&daemon, request)?, &[&user, "0 → 1"]);
+    Ok(())
+}
+
 /// What is told about a subject, which must be all of these sentences.
 #[track_caller]
 fn assert_told(told: &str, sentences: &[&str]) {

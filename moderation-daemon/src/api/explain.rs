@@ -22,6 +22,7 @@ use crate::{
     engine::{Bearer, Count, Dossier, Moment, Subject, Traits},
     ledger::Origin,
     moderator::{BanView, Code, Denial, NoCode},
+    nginx::log::pending::RequestName,
     store::{About, BanRecord, History, Reader, StoreError, Total, ViolationRecord},
 };
 
@@ -106,7 +107,7 @@ async fn quoted(context: &Context, text: &str) -> Result<Asked, Problem> {
 
 /// What else somebody may have quoted.
 fn no_code(text: &str) -> String {
-    if text.len() == 32 && text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+    if RequestName::parse(text).is_some() {
         return "that is nginx's own name for a request, which something else than moderationd \
                 refused: look for it in nginx's logs ($request_id)"
             .to_owned();

@@ -16,7 +16,7 @@ use tokio::{
     time::timeout,
 };
 
-use super::{Context, HEAD_TIMEOUT, Stop, kernel};
+use super::{Context, HEAD_TIMEOUT, Stop, kernel, socket::recover};
 use crate::{clock, telemetry::Throttle};
 
 /// Connections at once; beyond, they are closed.
@@ -56,7 +56,7 @@ impl Scrape {
                     Err(_) => "too many connections at once".to_owned(),
                 },
                 Err(error) => {
-                    tokio::time::sleep(Duration::from_millis(50)).await;
+                    recover().await;
                     error.to_string()
                 }
             };

@@ -4,6 +4,8 @@
 use std::{
     collections::HashSet,
     future::{Future as _, poll_fn},
+    io,
+    os::unix::net,
     path::PathBuf,
     pin::{Pin, pin},
     sync::Arc,
@@ -74,6 +76,8 @@ const MAX_HEADERS: usize = 64;
 const MAX_HEAD_BYTES: usize = 32 * 1_024;
 /// Peers that are remembered as logged; a host has a handful.
 const MAX_KNOWN: usize = 1_024;
+/// How long nobody is accepted after somebody could not be.
+const RECOVERY: Duration = Duration::from_millis(50);
 /// Connections that wait to be told that they are not served.
 const MAX_REFUSALS: usize = 64;
 /// How long connections go on when the daemon stops: what was sent by then is on its way,
@@ -93,9 +97,8 @@ impl Listener {
     pub fn on(sockets: &mut Sockets, config: &config::Socket) -> Result<Self, ListenError> {
         let path = config.path.clone();
         let (socket, group) = sockets.stream(config)?;
-        let socket = socket.set_nonblocking(true).and_then(|()| UnixListener::from_std(socket));
         let failed = |source| ListenError::Io { operation: "wait on", path: path.clone(), source };
-        let socket = socket.map_err(failed)?;
+        let socket = waiting(socket).map_err(failed)?;
         let connections = Arc::new(Semaphore::new(config.max_connections));
         let refusals = Arc::new(Semaphore::new(MAX_REFUSALS));
         let (known, lines) = (HashSet::new(), Throttle::default());
@@ -114,12 +117,11 @@ impl Listener {
             match accepted {
                 Ok((stream, _)) => self.admit(stream, &routes, &metrics, &stop),
                 Err(error) => {
-                    // Out of file descriptors, most likely: let some close.
                     if let Some(suppressed) = self.lines.permit(clock::now().boot_ms) {
                         let socket = self.path.display();
                         tracing::warn!(%error, %socket, suppressed, "cannot accept");
                     }
-                    tokio::time::sleep(Duration::from_millis(50)).await;
+                    recover().await;
                 }
             }
         }
@@ -171,11 +173,22 @@ impl Listener {
     }
 }
 
+/// The same socket, for this runtime to wait on.
+fn waiting(socket: net::UnixListener) -> io::Result<UnixListener> {
+    socket.set_nonblocking(true)?;
+    UnixListener::from_std(socket)
+}
+
+/// Waits after a connection could not be accepted: file descriptors are out, most likely,
+/// and some close.
+pub(super) async fn recover() {
+    tokio::time::sleep(RECOVERY).await;
+}
+
 /// Closes whatever connects to a socket that the service manager keeps open although the
 /// configuration has no use for it: nobody must wait there for an answer.
-pub(crate) async fn turn_away(path: PathBuf, socket: std::os::unix::net::UnixListener) {
-    let socket = socket.set_nonblocking(true).and_then(|()| UnixListener::from_std(socket));
-    let socket = match socket {
+pub(crate) async fn turn_away(path: PathBuf, socket: net::UnixListener) {
+    let socket = match waiting(socket) {
         Ok(socket) => socket,
         Err(error) => {
             tracing::error!(%error, socket = %path.display(), "cannot wait on an unused socket");
@@ -190,7 +203,7 @@ pub(crate) async fn turn_away(path: PathBuf, socket: std::os::unix::net::UnixLis
             tracing::warn!(%socket, suppressed, "the configuration has no use for this socket");
         }
         if accepted.is_err() {
-            tokio::time::sleep(Duration::from_millis(50)).await;
+            recover().await;
         }
     }
 }

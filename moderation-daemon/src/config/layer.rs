@@ -59,12 +59,11 @@ pub(super) fn read(
     files: Files,
     environment: Environment<'_>,
 ) -> Result<Layered, ConfigError> {
-    let own = own(texts)?;
+    let trees = texts.iter().map(tree).collect::<Result<Vec<_>, _>>()?;
+    let own = own(&trees)?;
     let mut tree = serde_yaml::to_value(File::of(own.profile)).expect("plain values");
-    let mut written = Vec::new();
-    for text in texts {
-        written.push((text, keys(text, &tree)?));
-    }
+    let written = texts.iter().zip(trees).map(|(text, own)| (text, Written::of(own, &tree)));
+    let written: Vec<_> = written.collect();
     let is_own = |key: &str| {
         let keys = written.iter().flat_map(|(_, written)| &written.keys);
         keys.into_iter().any(|own| covers(own, key))
@@ -102,13 +101,11 @@ pub(super) fn read(
     Ok(Layered { file, origins, warnings, told, redis, mongo_uri, jwt_secret })
 }
 
-/// What our own files say together. Each is read by itself first: only so errors tell
-/// file and line.
-fn own(texts: &[Text]) -> Result<File, ConfigError> {
+/// What our own files say together.
+fn own(trees: &[Mapping]) -> Result<File, ConfigError> {
     let mut together = Value::Mapping(Mapping::new());
-    for text in texts {
-        file::parse(&text.yaml).map_err(|error| text.blame(error))?;
-        merge(&mut together, Value::Mapping(tree(text)?), "");
+    for tree in trees {
+        merge(&mut together, Value::Mapping(tree.clone()), "");
     }
     serde_yaml::from_value(together).map_err(|source| ConfigError::Syntax { source })
 }
@@ -199,14 +196,17 @@ struct Written {
     keys: BTreeSet<String>,
 }
 
-fn keys(text: &Text, defaults: &Value) -> Result<Written, ConfigError> {
-    let tree = tree(text)?;
-    let mut keys = BTreeSet::new();
-    collect(&tree, defaults, "", &mut keys);
-    Ok(Written { tree, keys })
+impl Written {
+    fn of(tree: Mapping, defaults: &Value) -> Self {
+        let mut keys = BTreeSet::new();
+        collect(&tree, defaults, "", &mut keys);
+        Self { tree, keys }
+    }
 }
 
+/// One of our own files, which is read by itself first: only so errors tell file and line.
 fn tree(text: &Text) -> Result<Mapping, ConfigError> {
+    file::parse(&text.yaml).map_err(|error| text.blame(error))?;
     if file::is_blank(&text.yaml) {
         return Ok(Mapping::new());
     }

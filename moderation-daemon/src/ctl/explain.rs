@@ -1,15 +1,37 @@
 //! `moderationctl explain`: shows the daemon's sentences as they are, and the
 //! violations behind them. Makes up nothing.
 
+use anyhow::Context as _;
 use serde_json::Value;
 
 use super::remote::{Remote, encoded, subject_query};
-use crate::moderator::{Code, NoCode};
+use crate::{
+    moderator::{Code, NoCode},
+    nginx::log::pending::RequestName,
+};
 
 pub(super) fn run(remote: &mut Remote, subject: &str) -> anyhow::Result<()> {
     let response = remote.client.get(&format!("/v1/explain?{}", query(subject)));
     let answer = remote.success(response)?;
+    if RequestName::parse(subject).is_some() && is_unknown(&answer) {
+        // Quoted like a code, and none: the daemon says what it is instead.
+        let response = remote.client.get(&format!("/v1/explain?code={subject}"));
+        remote.success(response).with_context(|| {
+            format!("no user {subject} is known (user:{subject} asks for nothing else)")
+        })?;
+    }
     Ok(remote.output.show(&answer, text)?)
+}
+
+/// Whether nothing is recorded about a user, nor said by the app or the configuration.
+fn is_unknown(answer: &Value) -> bool {
+    let records =
+        ["bans", "penalties", "violations", "scores", "limits", "leases", "offences", "totals"];
+    let factors = &answer["factors"];
+    records.iter().all(|name| list(&answer[name]).is_empty())
+        && factors["traits"].is_null()
+        && factors["flagged"] == 0
+        && answer["protected"] == false
 }
 
 /// `#12` is a ban, `d65a0c1f2-7` a denial; else an address or a user, as everywhere. What
@@ -61,6 +83,30 @@ mod tests {
         ];
         for (subject, want) in cases {
             assert_eq!(query(subject), want, "{subject}");
+        }
+    }
+
+    #[test]
+    fn whoever_left_anything_behind_is_known() {
+        let answer = |key: &str, value: Value| {
+            let mut answer = json!({
+                "bans": [], "penalties": [], "violations": [], "scores": [], "limits": [],
+                "leases": [], "offences": [], "totals": [], "protected": false,
+                "factors": { "now": null, "flagged": 0, "traits": null },
+            });
+            *answer.pointer_mut(key).expect("it is there") = value;
+            answer
+        };
+        assert!(is_unknown(&answer("/bans", json!([]))));
+        let left = [
+            ("/bans", json!([{}])),
+            ("/totals", json!([{}])),
+            ("/factors/traits", json!({})),
+            ("/factors/flagged", json!(1)),
+            ("/protected", json!(true)),
+        ];
+        for (key, value) in left {
+            assert!(!is_unknown(&answer(key, value)), "{key}");
         }
     }
 

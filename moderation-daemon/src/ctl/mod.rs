@@ -18,6 +18,7 @@ mod penalty;
 mod remote;
 mod setup;
 mod top;
+mod unit;
 mod xdp;
 
 use std::process::ExitCode;

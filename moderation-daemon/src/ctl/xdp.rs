@@ -68,7 +68,7 @@ pub(super) fn run(
 }
 
 /// Whoever must not be locked out is guarded before the first packet is judged.
-fn guards(pins: &Pins, config: &Config, sources: Sources) -> Vec<IpNet> {
+pub(super) fn guards(pins: &Pins, config: &Config, sources: Sources) -> Vec<IpNet> {
     let mut guardian = Guardian::new(&config.network, sources);
     let look = guardian.look(pins);
     keep::tell_problems(&look);

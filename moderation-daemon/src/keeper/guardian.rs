@@ -5,11 +5,11 @@ use std::{collections::BTreeSet, time::Duration};
 
 use ipnet::IpNet;
 
-use super::said::chain;
 use crate::{
     clock, config,
     guard::{self, Collected, Guard, Resolved, Sources},
     network::{AllowMaps, Changes, Guards, NetworkError, PinIdentity, Pins},
+    telemetry::chain,
 };
 
 /// How often everything is looked at: some hosts have a million routes, and

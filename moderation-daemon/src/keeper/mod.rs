@@ -17,6 +17,7 @@ use crate::{
     config,
     guard::{Guard, Sources},
     network::Pins,
+    telemetry::chain,
 };
 use interfaces::Interfaces;
 use said::Said;
@@ -83,7 +84,7 @@ impl Keeper {
                     let (interface, mode) = (attached.interface, attached.mode);
                     tracing::info!(interface, %mode, "attached again");
                 }
-                Err(error) => problems.push(said::chain(&error)),
+                Err(error) => problems.push(chain(&error)),
             }
         }
         problems
@@ -94,7 +95,7 @@ impl Keeper {
         let mut problems = look.problems.clone();
         match self.guardian.write(&self.pins, &look) {
             Ok(_) => self.tell_changes(look.guards),
-            Err(error) => problems.push(said::chain(&error)),
+            Err(error) => problems.push(chain(&error)),
         }
         problems
     }

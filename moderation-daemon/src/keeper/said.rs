@@ -1,7 +1,7 @@
 //! Says of what is wrong again and again that it is, and that it is over: once
 //! each.
 
-use std::{collections::BTreeSet, error::Error};
+use std::collections::BTreeSet;
 
 /// What is wrong, as of the last round.
 #[derive(Debug, Default)]
@@ -19,15 +19,4 @@ impl Said {
         }
         self.0 = now;
     }
-}
-
-/// An error with its causes, in one line.
-pub(super) fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    text
 }

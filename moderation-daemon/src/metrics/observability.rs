@@ -1,5 +1,5 @@
 //! Whether the dashboard and the alert rules of `observability/` ask for what there is:
-//! metrics and labels by their names, values of labels, and pages that say what to do.
+//! metrics and labels by their names, and values of labels.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -24,8 +24,6 @@ const FOREIGN_METRICS: [&str; 1] = ["up"];
 const FOREIGN_LABELS: [&str; 2] = ["instance", "job"];
 /// What PromQL has words for, beside functions, which have a bracket behind them.
 const WORDS: [&str; 7] = ["and", "or", "unless", "by", "without", "on", "ignoring"];
-/// Where the package puts what the rules refer to.
-const INSTALLED: &str = "/usr/share/doc/moderation/";
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
@@ -209,17 +207,6 @@ fn text<'a>(value: &'a Value, key: &str) -> &'a str {
     value[key].as_str().unwrap_or_else(|| panic!("no {key} in {value}"))
 }
 
-/// As GitHub makes them of headings.
-fn anchors(page: &str) -> BTreeSet<String> {
-    let headings = page.lines().filter(|line| line.starts_with('#'));
-    let kept = |it: &char| it.is_alphanumeric() || matches!(it, ' ' | '-' | '_');
-    let anchor = |line: &str| {
-        let heading = line.trim_start_matches('#').trim().to_lowercase();
-        heading.chars().filter(kept).map(|it| if it == ' ' { '-' } else { it }).collect()
-    };
-    headings.map(anchor).collect()
-}
-
 #[test]
 fn each_alert_asks_for_what_there_is() {
     let exposed = exposed();
@@ -236,24 +223,6 @@ fn each_alert_asks_for_what_there_is() {
         assert!(["critical", "warning", "info"].contains(&severity), "{name}: {severity}");
     }
     assert!(names.len() > 20, "{names:?}");
-}
-
-#[test]
-fn each_alert_has_its_place_on_the_page_and_the_page_no_other() {
-    let mut headings: BTreeSet<_> = BTreeSet::new();
-    for rule in rules() {
-        let (name, runbook) = (text(&rule, "alert"), text(&rule["annotations"], "runbook"));
-        let (page, anchor) = runbook.split_once('#').expect("an anchor");
-        let page = page.strip_prefix(INSTALLED).expect("where the package puts it");
-        assert!(anchors(&read(page)).contains(anchor), "{name}: {runbook}");
-        assert_eq!(anchor, name.to_lowercase());
-        let severity = format!("### {name}\n\nSeverity: {}.\n", text(&rule["labels"], "severity"));
-        assert!(read(page).contains(&severity), "{severity}");
-        headings.insert(name.to_owned());
-    }
-    let page = read("docs/alerts.md");
-    let told: BTreeSet<_> = page.lines().filter_map(|line| line.strip_prefix("### ")).collect();
-    assert_eq!(told, headings.iter().map(String::as_str).collect());
 }
 
 #[test]

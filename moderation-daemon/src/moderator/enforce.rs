@@ -2,7 +2,7 @@
 //! what is banned, address by address and, now and then, as a whole. If the
 //! kernel refuses, bans stay stored and hold at the API, and this tries again.
 
-use std::{error::Error as _, sync::Arc};
+use std::sync::Arc;
 
 use ipnet::IpNet;
 use moderation_common::BanEntry;
@@ -20,6 +20,7 @@ use crate::{
         Changes, Desired, DropMode, Guards, Network, NetworkError, PinIdentity, Pins, Reconciled,
         Sweep, Swept,
     },
+    telemetry,
 };
 
 /// The moderator's hands on the kernel.
@@ -371,7 +372,7 @@ impl Enforcer {
     fn failed(&mut self, error: &NetworkError) {
         self.stale = true;
         self.metrics.enforcement_failures.inc();
-        let problem = describe(error);
+        let problem = telemetry::chain(error);
         let known = self.board.kernel();
         if known.problem.as_ref() != Some(&problem) {
             match (error, self.mode) {
@@ -403,17 +404,6 @@ fn all_blocked(board: &Board) -> PrefixMap<()> {
         blocked.insert(prefix, ());
     });
     blocked
-}
-
-/// An error with its causes on one line.
-fn describe(error: &NetworkError) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    text
 }
 
 #[cfg(test)]

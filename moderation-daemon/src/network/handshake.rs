@@ -101,14 +101,18 @@ pub(super) fn detach(pins: &Pins) -> Result<(), NetworkError> {
     remove_pin(&pins.handshake_link())
 }
 
-/// Where the root control group of version 2 is mounted: `/sys/fs/cgroup`, or
-/// `/sys/fs/cgroup/unified` beside version 1.
+/// The root control group of version 2.
 fn root() -> Result<PathBuf, NetworkError> {
     let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+    cgroup_mount(&mounts).map(PathBuf::from).ok_or(NetworkError::NoCgroup)
+}
+
+/// Where the root control group of version 2 is mounted, by what `/proc/self/mounts` says:
+/// `/sys/fs/cgroup`, or `/sys/fs/cgroup/unified` beside version 1.
+pub fn cgroup_mount(mounts: &str) -> Option<&str> {
     let mut fields = mounts.lines().map(|line| line.split(' '));
-    let found = fields.find_map(|mut line| {
+    fields.find_map(|mut line| {
         let (_, folder, kind) = (line.next()?, line.next()?, line.next()?);
-        (kind == "cgroup2").then(|| PathBuf::from(folder))
-    });
-    found.ok_or(NetworkError::NoCgroup)
+        (kind == "cgroup2").then_some(folder)
+    })
 }

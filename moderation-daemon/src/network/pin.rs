@@ -359,8 +359,18 @@ fn require(folder: &Path, is_safe: impl Fn(u32) -> bool) -> Result<(), NetworkEr
     Err(NetworkError::ForeignFolder { path: folder.to_owned(), uid, mode })
 }
 
+/// Whether a path is on a BPF filesystem.
+///
+/// # Errors
+///
+/// If it cannot be looked at.
+pub fn is_on_bpffs(path: &Path) -> nix::Result<bool> {
+    statfs(path).map(|found| found.filesystem_type() == BPF_FS_MAGIC)
+}
+
+/// What cannot be looked at is none.
 fn is_bpffs(path: &Path) -> bool {
-    statfs(path).is_ok_and(|fs| fs.filesystem_type() == BPF_FS_MAGIC)
+    is_on_bpffs(path).unwrap_or(false)
 }
 
 /// Where the kernel's documentation and every tool expect it.

@@ -60,11 +60,7 @@ fn own_address(message: &AddressMessage) -> Option<IpAddr> {
 pub fn gateways() -> Result<BTreeSet<IpAddr>, NetworkError> {
     ask(|handle| async move {
         let mut found = BTreeSet::new();
-        let mut add = |route: &RouteMessage| add_gateways(&route.attributes, &mut found);
-        let v4 = RouteMessageBuilder::<Ipv4Addr>::new().build();
-        for_each_default(&handle, v4, &mut add).await?;
-        let v6 = RouteMessageBuilder::<Ipv6Addr>::new().build();
-        for_each_default(&handle, v6, &mut add).await?;
+        for_each_default(&handle, |route| add_gateways(&route.attributes, &mut found)).await?;
         Ok(found)
     })
 }
@@ -79,11 +75,7 @@ pub fn ways_out() -> Result<Vec<String>, NetworkError> {
     let names = interface::names()?;
     let numbers = ask(|handle| async move {
         let mut found = BTreeSet::new();
-        let mut add = |route: &RouteMessage| add_interfaces(&route.attributes, &mut found);
-        let v4 = RouteMessageBuilder::<Ipv4Addr>::new().build();
-        for_each_default(&handle, v4, &mut add).await?;
-        let v6 = RouteMessageBuilder::<Ipv6Addr>::new().build();
-        for_each_default(&handle, v6, &mut add).await?;
+        for_each_default(&handle, |route| add_interfaces(&route.attributes, &mut found)).await?;
         Ok(found)
     })?;
     let found: BTreeSet<_> = numbers.iter().filter_map(|number| names.get(number)).collect();
@@ -104,17 +96,20 @@ fn add_interfaces(attributes: &[RouteAttribute], found: &mut BTreeSet<u32>) {
     }
 }
 
-/// Of one address family; one route at a time, for some hosts have a million.
+/// Of both address families; one route at a time, for some hosts have a million.
 async fn for_each_default(
     handle: &Handle,
-    family: RouteMessage,
-    take: &mut impl FnMut(&RouteMessage),
+    mut take: impl FnMut(&RouteMessage),
 ) -> Result<(), rtnetlink::Error> {
-    let mut routes = handle.route().get(family).execute();
-    while let Some(route) = routes.try_next().await? {
-        let is_default = route.header.destination_prefix_length == 0;
-        if is_default && route.header.kind == RouteType::Unicast {
-            take(&route);
+    let v4 = RouteMessageBuilder::<Ipv4Addr>::new().build();
+    let v6 = RouteMessageBuilder::<Ipv6Addr>::new().build();
+    for family in [v4, v6] {
+        let mut routes = handle.route().get(family).execute();
+        while let Some(route) = routes.try_next().await? {
+            let is_default = route.header.destination_prefix_length == 0;
+            if is_default && route.header.kind == RouteType::Unicast {
+                take(&route);
+            }
         }
     }
     Ok(())

@@ -94,13 +94,7 @@ impl Visit for Line {
     }
 
     fn record_error(&mut self, field: &Field, value: &(dyn std::error::Error + 'static)) {
-        let mut text = value.to_string();
-        let mut source = value.source();
-        while let Some(cause) = source {
-            write!(text, ": {cause}").expect("a text takes all");
-            source = cause.source();
-        }
-        self.put(field, text);
+        self.put(field, super::chain(value));
     }
 
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {

@@ -1,7 +1,6 @@
 //! Run as another user by the privilege tests: tries things and prints, as one
 //! JSON object, which worked. It judges nothing.
 
-use std::collections::BTreeMap;
 use std::fs::{self, DirBuilder, Permissions};
 use std::io;
 use std::net::IpAddr;
@@ -18,7 +17,7 @@ use moderation_common::map::{DAEMON_MAPS, GUARD_MAPS, ROOT_MAPS};
 use moderation_daemon::api::client::Client;
 use moderation_daemon::engine::{Address, Prefix};
 use moderation_daemon::network::{self, AllowMaps, Guards, Network, Pins, TestProgram};
-use nix::errno::Errno;
+use moderation_tests::attempt::{Tried, print};
 
 #[derive(Debug, Parser)]
 enum Arguments {
@@ -55,35 +54,19 @@ fn main() -> Result<()> {
         Arguments::Ask { socket } => vec![("ask".to_owned(), ask(&socket))],
         Arguments::Tell { socket, text } => vec![("tell".to_owned(), tell(&socket, &text))],
     };
-    let report: BTreeMap<_, _> = attempts
-        .into_iter()
-        .map(|(what, result)| (what, result.err().map(|error| name(&error))))
-        .collect();
-    println!("{}", serde_json::to_string(&report)?);
-    Ok(())
+    print(attempts)
 }
-
-type Attempts = Vec<(String, Result<()>)>;
 
 fn tell(socket: &Path, text: &str) -> Result<()> {
     UnixDatagram::unbound()?.send_to(text.as_bytes(), socket)?;
     Ok(())
 }
 
-/// The kernel's name for an error, if it is the kernel's.
-fn name(error: &Error) -> String {
-    let errno = error.chain().find_map(|cause| {
-        let error = cause.downcast_ref::<io::Error>()?;
-        error.raw_os_error().map(Errno::from_raw)
-    });
-    errno.map_or_else(|| format!("{error:#}"), |errno| format!("{errno:?}"))
-}
-
-/// Attempts that change nothing come first, then those that undo themselves;
+/// Tried that change nothing come first, then those that undo themselves;
 /// so that, if all of them worked, none would stand in another's way.
-fn attack(pins: &Pins, interface: &str) -> Attempts {
+fn attack(pins: &Pins, interface: &str) -> Tried {
     let link = pins.link(interface);
-    let mut attempts: Attempts = vec![
+    let mut attempts: Tried = vec![
         ("open the link".to_owned(), PinnedLink::from_pin(&link).map(drop).map_err(Error::from)),
         ("open the program".to_owned(), TestProgram::open(pins).map(drop).map_err(Error::from)),
         ("open the guards".to_owned(), AllowMaps::open_guards(pins).map(drop).map_err(Error::from)),
@@ -115,14 +98,14 @@ fn attempt(what: &str, path: &Path, result: io::Result<()>) -> (String, Result<(
     (format!("{what} {}", path.display()), result.map_err(Error::from))
 }
 
-fn attempts_on_ownership(path: &Path) -> Attempts {
+fn attempts_on_ownership(path: &Path) -> Tried {
     vec![
         attempt("take", path, chown(path, Some(nix::unistd::getuid().as_raw()), None)),
         attempt("open up", path, fs::set_permissions(path, Permissions::from_mode(0o777))),
     ]
 }
 
-fn attempts_to_plant(folder: &Path) -> Attempts {
+fn attempts_to_plant(folder: &Path) -> Tried {
     let (inner, link) = (folder.join("planted"), folder.join("planted_link"));
     vec![
         attempt(
@@ -139,7 +122,7 @@ fn attempts_to_plant(folder: &Path) -> Attempts {
 }
 
 /// What the folder around has to prevent, whoever owns the pin.
-fn attempts_to_move(path: &Path) -> Attempts {
+fn attempts_to_move(path: &Path) -> Tried {
     // bpffs refuses dots in names, which must not be why this fails.
     let beside = path.with_file_name("stolen");
     let elsewhere = Path::new("/sys/fs/bpf").join(format!("stolen_{}", std::process::id()));
@@ -151,14 +134,14 @@ fn attempts_to_move(path: &Path) -> Attempts {
 }
 
 /// The loader's own ways, past the check of moderationctl.
-fn switch_off(pins: &Pins, interface: &str) -> Attempts {
+fn switch_off(pins: &Pins, interface: &str) -> Tried {
     vec![
         ("detach".to_owned(), network::detach(pins, interface).map(drop).map_err(Error::from)),
         ("off".to_owned(), network::off(pins).map(drop).map_err(Error::from)),
     ]
 }
 
-fn open_maps(pins: &Pins) -> Attempts {
+fn open_maps(pins: &Pins) -> Tried {
     let maps = DAEMON_MAPS.into_iter().chain(GUARD_MAPS).chain(ROOT_MAPS);
     maps.map(|map| {
         (map.to_owned(), MapData::from_pin(pins.map(map)).map(drop).map_err(Error::from))

@@ -1,7 +1,6 @@
 //! Run inside the sandbox of a unit, and outside: tries to get out and prints, as one JSON
 //! object, what worked. It undoes what it did, and judges nothing.
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::net::{SocketAddr, TcpStream};
@@ -9,12 +8,12 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use anyhow::{Context, Error, Result, bail, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use aya::Ebpf;
 use aya::programs::Xdp;
 use clap::Parser;
 use moderation_daemon::network::KERNEL_OBJECT;
-use nix::errno::Errno;
+use moderation_tests::attempt::{self, Tried};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 
 /// With a packet that is dropped without a word.
@@ -34,16 +33,10 @@ struct Arguments {
 }
 
 fn main() -> Result<()> {
-    let arguments = Arguments::parse();
-    let report: BTreeMap<String, Option<String>> = attempts(&arguments)
-        .into_iter()
-        .map(|(what, result)| (what, result.err().map(|error| name(&error))))
-        .collect();
-    println!("{}", serde_json::to_string(&report)?);
-    Ok(())
+    attempt::print(attempts(&Arguments::parse()))
 }
 
-fn attempts(arguments: &Arguments) -> Vec<(String, Result<()>)> {
+fn attempts(arguments: &Arguments) -> Tried {
     let writing = arguments.write.iter().map(|at| (format!("write {}", at.display()), write(at)));
     let connecting = arguments.connect.iter().map(|to| (format!("connect {to}"), connect(*to)));
     let mut attempts: Vec<_> = writing.chain(connecting).collect();
@@ -52,15 +45,6 @@ fn attempts(arguments: &Arguments) -> Vec<(String, Result<()>)> {
     attempts.push(("read every packet".to_owned(), open_packet_socket()));
     attempts.push(("make a user namespace".to_owned(), make_namespace()));
     attempts
-}
-
-/// The kernel's name for an error, if it is the kernel's.
-fn name(error: &Error) -> String {
-    let errno = error.chain().find_map(|cause| {
-        let error = cause.downcast_ref::<io::Error>()?;
-        error.raw_os_error().map(Errno::from_raw)
-    });
-    errno.map_or_else(|| format!("{error:#}"), |errno| format!("{errno:?}"))
 }
 
 fn write(folder: &Path) -> Result<()> {

@@ -1,4 +1,5 @@
-//! Pages: links lead somewhere, and what is shown as configuration is configuration.
+//! Pages: links lead somewhere, what is shown as configuration is configuration, and each
+//! alert has its place.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -6,8 +7,13 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result, ensure};
 use moderation_daemon::config::Config;
+use moderation_tests::front::project;
+use serde_json::Value;
 
 use crate::files;
+
+/// Where the package puts pages that alerts refer to.
+const INSTALLED: &str = "/usr/share/doc/moderation/";
 
 fn pages() -> Result<Vec<PathBuf>> {
     let mut pages = files("docs", "md")?;
@@ -64,6 +70,37 @@ fn every_heading_that_a_link_names_is_there() -> Result<()> {
         }
     }
     ensure!(count > 10, "only {count} links to headings were found");
+    Ok(())
+}
+
+#[test]
+fn each_alert_has_its_place_on_the_page_and_the_page_no_other() -> Result<()> {
+    let read = |path: &str| {
+        fs::read_to_string(project().join(path)).with_context(|| format!("cannot read {path}"))
+    };
+    let file: Value = serde_yaml::from_str(&read("observability/alerts.yaml")?)?;
+    let groups = file["groups"].as_array().context("groups")?;
+    let rules = groups.iter().filter_map(|group| group["rules"].as_array()).flatten();
+    let mut names = BTreeSet::new();
+    for rule in rules {
+        let text = |value: &Value| {
+            let text = value.as_str().map(str::to_owned);
+            text.with_context(|| format!("something is missing from {rule}"))
+        };
+        let (name, runbook) = (text(&rule["alert"])?, text(&rule["annotations"]["runbook"])?);
+        let (page, anchor) = runbook.split_once('#').context("an anchor")?;
+        let page = page.strip_prefix(INSTALLED).context("where the package puts it")?;
+        let page = read(page)?;
+        assert!(anchors(&page).contains(anchor), "{name}: {runbook}");
+        assert_eq!(anchor, name.to_lowercase());
+        let severity = text(&rule["labels"]["severity"])?;
+        let severity = format!("### {name}\n\nSeverity: {severity}.\n");
+        assert!(page.contains(&severity), "{severity}");
+        names.insert(name);
+    }
+    let page = read("docs/alerts.md")?;
+    let told: BTreeSet<_> = page.lines().filter_map(|line| line.strip_prefix("### ")).collect();
+    assert_eq!(told, names.iter().map(String::as_str).collect());
     Ok(())
 }
 

@@ -8,6 +8,7 @@ mod specification;
 mod variables;
 
 use super::{Config, ConfigError, check, layer, text::Text};
+use crate::telemetry::chain as sentence;
 
 const LIBRECHAT: &str = "{profile: librechat, librechat: {environment: true}}";
 const HARDENED: &str = "librechat: {environment: true}";
@@ -21,15 +22,4 @@ fn with(yaml: &str, variables: &[(&str, &str)]) -> Result<Config, ConfigError> {
 
 fn good(yaml: &str, variables: &[(&str, &str)]) -> Config {
     with(yaml, variables).unwrap_or_else(|error| panic!("{variables:?}: {}", sentence(&error)))
-}
-
-/// An error with its causes, as it is shown.
-fn sentence(error: &ConfigError) -> String {
-    let mut text = error.to_string();
-    let mut source = std::error::Error::source(error);
-    while let Some(cause) = source {
-        text = format!("{text}: {cause}");
-        source = cause.source();
-    }
-    text
 }

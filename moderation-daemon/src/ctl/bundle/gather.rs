@@ -9,6 +9,7 @@ use crate::{
     ctl::{
         doctor::{self, Host},
         remote::Remote,
+        unit,
     },
     network,
 };
@@ -31,8 +32,6 @@ pub(super) const PIECES: [(&str, &str, Gather); 8] = [
 const LINES: &str = "2000";
 /// Pages of bans that are looked through for user ids and reasons.
 const PAGES: usize = 100;
-const OUR_UNITS: [&str; 4] =
-    ["moderation", "moderation-xdp", "moderation-guard", "moderation-reaper"];
 
 /// User ids, reasons, notes and values of secrets that this host knows of, which are taken
 /// out wherever they are.
@@ -173,7 +172,7 @@ fn xdp(_: &mut Remote, host: Host<'_>, redactor: &mut Redactor) -> String {
 fn journal(_: &mut Remote, _: Host<'_>, redactor: &mut Redactor) -> String {
     let mut command = Command::new("journalctl");
     command.args(["--no-pager", "--output=short-iso", "--lines", LINES]);
-    command.args(OUR_UNITS.iter().flat_map(|unit| ["--unit", unit]));
+    command.args(unit::SERVICES.iter().flat_map(|unit| ["--unit", unit]));
     let text = match command.output() {
         Ok(output) if output.status.success() => {
             String::from_utf8_lossy(&output.stdout).into_owned()

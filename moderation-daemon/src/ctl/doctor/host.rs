@@ -2,11 +2,9 @@
 //! process. Root sees more; what only root sees is said to be so.
 
 use std::{
-    error::Error,
     fs, io, iter,
     os::unix::{fs::MetadataExt as _, net::UnixStream},
     path::Path,
-    process::Command,
 };
 
 use nix::sys::{
@@ -18,19 +16,10 @@ use super::finding::{Finding, Grade};
 use crate::{
     api::client::ClientError,
     config::{Config, ConfigError},
+    ctl::unit,
     network,
+    telemetry::chain,
 };
-
-/// The units of the package, and whether they run all the time.
-const UNITS: [(&str, bool); 7] = [
-    ("moderation.service", true),
-    ("moderation-xdp.service", false),
-    ("moderation-guard.service", false),
-    ("moderation-reaper.service", false),
-    ("moderation-app.socket", false),
-    ("moderation-admin.socket", false),
-    ("moderation-nginx.socket", false),
-];
 
 /// Less than that is little for a database that grows.
 const LITTLE_BYTES: u64 = 256 << 20;
@@ -82,7 +71,8 @@ fn process(socket: &Path) -> Option<i32> {
     if is_daemon(pid) {
         return Some(pid);
     }
-    let main = property("moderation.service", "MainPID")?.parse().ok()?;
+    let shown = unit::show(&[unit::DAEMON], &["MainPID"]).ok()?;
+    let main = shown.first()?.get("MainPID")?.parse().ok()?;
     is_daemon(main).then_some(main)
 }
 
@@ -122,22 +112,28 @@ fn capabilities(pid: i32, status: io::Result<String>) -> Finding {
 
 /// How the units are, if systemd runs this host.
 pub(super) fn units() -> Vec<Finding> {
-    if !Path::new("/run/systemd/system").is_dir() {
+    if !unit::is_systemd() {
         return vec![Finding::note("units", "systemd does not run this host")];
     }
-    let found = UNITS.iter().filter_map(|(name, must_run)| {
-        let state = |of| property(name, of);
-        let loaded = state("LoadState")?;
-        Some(unit(name, *must_run, &loaded, &state("ActiveState")?, &state("Result")?))
+    let names = [&unit::SERVICES[..], &unit::SOCKETS].concat();
+    let shown = match unit::show(&names, &["LoadState", "ActiveState", "Result"]) {
+        Ok(shown) => shown,
+        Err(error) => return vec![Finding::note("units", format!("not told: {error:#}"))],
+    };
+    let found = names.iter().zip(shown).filter_map(|(name, shown)| {
+        let [loaded, active, result] = ["LoadState", "ActiveState", "Result"]
+            .map(|it| shown.get(it).map_or("", String::as_str));
+        // It alone runs all the time.
+        state(name, *name == unit::DAEMON, loaded, active, result)
     });
-    let found: Vec<_> = found.flatten().collect();
+    let found: Vec<_> = found.collect();
     if found.is_empty() {
         return vec![Finding::note("units", "none of ours is installed")];
     }
     found
 }
 
-fn unit(name: &str, must_run: bool, loaded: &str, active: &str, result: &str) -> Option<Finding> {
+fn state(name: &str, must_run: bool, loaded: &str, active: &str, result: &str) -> Option<Finding> {
     let look = || format!("systemctl status {name}; journalctl -u {name} -n 50");
     match (loaded, active) {
         ("not-found", _) => None,
@@ -152,15 +148,6 @@ fn unit(name: &str, must_run: bool, loaded: &str, active: &str, result: &str) ->
         }
         (loaded, active) => Some(Finding::note(name, format!("{loaded}, {active}"))),
     }
-}
-
-/// What systemd says about a unit; `None`: it cannot be asked.
-fn property(unit: &str, name: &str) -> Option<String> {
-    let mut command = Command::new("systemctl");
-    command.args(["show", "--value", "--property", name, unit]);
-    let output = command.output().ok().filter(|output| output.status.success())?;
-    let text = String::from_utf8_lossy(&output.stdout).trim().to_owned();
-    (!text.is_empty()).then_some(text)
 }
 
 /// Whether the clock is kept right: bans end by it, on all hosts.
@@ -184,9 +171,7 @@ pub(super) fn configuration(loaded: Result<&Config, &ConfigError>) -> Vec<Findin
         Err(error) => {
             let advice = "correct it, and try it: moderationd --check";
             // What is wrong is said by the causes; the error itself names the file.
-            let causes = iter::successors(Some(error as &dyn Error), |&error| error.source());
-            let text = causes.map(ToString::to_string).collect::<Vec<_>>().join(": ");
-            vec![Finding::wrong(check, Grade::Problem, text, advice)]
+            vec![Finding::wrong(check, Grade::Problem, chain(error), advice)]
         }
         Ok(config) => {
             let warnings = &config.effective.warnings;
@@ -290,7 +275,7 @@ mod tests {
     #[test]
     fn units_that_failed_or_should_run_are_problems() {
         let grade = |must_run, loaded, active| {
-            let found = unit("moderation.service", must_run, loaded, active, "exit-code");
+            let found = state("moderation.service", must_run, loaded, active, "exit-code");
             found.map(|finding| finding.grade)
         };
         assert_eq!(grade(true, "loaded", "active"), Some(Grade::Ok));

@@ -7,6 +7,7 @@ use super::finding::{Finding, Grade};
 use crate::{
     config::{AttachMode, Config},
     network::{self, Attachment, NetworkError, Pins, Queues, XdpMode},
+    telemetry::chain,
 };
 
 /// Settings that keep a program out of the driver, or have it see several packets as one:
@@ -19,10 +20,12 @@ pub(super) fn findings(config: &Config) -> Vec<Finding> {
         return vec![Finding::note("attached", "nothing is to be attached (network.mode: off)")];
     }
     if network.interfaces.is_empty() {
+        // As after installing, until somebody decides that packets are dropped.
         let advice = "moderationctl setup asks for it; or set network.interfaces and run \
                       moderationctl xdp attach";
         let text = "no interface is configured: nothing is dropped in the kernel";
-        return vec![Finding::wrong("attached", Grade::Warning, text, advice)];
+        let note = Finding::note("attached", text);
+        return vec![Finding { advice: Some(advice.to_owned()), ..note }];
     }
     let attached = match network::attachments() {
         Ok(attached) => attached,
@@ -133,11 +136,6 @@ fn settings(interface: &str, features: &BTreeMap<String, bool>) -> Vec<Finding> 
     wrong
 }
 
-fn chain(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(Some(error), |error| error.source());
-    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -164,6 +162,14 @@ mod tests {
         let unreadable = Err(NetworkError::UnknownInterface("eth0".to_owned()));
         let finding = program("eth0", Some(&native), &unreadable, AttachMode::Auto);
         assert_eq!(finding.grade, Grade::Note);
+    }
+
+    #[test]
+    fn a_host_that_is_not_set_up_is_told_how_and_not_warned() {
+        let config = Config::parse("").expect("a configuration");
+        let found = findings(&config);
+        assert_eq!((found.len(), found[0].grade), (1, Grade::Note), "{found:?}");
+        assert!(found[0].advice.as_deref().is_some_and(|it| it.contains("moderationctl setup")));
     }
 
     #[test]

@@ -2,10 +2,11 @@
 
 use std::{fs, path::Path};
 
-use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
-
 use super::finding::{Finding, Grade};
-use crate::config::{AttachMode, Config};
+use crate::{
+    config::{AttachMode, Config},
+    network,
+};
 
 /// The kernel programs need links on control groups and batches of maps that are tries.
 const PROGRAMS: (u32, u32) = (5, 15);
@@ -73,11 +74,9 @@ fn bpffs(pin_root: &Path) -> Finding {
     let Some(folder) = pin_root.ancestors().find(|folder| folder.exists()) else {
         return Finding::note(check, format!("{} cannot be looked at", pin_root.display()));
     };
-    match statfs(folder) {
-        Ok(found) if found.filesystem_type() == BPF_FS_MAGIC => {
-            Finding::ok(check, format!("{} is on it", pin_root.display()))
-        }
-        Ok(_) => {
+    match network::is_on_bpffs(folder) {
+        Ok(true) => Finding::ok(check, format!("{} is on it", pin_root.display())),
+        Ok(false) => {
             let text = format!("{} is not on a filesystem of the kind bpf", pin_root.display());
             let advice = "mount -t bpf bpf /sys/fs/bpf, or let systemd do it; or set \
                           network.pin_root to where it is";
@@ -97,9 +96,8 @@ fn cgroup(mounts: &str, configured: Option<&Path>) -> Finding {
         let advice = "correct network.connections.cgroup, or leave it out";
         return Finding::wrong(check, Grade::Problem, text, advice);
     }
-    let mut lines = mounts.lines().map(|line| line.split(' ').collect::<Vec<_>>());
-    match lines.find(|fields| fields.get(2) == Some(&"cgroup2")) {
-        Some(fields) => Finding::ok(check, format!("mounted at {}", fields[1])),
+    match network::cgroup_mount(mounts) {
+        Some(folder) => Finding::ok(check, format!("mounted at {folder}")),
         None => {
             let text = "no control groups of version 2 are mounted: connections are not counted";
             let advice = "boot with systemd.unified_cgroup_hierarchy=1, or mount -t cgroup2 none \

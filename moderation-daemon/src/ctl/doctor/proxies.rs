@@ -52,9 +52,9 @@ pub(super) fn finding(config: &Config, top: Option<&Value>) -> Finding {
     }
 }
 
-/// The ranges of a file, of which each is an entry of a list.
+/// The ranges of a file, which is configuration.
 fn ranges(text: &str) -> Vec<IpNet> {
-    text.lines().filter_map(|line| line.trim().strip_prefix("- ")?.parse().ok()).collect()
+    Config::parse(text).expect("what we ship is right").network.proxies
 }
 
 #[cfg(test)]

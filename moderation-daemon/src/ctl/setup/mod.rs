@@ -4,7 +4,6 @@
 
 mod plan;
 mod question;
-mod unit;
 
 use std::{
     fs, io,
@@ -12,21 +11,19 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context as _, bail, ensure};
+use anyhow::{Context as _, ensure};
 use nix::unistd::User;
 use serde_json::{Value, json};
 
-use super::{command::Setup, output::Output};
+use super::{command::Setup, output::Output, unit::Units, xdp};
 use crate::{
     config::{Config, DEFAULT_PATH},
     exit::{Interrupted, NeedsRoot, tell_line},
-    guard::Sources,
-    keeper::{Guardian, SourceFiles},
+    keeper::SourceFiles,
     network::{self, AttachOptions, Fresh, Loaded, Pins},
 };
 use plan::Plan;
 use question::Terminal;
-use unit::Units;
 
 /// Whose the maps become, where the package has made it.
 const DAEMON_USER: &str = "moderation";
@@ -48,9 +45,8 @@ pub(super) fn run(
         return Ok(output.show(&plan.json(), |_| plan.yaml())?);
     }
     let units = Units::find();
-    let mut written = Written::write(&main.with_extension("d").join(FILE), &plan.yaml())?;
-    let done = protect(&plan, path, files, &mut terminal, &units);
-    let kept = match done {
+    let written = Written::write(&main.with_extension("d").join(FILE), &plan.yaml())?;
+    let kept = match protect(&plan, path, files, &mut terminal, &units) {
         Ok(kept) => kept,
         Err(error) => {
             written.take_back()?;
@@ -86,7 +82,7 @@ fn protect(
     let pins = Pins::new(&config.network.pin_root);
     let owner = User::from_name(DAEMON_USER)?.map(|user| user.uid);
     let mut options = AttachOptions::new(&config.network, plan.interfaces.clone(), owner);
-    options.guards = guards(&config, files.sources(&config.network.guard_hosts), &pins);
+    options.guards = xdp::guards(&pins, &config, files.sources(&config.network.guard_hosts));
     let mut loaded = Loaded::load(&pins, &options)?;
     let mut fresh: Vec<Fresh> = Vec::new();
     for interface in &plan.interfaces {
@@ -102,13 +98,6 @@ fn protect(
     fresh.into_iter().try_for_each(Fresh::keep)?;
     loaded.count_handshakes()?;
     Ok(new)
-}
-
-fn guards(config: &Config, sources: Sources, pins: &Pins) -> Vec<ipnet::IpNet> {
-    let mut guardian = Guardian::new(&config.network, sources);
-    let look = guardian.look(pins);
-    super::keep::tell_problems(&look);
-    guardian.prefixes(&look).into_iter().collect()
 }
 
 /// Whoever was cut off cannot answer, and with silence all is taken back.
@@ -140,7 +129,7 @@ impl Written {
         Ok(Self { path: path.to_owned(), before })
     }
 
-    fn take_back(&mut self) -> anyhow::Result<()> {
+    fn take_back(&self) -> anyhow::Result<()> {
         match &self.before {
             Some(text) => put(&self.path, text),
             None => fs::remove_file(&self.path)
@@ -180,12 +169,4 @@ fn text(result: &Value, plan: &Plan, units: &Units) -> String {
          look at it: moderationctl status; moderationctl doctor; moderationctl top\n\
          undo it:    moderationctl xdp off; systemctl disable --now moderation-xdp"
     )
-}
-
-/// What nobody can set up.
-fn refuse_nothing(plan: &Plan) -> anyhow::Result<()> {
-    if plan.interfaces.is_empty() {
-        bail!("no interface: name the one that clients come in by with --interface");
-    }
-    Ok(())
 }

@@ -7,7 +7,7 @@ use anyhow::{anyhow, bail};
 use ipnet::IpNet;
 use serde_json::{Value, json};
 
-use super::{super::command::Setup, question::Terminal, refuse_nothing};
+use super::{super::command::Setup, question::Terminal};
 use crate::{
     config::{Config, is_private, parse_prefix},
     exit::tell_line,
@@ -41,8 +41,16 @@ impl Plan {
             enforce: !arguments.observe,
             patience: arguments.confirm_within,
         };
-        refuse_nothing(&plan)?;
+        plan.refuse_nothing()?;
         Ok(plan)
+    }
+
+    /// What nobody can set up.
+    fn refuse_nothing(&self) -> anyhow::Result<()> {
+        if self.interfaces.is_empty() {
+            bail!("no interface: name the one that clients come in by with --interface");
+        }
+        Ok(())
     }
 
     /// As the configuration has it.
