@@ -2,7 +2,6 @@
 //! another user without capabilities, and what it reports. Says nothing about
 //! what should come of it.
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::net::IpAddr;
 use std::os::unix::fs::PermissionsExt;
@@ -12,11 +11,9 @@ use std::process::{Command, Output};
 use anyhow::{Context, Result, ensure};
 use tempfile::TempDir;
 
+use crate::attempt::{self, Attempts};
 use crate::namespace::Namespace;
 use crate::{name, process, sweep};
-
-/// What came of each attempt: `None` if it worked, else the error's name.
-pub type Attempts = BTreeMap<String, Option<String>>;
 
 /// A user and group other than ours, and copies of programs that they may run.
 #[derive(Debug)]
@@ -100,7 +97,7 @@ impl Outsider {
         let Output { status, stdout, stderr } = command.output()?;
         let stderr = String::from_utf8_lossy(&stderr);
         ensure!(status.success(), "{command:?} ended with {status}: {}", stderr.trim());
-        serde_json::from_slice(&stdout).context("outsider reports in JSON")
+        attempt::read(&String::from_utf8(stdout)?)
     }
 }
 

@@ -14,13 +14,14 @@ use moderation_daemon::engine::Address;
 use moderation_daemon::network::{
     AttachOptions, Attached, BanMaps, Counters, NetworkError, Pins, attach,
 };
+use moderation_tests::attempt::Attempts;
 use moderation_tests::chat::{self, Chat};
 use moderation_tests::daemon::{Daemon, Setup, binary};
 use moderation_tests::kernel::{Pinboard, detached};
 use moderation_tests::lab::{CLIENT_V4, HOST_V4, INTERFACE, Pair};
 use moderation_tests::namespace::Namespace;
 use moderation_tests::need;
-use moderation_tests::outsider::{Attempts, Outsider, output};
+use moderation_tests::outsider::{Outsider, output};
 use moderation_tests::visitor::{Outcome, Visitor};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};

@@ -2,15 +2,11 @@
 //! what the program `prisoner` can do in a unit of the same properties. What would be
 //! too much is said here; the units are the package's.
 
-use std::collections::BTreeMap;
-
 use anyhow::{Context, Result, ensure};
 
 use super::{Luggage, Machine};
+use crate::attempt::{self, Attempts};
 use crate::daemon;
-
-/// What came of each attempt: `None` if it worked, else the error's name.
-type Attempts = BTreeMap<String, Option<String>>;
 
 /// The exposure that `systemd-analyze security` may find at most, from 0 to 10.
 const MAX_EXPOSURE: [(&str, f64); 4] = [
@@ -93,7 +89,7 @@ pub fn try_to_escape(machine: &mut Machine) -> Result<()> {
         "{writes} --write {OWN} --connect {FORBIDDEN_PEER} --connect {OWN_PEER} \
          --rise /usr/local/bin/root-cat"
     );
-    let outside = report(&machine.run(&format!("/mnt/prisoner{attempts}"))?)?;
+    let outside = attempt::read(&machine.run(&format!("/mnt/prisoner{attempts}"))?)?;
     ensure!(outside.len() > FORBIDDEN.len(), "the prisoner tried little: {outside:?}");
     ensure!(
         outside.values().all(Option::is_none),
@@ -101,16 +97,12 @@ pub fn try_to_escape(machine: &mut Machine) -> Result<()> {
     );
     for more in ["", "User=root"] {
         let twin = format!("prisoner='/mnt/prisoner{attempts}' more='{more}'\n{TWIN}");
-        let inside = report(&machine.run(&twin)?)?;
+        let inside = attempt::read(&machine.run(&twin)?)?;
         let who = if more.is_empty() { "the daemon" } else { "root in its sandbox" };
         ensure_captive(&inside).with_context(|| format!("what {who} could do: {inside:?}"))?;
     }
     machine.run("rm -f /run/systemd/system/moderation-prisoner.service /usr/local/bin/root-cat")?;
     machine.run("systemctl daemon-reload").map(drop)
-}
-
-fn report(printed: &str) -> Result<Attempts> {
-    serde_json::from_str(printed).with_context(|| format!("the prisoner printed {printed}"))
 }
 
 fn ensure_captive(attempts: &Attempts) -> Result<()> {

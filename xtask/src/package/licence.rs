@@ -14,6 +14,8 @@ use crate::step;
 
 /// What the package consists of.
 const ROOTS: [&str; 2] = ["moderation-daemon", "moderation-ebpf"];
+/// For what the kernel programs are built.
+const KERNEL: &str = "bpfel-unknown-none";
 /// How files with licences begin, in capital letters.
 const NAMES: [&str; 6] = ["LICENSE", "LICENCE", "COPYING", "COPYRIGHT", "NOTICE", "UNLICENSE"];
 
@@ -80,14 +82,10 @@ pub(super) fn text(
     let host = about.lines().find_map(|line| line.strip_prefix("host: "));
     let host = host.context("rustc does not tell its host")?;
     let mut cargo = project.command("cargo");
-    cargo.current_dir(root).envs(network).args([
-        "metadata",
-        "--format-version",
-        "1",
-        "--locked",
-        "--filter-platform",
-        host,
-    ]);
+    cargo.current_dir(root).envs(network).args(["metadata", "--format-version", "1", "--locked"]);
+    for platform in [host, KERNEL] {
+        cargo.args(["--filter-platform", platform]);
+    }
     let metadata: Metadata = serde_json::from_str(&step::output_of(&mut cargo)?)
         .context("what cargo metadata printed is not understood")?;
     let crates = linked(&metadata)?;
