@@ -119,7 +119,6 @@ fn live(mut config: Config, arguments: &Arguments, sockets: &mut Sockets) -> any
         runtime.shutdown_timeout(RUNTIME_TIMEOUT);
         match (end, before.take()) {
             (Ok(End::Stop), _) => return Ok(()),
-            (Ok(End::Broken(error)), _) => return Err(error),
             (Ok(End::Reload(next)), _) => {
                 telemetry::follow(&next.log);
                 before = Some(std::mem::replace(&mut config, *next));
@@ -131,7 +130,7 @@ fn live(mut config: Config, arguments: &Arguments, sockets: &mut Sockets) -> any
                 telemetry::follow(&good.log);
                 config = good;
             }
-            (Err(error), None) => return Err(error),
+            (Ok(End::Broken(error)), _) | (Err(error), None) => return Err(error),
         }
     }
 }
