@@ -3,12 +3,16 @@
 //! files behind users) is left out.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use anyhow::{Result, ensure};
 
 use super::Machine;
 
+/// A systemd that is too busy to answer is asked again, rather than taken for one without
+/// units.
 const SCRIPT: &str = r#"
+units=$(systemctl list-unit-files --no-legend --plain) || exit 1
 find / -xdev \( -path /mnt -o -path /tmp -o -path /var/tmp -o -path /var/cache -o -path /var/log \
 	-o -path /var/lib/apt -o -path /var/lib/dpkg -o -path /var/lib/systemd/timers \
 	-o -path '/etc/*-' -o -path /etc/.pwd.lock -o -path '/var/lib/systemd/*random*' \
@@ -17,10 +21,12 @@ getent passwd | sed 's/^/user /'
 getent group | sed 's/^/group /'
 find /sys/fs/bpf -mindepth 1 -printf 'pin %p\n'
 find /run -xdev -maxdepth 1 -printf 'file %p\n'
-systemctl list-unit-files --no-legend --plain | grep -v transient | sed 's/^/unit /'
+echo "$units" | grep -v transient | tr -s ' ' | sed 's/^/unit /'
 ip -o link show | grep -o 'prog/xdp.*' | sed 's/^/attached /'
 exit 0
 "#;
+
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// See the module; one line a thing.
 #[derive(Debug)]
@@ -29,7 +35,7 @@ pub struct Inventory(BTreeSet<String>);
 impl Inventory {
     /// Looks at everything.
     pub fn take(machine: &mut Machine) -> Result<Self> {
-        let printed = machine.run(SCRIPT)?;
+        let printed = machine.await_success(SCRIPT, PATIENCE)?;
         let lines: BTreeSet<String> = printed.lines().map(str::to_owned).collect();
         ensure!(lines.len() > 1000, "a machine with so little on it was not looked at");
         Ok(Self(lines))
