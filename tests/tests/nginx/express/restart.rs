@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 
 use crate::PATIENCE;
 
-use super::{Host, farewell, host, host_where, visit};
+use super::{ENOUGH, Host, farewell, host, host_where, visit};
 
 /// One thing that an operator does, or that happens.
 #[derive(Clone, Copy, Debug)]
@@ -95,10 +95,11 @@ fn no_request_fails_whoever_reloads_restarts_or_dies() -> Result<()> {
 /// When nginx itself was away: from, and until, once it is back.
 type Away = Mutex<Vec<(Instant, Option<Instant>)>>;
 
-/// As [`visit`]; who gets no answer at all while nginx is away asks again.
+/// As [`visit`]; who gets no answer at all while nginx is away asks again, unless it does
+/// not come back.
 fn visit_between(client: &Browser, away: &Away, is_over: &AtomicBool) -> Result<u64> {
     let mut count = 0;
-    while !is_over.load(Ordering::Relaxed) {
+    while !is_over.load(Ordering::Relaxed) || count < ENOUGH {
         let begin = Instant::now();
         match client.get("/api/convos") {
             Ok(answer) => {
@@ -109,6 +110,9 @@ fn visit_between(client: &Browser, away: &Away, is_over: &AtomicBool) -> Result<
                 let away = away.lock().map_err(|_| anyhow!("a panic"))?;
                 let was_away = away.iter().any(|(_, until)| until.is_none_or(|it| begin <= it));
                 ensure!(was_away, "nginx was there: {error:#}");
+                let is_back = away.last().is_none_or(|(_, until)| until.is_some());
+                let goes_on = is_back || !is_over.load(Ordering::Relaxed);
+                ensure!(goes_on, "nginx did not come back: {error:#}");
             }
         }
     }
