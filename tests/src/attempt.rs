@@ -13,7 +13,7 @@ pub type Tried = Vec<(String, Result<()>)>;
 /// What a program tells of it: for each attempt `None` if it worked, else the error's name.
 pub type Attempts = BTreeMap<String, Option<String>>;
 
-/// Reads what [`print`] printed.
+/// Reads what [`print()`] printed.
 pub fn read(printed: &str) -> Result<Attempts> {
     serde_json::from_str(printed).with_context(|| format!("no attempts: {printed}"))
 }
