@@ -62,7 +62,7 @@ fn tell(socket: &Path, text: &str) -> Result<()> {
     Ok(())
 }
 
-/// Tried that change nothing come first, then those that undo themselves;
+/// Attempts that change nothing come first, then those that undo themselves;
 /// so that, if all of them worked, none would stand in another's way.
 fn attack(pins: &Pins, interface: &str) -> Tried {
     let link = pins.link(interface);

@@ -126,20 +126,21 @@ fn linked(metadata: &Metadata) -> Result<Vec<&Package>> {
         metadata.packages.iter().filter(is_ours).map(|package| &*package.id).collect();
     ensure!(waiting.len() == ROOTS.len(), "cargo metadata does not tell of {ROOTS:?}");
     let mut seen = BTreeSet::new();
+    let mut crates = Vec::new();
     while let Some(id) = waiting.pop() {
-        if !seen.insert(id) {
+        let package = *packages.get(id).with_context(|| format!("{id} is no package"))?;
+        // What such a crate is made of is not linked either.
+        if !seen.insert(id) || package.runs_in_the_compiler() {
             continue;
+        }
+        if package.source.is_some() {
+            crates.push(package);
         }
         let node = nodes.get(id).with_context(|| format!("{id} is not resolved"))?;
         let is_linked =
             |dependency: &&Dependency| dependency.dep_kinds.iter().any(|it| it.kind.is_none());
         waiting.extend(node.deps.iter().filter(is_linked).map(|dependency| &*dependency.pkg));
     }
-    let mut crates: Vec<&Package> = seen
-        .into_iter()
-        .filter_map(|id| packages.get(id).copied())
-        .filter(|package| package.source.is_some() && !package.runs_in_the_compiler())
-        .collect();
     crates.sort_by_key(|package| (&package.name, &package.version));
     Ok(crates)
 }
