@@ -6,12 +6,7 @@ use super::{
     pending::respond,
     task::{StoreLost, Task},
 };
-use crate::{
-    clock,
-    engine::ScoreKey,
-    librechat::Record,
-    store::{Store, TakenRecords},
-};
+use crate::{clock, engine::ScoreKey, librechat::Record, store::TakenRecords};
 
 /// A score from elsewhere.
 #[derive(Clone, Debug, PartialEq)]
@@ -48,7 +43,7 @@ impl Moderator {
 }
 
 impl Task {
-    pub(super) async fn take_scores(
+    pub(super) fn take_scores(
         &mut self,
         scores: Vec<TakenScore>,
         reply: Reply<usize>,
@@ -59,8 +54,8 @@ impl Task {
             taken += usize::from(overlay.take_score(key, points, at_unix_ms));
         }
         let changes = overlay.into_changes();
-        let answer = match self.commit(changes).await? {
-            Ok(changes) => {
+        let answer = match self.commit(&changes)? {
+            Ok(()) => {
                 self.engine.apply(changes);
                 Ok(taken)
             }
@@ -73,14 +68,14 @@ impl Task {
         Ok(())
     }
 
-    pub(super) async fn take_records(
+    pub(super) fn take_records(
         &mut self,
-        records: Vec<Record>,
+        records: &[Record],
         reply: Reply<TakenRecords>,
     ) -> Result<(), StoreLost> {
         let (now_ms, keep) = (clock::now().unix_ms, self.setup.keep);
-        let take = move |store: &mut Store| store.take_records(&records, now_ms, keep);
-        let answer = match self.with_store(take).await? {
+        let taken = self.with_store(|store| store.take_records(records, now_ms, keep))?;
+        let answer = match taken {
             Ok(taken) => {
                 self.violations_since_prune += taken.taken;
                 Ok(taken)

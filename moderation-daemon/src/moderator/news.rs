@@ -60,16 +60,12 @@ impl Moderator {
 const BY_DELETING: &str = "a deleted document";
 
 impl Task {
-    pub(super) async fn hear(
-        &mut self,
-        news: News,
-        reply: Reply<Vec<Fate>>,
-    ) -> Result<(), StoreLost> {
+    pub(super) fn hear(&mut self, news: News, reply: Reply<Vec<Fate>>) -> Result<(), StoreLost> {
         let News { changes: told, mut notes } = news;
         let now = clock::now();
         notes.at_unix_ms = now.unix_ms;
         let uids = names(&told);
-        let named = match self.with_store(move |store| store.named(&uids)).await? {
+        let named = match self.with_store(|store| store.named(&uids))? {
             Ok(named) => named,
             Err(error) => {
                 self.store_failed(&error, "what other hosts did was not taken over");
@@ -83,11 +79,8 @@ impl Task {
         let Hearing { overlay, notes, lifted, .. } = hearing;
         (0..lifted.take_forgotten()).for_each(|_| self.metrics.overflow(Table::Lifts));
         let changes = overlay.into_changes();
-        let written = self
-            .with_store(move |store| store.commit_noted(&changes, &notes).map(|()| changes))
-            .await?;
-        let answer = match written {
-            Ok(changes) => {
+        let answer = match self.with_store(|store| store.commit_noted(&changes, &notes))? {
+            Ok(()) => {
                 let touched = self.publish(&changes);
                 self.engine.apply(changes);
                 self.enforcer.project(touched);

@@ -1,7 +1,13 @@
 //! The task itself: takes what waits as one batch, and does with it what the
 //! room's head says, in that order.
 
-use std::{collections::BTreeSet, mem, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeSet,
+    mem,
+    panic::{self, AssertUnwindSafe},
+    sync::Arc,
+    time::Duration,
+};
 
 use ipnet::IpNet;
 use tokio::sync::{mpsc, watch};
@@ -102,7 +108,7 @@ pub fn start(
         enforcer: Enforcer::new(kernel, Arc::clone(&board), Arc::clone(&metrics)),
         engine,
         queue: Queue::default(),
-        store: Some(store),
+        store,
         importer: Importer::new(lists),
         saver: left.follow(&board, now)?,
         allowlist: Vec::new(),
@@ -138,8 +144,7 @@ pub(super) struct Task {
     pub(super) shared: Option<Shared>,
     /// Batches that wait for shared counters.
     pub(super) flights: Flights,
-    /// Away while a commit runs on a thread that may block.
-    store: Option<Store>,
+    store: Store,
     pub(super) importer: Importer,
     pub(super) saver: Saver,
     pub(super) enforcer: Enforcer,
@@ -161,7 +166,7 @@ pub(super) struct Task {
     pub(super) lifted: Memory<Uid>,
 }
 
-/// The store is gone: the task that had it panicked.
+/// The store is gone: work with it panicked.
 pub(super) struct StoreLost;
 
 impl Task {
@@ -220,7 +225,7 @@ impl Task {
                 }
             };
             if let Err(StoreLost) = result {
-                tracing::error!("the store's thread panicked; the daemon cannot go on");
+                tracing::error!("work with the store panicked; the daemon cannot go on");
                 return;
             }
         }
@@ -261,7 +266,7 @@ impl Task {
         }
         self.jobs.close();
         if self.finish_imports().await.is_err() || self.finish_batches(rest).await.is_err() {
-            tracing::error!("the store's thread panicked while the daemon stopped");
+            tracing::error!("work with the store panicked while the daemon stopped");
         }
         let Self { saver, mut engine, .. } = self;
         tokio::task::block_in_place(|| saver.finish(&mut engine));
@@ -275,8 +280,8 @@ impl Task {
         let mut batch = Vec::new();
         for command in commands {
             match command {
-                Command::Allow(allowed, by, reply) => self.allow(allowed, by, reply).await?,
-                Command::Disallow(prefix, reply) => self.disallow(prefix, reply).await?,
+                Command::Allow(allowed, by, reply) => self.allow(&allowed, &by, reply)?,
+                Command::Disallow(prefix, reply) => self.disallow(prefix, reply)?,
                 Command::Sample(every, reply) => {
                     self.enforcer.sample(every);
                     respond(reply, Ok(()));
@@ -285,9 +290,9 @@ impl Task {
                 Command::Dossier(subject, reply) => {
                     respond(reply, Ok(self.engine.dossier(&subject, clock::now())));
                 }
-                Command::TakeScores(scores, reply) => self.take_scores(scores, reply).await?,
-                Command::TakeRecords(records, reply) => self.take_records(records, reply).await?,
-                Command::Hear(news, reply) => self.hear(news, reply).await?,
+                Command::TakeScores(scores, reply) => self.take_scores(scores, reply)?,
+                Command::TakeRecords(records, reply) => self.take_records(&records, reply)?,
+                Command::Hear(news, reply) => self.hear(news, reply)?,
                 command => batch.push(command),
             }
         }
@@ -305,18 +310,15 @@ impl Task {
         let mut overlay = self.engine.overlay();
         let pending = decide(&mut overlay, batch, begun, now);
         let changes = overlay.into_changes();
-        let changes = match self.commit(changes).await? {
-            Ok(changes) => changes,
-            Err(error) => {
-                self.store_failed(&error, "nothing was decided");
-                self.settle(&answers, None, now).await;
-                for pending in pending {
-                    pending.counted().for_each(|counts| self.engine.take_back(counts, now));
-                    pending.refuse();
-                }
-                return Ok(());
+        if let Err(error) = self.commit(&changes)? {
+            self.store_failed(&error, "nothing was decided");
+            self.settle(&answers, None, now).await;
+            for pending in pending {
+                pending.counted().for_each(|counts| self.engine.take_back(counts, now));
+                pending.refuse();
             }
-        };
+            return Ok(());
+        }
         let touched = self.publish(&changes);
         self.settle(&answers, Some(&changes), now).await;
         self.engine.apply(changes);
@@ -330,18 +332,16 @@ impl Task {
         Ok(())
     }
 
-    /// Most batches break no rule: they do not wait for a disk, nor for the
-    /// thread that does.
-    pub(super) async fn commit(
+    /// Most batches break no rule: they do not wait for a disk.
+    pub(super) fn commit(
         &mut self,
-        changes: Vec<Change>,
-    ) -> Result<Result<Vec<Change>, StoreError>, StoreLost> {
+        changes: &[Change],
+    ) -> Result<Result<(), StoreError>, StoreLost> {
         if !changes.iter().any(store::is_durable) {
-            return Ok(Ok(changes));
+            return Ok(Ok(()));
         }
         let began_ns = clock::boot_ns();
-        let committed =
-            self.with_store(move |store| store.commit(&changes).map(|()| changes)).await;
+        let committed = self.with_store(|store| store.commit(changes));
         let took_ns = clock::boot_ns().saturating_sub(began_ns);
         self.metrics.store.committed(Duration::from_nanos(took_ns));
         committed
@@ -385,10 +385,10 @@ impl Task {
         touched
     }
 
-    async fn allow(
+    fn allow(
         &mut self,
-        allowed: Allowed,
-        by: String,
+        allowed: &Allowed,
+        by: &str,
         reply: Reply<Result<bool, AllowlistFull>>,
     ) -> Result<(), StoreLost> {
         let known = self.allowlist.iter().any(|old| old.prefix == allowed.prefix);
@@ -398,22 +398,17 @@ impl Task {
         }
         let (now, prefix) = (clock::now().unix_ms, allowed.prefix);
         let written = self
-            .with_store(move |store| {
-                store.allow(&allowed, &by, now).and_then(|()| store.allowlist())
-            })
-            .await?;
+            .with_store(|store| store.allow(allowed, by, now).and_then(|()| store.allowlist()))?;
         let answer = self.take_allowlist(written, prefix);
         respond(reply, answer.map(Ok));
         Ok(())
     }
 
-    async fn disallow(&mut self, prefix: IpNet, reply: Reply<bool>) -> Result<(), StoreLost> {
-        let written = self
-            .with_store(move |store| {
-                let removed = store.disallow(prefix)?;
-                Ok((removed, store.allowlist()?))
-            })
-            .await?;
+    fn disallow(&mut self, prefix: IpNet, reply: Reply<bool>) -> Result<(), StoreLost> {
+        let written = self.with_store(|store| {
+            let removed = store.disallow(prefix)?;
+            Ok((removed, store.allowlist()?))
+        })?;
         let answer = match written {
             Ok((removed, allowlist)) => self.take_allowlist(Ok(allowlist), prefix).map(|_| removed),
             Err(error) => self.take_allowlist(Err(error), prefix),
@@ -459,7 +454,7 @@ impl Task {
             touched.extend(ban.prefix);
         }
         self.enforcer.project(touched);
-        self.end_leases().await?;
+        self.end_leases()?;
         if let Some(shared) = &mut self.shared {
             shared.look_after(&self.engine, clock::now()).await;
         }
@@ -479,17 +474,17 @@ impl Task {
         }
         let many = self.violations_since_prune >= PRUNE_EVERY_VIOLATIONS;
         if many || self.ticks.is_multiple_of(PRUNE_EVERY_TICKS) {
-            self.prune().await?;
+            self.prune()?;
         }
         Ok(())
     }
 
-    async fn prune(&mut self) -> Result<(), StoreLost> {
+    fn prune(&mut self) -> Result<(), StoreLost> {
         let keep = self.setup.keep;
         let now = clock::now().unix_ms;
         let retention_ms = u64::try_from(keep.records.as_millis()).unwrap_or(u64::MAX);
         self.engine.forget_scores(now.saturating_sub(retention_ms));
-        let pruned = self.with_store(move |store| store.prune(now, keep)).await?;
+        let pruned = self.with_store(|store| store.prune(now, keep))?;
         self.violations_since_prune = 0;
         if let Err(error) = pruned {
             self.store_failed(&error, "old records were not removed");
@@ -498,13 +493,12 @@ impl Task {
     }
 
     /// Rids the store of leases that nobody gave back.
-    async fn end_leases(&mut self) -> Result<(), StoreLost> {
+    fn end_leases(&mut self) -> Result<(), StoreLost> {
         let lapsed = self.engine.take_lapsed_leases();
         if lapsed.is_empty() {
             return Ok(());
         }
-        let end = move |store: &mut Store| (store.end_leases(&lapsed), lapsed);
-        if let (Err(error), lapsed) = self.with_store(end).await? {
+        if let Err(error) = self.with_store(|store| store.end_leases(&lapsed))? {
             self.engine.put_lapsed_leases(lapsed);
             self.store_failed(&error, "leases that are over were not removed");
         }
@@ -554,18 +548,16 @@ impl Task {
         tokio::task::block_in_place(|| self.enforcer.reconcile(&allowlist));
     }
 
-    /// Runs `work` with the store where it may block, without a lock.
-    pub(super) async fn with_store<T: Send + 'static>(
+    /// Runs `work` with the store, here, where it may block: the other tasks of this thread
+    /// go on elsewhere meanwhile. To have another thread do it, and to hear of it, takes as
+    /// long as the disk does.
+    pub(super) fn with_store<T>(
         &mut self,
-        work: impl FnOnce(&mut Store) -> T + Send + 'static,
+        work: impl FnOnce(&mut Store) -> T,
     ) -> Result<T, StoreLost> {
-        let mut store = self.store.take().ok_or(StoreLost)?;
-        let done = tokio::task::spawn_blocking(move || {
-            let result = work(&mut store);
-            (store, result)
-        });
-        let (store, result) = done.await.map_err(|_| StoreLost)?;
-        self.store = Some(store);
-        Ok(result)
+        let store = &mut self.store;
+        let done =
+            tokio::task::block_in_place(|| panic::catch_unwind(AssertUnwindSafe(|| work(store))));
+        done.map_err(|_| StoreLost)
     }
 }
