@@ -1,8 +1,8 @@
-//! What a connection is served by. Single events, which are most of what an app
-//! asks, go past the router and its layers; all else goes through them. Either
-//! way the same questions get the same answers.
+//! What a connection is served by. What is asked most on a socket (single events by an
+//! app, whether a request may pass by nginx) goes past the router and its layers; all else
+//! goes through them. Either way the same questions get the same answers.
 
-use std::{convert::Infallible, pin::Pin, sync::Arc};
+use std::{convert::Infallible, fmt, pin::Pin, sync::Arc};
 
 use axum::{
     Router,
@@ -13,7 +13,7 @@ use http_body_util::{Either, Full};
 use hyper::{
     Method, Request, Response,
     body::Incoming,
-    header::{CONNECTION, CONTENT_TYPE, HeaderValue},
+    header::{CONNECTION, CONTENT_TYPE, HeaderMap, HeaderValue},
     service::Service,
 };
 use hyper_util::service::TowerToHyperService;
@@ -25,30 +25,77 @@ use super::{
     view,
 };
 
-/// The path that is not looked up.
+/// Where an app asks about single events.
 pub(super) const EVENTS: &str = "/v1/events";
 
 /// All that can be asked on one socket.
 #[derive(Clone, Debug)]
 pub struct Routes {
-    /// For single events, if there are any on this socket.
-    pub(super) events: Option<Arc<Context>>,
-    /// For all else, and for events with another method.
+    /// For what is asked most on this socket, if it has that.
+    pub(super) shortcut: Option<Shortcut>,
+    /// For all else, and for the shortcut's path with another method.
     pub(super) others: Router,
+}
+
+/// One question that is answered without being looked up.
+#[derive(Clone)]
+pub(crate) struct Shortcut {
+    method: Method,
+    path: &'static str,
+    answer: Arc<dyn Fn(Request<Incoming>) -> Answering + Send + Sync>,
+}
+
+impl fmt::Debug for Shortcut {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Shortcut").field(&self.method).field(&self.path).finish()
+    }
 }
 
 /// The same for one connection.
 pub(super) struct Desk {
-    events: Option<Arc<Context>>,
+    shortcut: Option<Shortcut>,
     others: TowerToHyperService<Router>,
     stop: Stop,
 }
 
 type Answer = Response<Either<Full<Bytes>, Body>>;
+type Answering = Pin<Box<dyn Future<Output = Answer> + Send>>;
+
+impl Shortcut {
+    /// For an app's single events.
+    pub(super) fn events(context: Context) -> Self {
+        let context = Arc::new(context);
+        let answer = move |request: Request<Incoming>| -> Answering {
+            let context = Arc::clone(&context);
+            Box::pin(async move { answer(&context, request.into_body()).await })
+        };
+        Self { method: Method::POST, path: EVENTS, answer: Arc::new(answer) }
+    }
+
+    /// For a question that is all in its headers, and whose answer is never a [`Problem`]:
+    /// the router would count that.
+    pub(crate) fn get<F>(
+        path: &'static str,
+        answer: impl Fn(HeaderMap) -> F + Send + Sync + 'static,
+    ) -> Self
+    where
+        F: Future<Output = Response<Body>> + Send + 'static,
+    {
+        let answer = move |request: Request<Incoming>| -> Answering {
+            let answering = answer(request.into_parts().0.headers);
+            Box::pin(async move { answering.await.map(Either::Right) })
+        };
+        Self { method: Method::GET, path, answer: Arc::new(answer) }
+    }
+
+    fn is_asked(&self, request: &Request<Incoming>) -> bool {
+        request.method() == self.method && request.uri().path() == self.path
+    }
+}
 
 impl Desk {
-    pub(super) fn new(events: Option<Arc<Context>>, others: Router, stop: Stop) -> Self {
-        Self { events, others: TowerToHyperService::new(others), stop }
+    pub(super) fn new(shortcut: Option<Shortcut>, others: Router, stop: Stop) -> Self {
+        Self { shortcut, others: TowerToHyperService::new(others), stop }
     }
 }
 
@@ -58,12 +105,9 @@ impl Service<Request<Incoming>> for Desk {
     type Future = Pin<Box<dyn Future<Output = Result<Answer, Infallible>> + Send>>;
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
-        let is_event = request.method() == Method::POST && request.uri().path() == EVENTS;
-        if let Some(context) = self.events.as_ref().filter(|_| is_event) {
-            let (context, stop) = (Arc::clone(context), self.stop.clone());
-            return Box::pin(async move {
-                Ok(last(answer(&context, request.into_body()).await, &stop))
-            });
+        if let Some(shortcut) = self.shortcut.as_ref().filter(|it| it.is_asked(&request)) {
+            let (answering, stop) = ((shortcut.answer)(request), self.stop.clone());
+            return Box::pin(async move { Ok(last(answering.await, &stop)) });
         }
         let (answer, stop) = (self.others.call(request), self.stop.clone());
         Box::pin(async move { Ok(last(answer.await?.map(Either::Right), &stop)) })

@@ -39,6 +39,7 @@ use crate::{
 pub(crate) use paths::{Operation, Paths};
 
 pub use hot::Routes;
+pub(crate) use hot::Shortcut;
 pub use problem::Problem;
 pub use scrape::Scrape;
 pub(crate) use socket::turn_away;
@@ -84,8 +85,8 @@ pub struct Context {
 
 /// The routes of the app's socket.
 pub fn app_routes(context: Context) -> Routes {
-    let events = Some(Arc::new(context.clone()));
-    Routes { events, others: finish(app_paths(), context) }
+    let shortcut = Some(Shortcut::events(context.clone()));
+    Routes { shortcut, others: finish(app_paths(), context) }
 }
 
 fn app_paths() -> Paths {
@@ -102,7 +103,7 @@ fn app_paths() -> Paths {
 
 /// The routes of the operators' socket.
 pub fn admin_routes(context: Context) -> Routes {
-    Routes { events: None, others: finish(admin_paths(), context) }
+    Routes { shortcut: None, others: finish(admin_paths(), context) }
 }
 
 fn admin_paths() -> Paths {
@@ -129,9 +130,9 @@ pub fn description() -> serde_json::Value {
     ])
 }
 
-/// The routes of a socket that is another room's.
-pub(crate) fn routes(paths: Paths, context: Context) -> Routes {
-    Routes { events: None, others: finish(paths.merge(app::common()), context) }
+/// The routes of a socket that is another room's, of which one is asked most.
+pub(crate) fn routes(shortcut: Shortcut, paths: Paths, context: Context) -> Routes {
+    Routes { shortcut: Some(shortcut), others: finish(paths.merge(app::common()), context) }
 }
 
 fn finish(paths: Paths, context: Context) -> Router {

@@ -146,7 +146,7 @@ impl Listener {
             return self.refuse(stream, &Problem::TooManyConnections, metrics);
         };
         let others = routes.others.clone().layer(Extension(peer));
-        let desk = Desk::new(routes.events.clone(), others, stop.clone());
+        let desk = Desk::new(routes.shortcut.clone(), others, stop.clone());
         tokio::spawn(connection(stream, desk, Arc::clone(metrics), stop.clone(), place));
     }
 

@@ -24,7 +24,7 @@ use super::{
     token::Tokens,
 };
 use crate::{
-    api::{self, Operation, Paths, Routes, input::request_id},
+    api::{self, Operation, Paths, Routes, Shortcut, input::request_id},
     clock,
     config::{Nginx, Overload, UserSource},
     engine::{Act, Bearer, Cost, Count, EventType, Moment, Request, Subject, UserId},
@@ -83,8 +83,9 @@ pub fn routes(
         async move { auth(&desk, &headers).await }
     };
     let tell = move |headers: HeaderMap| std::future::ready(denied(&desk, &headers));
+    let shortcut = Shortcut::get(ASK, answer.clone());
     let paths = Paths::new().on(ask, answer).on(say, tell);
-    Ok(api::routes(paths, context.clone()))
+    Ok(api::routes(shortcut, paths, context.clone()))
 }
 
 /// What can be asked on nginx's socket.
@@ -93,7 +94,7 @@ pub(crate) fn described() -> Paths {
 }
 
 fn operations() -> [Operation; 2] {
-    let ask = Operation::get("/v1/nginx/auth", "May this request pass? 204 says yes, 403 no")
+    let ask = Operation::get(ASK, "May this request pass? 204 says yes, 403 no")
         .headers(&[
             (METHOD, "The request's method."),
             (TARGET, "Its target, as it came."),
@@ -117,6 +118,9 @@ fn operations() -> [Operation; 2] {
     ]);
     [ask, say]
 }
+
+/// What nginx asks before each request.
+const ASK: &str = "/v1/nginx/auth";
 
 /// What the snippet tells.
 const METHOD: &str = "x-moderation-method";
