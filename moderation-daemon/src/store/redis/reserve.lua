@@ -16,10 +16,12 @@
 -- A stamp is one more than the millisecond it was made in, so that nothing counts for less
 -- than its window, whatever was cut off.
 
-local unpack, pack = struct.unpack, struct.pack
-local time = redis.call('TIME')
-local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local unpack, pack, sub, char = struct.unpack, struct.pack, string.sub, string.char
+local call, pcall, ceil, floor = redis.call, redis.pcall, math.ceil, math.floor
+local keys, time = KEYS, redis.call('TIME')
+local now = time[1] * 1000 + floor(time[2] / 1000)
 local is_late = now > tonumber(ARGV[1])
+local stamp = pack('>I6', now + 1)
 
 -- Each kind: reads what is kept to what is used, when some of it ends, and what is left.
 local LOG, BUCKETS, FIXED, LEASES = 1, 2, 3, 4
@@ -27,17 +29,34 @@ local LOG, BUCKETS, FIXED, LEASES = 1, 2, 3, 4
 local PIECES = 64
 -- More stamps than this are in no log.
 local MOST = 128
+-- The greatest number of six bytes, and the greatest sum that is kept.
+local GREATEST, FULL = 2 ^ 48 - 1, 2 ^ 47
+
+-- Lifetimes as texts: Redis takes longer to write a number down than for all the rest.
+local texts = {}
+
+local function text(ms)
+  local known = texts[ms]
+  if not known then
+    known = string.format('%.0f', ms)
+    texts[ms] = known
+  end
+  return known
+end
 
 local read = {}
 
 read[LOG] = function(raw, window)
   local first, length = 1, #raw
-  while first <= length and unpack('>I6', raw, first) + window <= now do
+  local stop
+  while first <= length do
+    stop = unpack('>I6', raw, first) + window
+    if stop > now then
+      return (length - first + 1) / 12, stop, first == 1 and raw or sub(raw, first)
+    end
     first = first + 12
   end
-  if first > length then return 0, now + 1 + window, '' end
-  local rest = first == 1 and raw or string.sub(raw, first)
-  return #rest / 12, unpack('>I6', rest) + window, rest
+  return 0, now + 1 + window, ''
 end
 
 read[LEASES] = function(raw)
@@ -45,7 +64,7 @@ read[LEASES] = function(raw)
   for at = 1, #raw, 20 do
     local stop = unpack('>I6', raw, at)
     if stop > now then
-      kept, used = kept .. string.sub(raw, at, at + 19), used + 1
+      kept, used = kept .. sub(raw, at, at + 19), used + 1
       if not ends or stop < ends then ends = stop end
     end
   end
@@ -53,7 +72,7 @@ read[LEASES] = function(raw)
 end
 
 read[BUCKETS] = function(raw, window)
-  local width = math.ceil(window / PIECES)
+  local width = ceil(window / PIECES)
   local first, length, used = 1, #raw, 0
   while first <= length and (unpack('>I6', raw, first) + 1) * width + window <= now do
     first = first + 12
@@ -61,8 +80,8 @@ read[BUCKETS] = function(raw, window)
   for at = first, length, 12 do
     used = used + unpack('>I6', raw, at + 6)
   end
-  local piece = first > length and math.floor(now / width) or unpack('>I6', raw, first)
-  return used, (piece + 1) * width + window, string.sub(raw, first)
+  local piece = first > length and floor(now / width) or unpack('>I6', raw, first)
+  return used, (piece + 1) * width + window, sub(raw, first)
 end
 
 read[FIXED] = function(raw, window)
@@ -72,93 +91,92 @@ end
 
 local write = {}
 
-write[LOG] = function(key, rest, claim, id)
-  if #rest >= 12 * MOST then rest = string.sub(rest, 13) end
-  redis.call('SET', key, rest .. pack('>I6', now + 1) .. id, 'PX', claim.window + 1)
+write[LOG] = function(key, rest, window, _, id)
+  if #rest >= 12 * MOST then rest = sub(rest, 13) end
+  call('SET', key, rest .. stamp .. id, 'PX', text(window + 1))
 end
 
-write[LEASES] = function(key, rest, claim, id)
-  local stop = now + claim.window
+write[LEASES] = function(key, rest, window, _, _, lease)
+  local stop = now + window
   local last = stop
   for at = 1, #rest, 20 do
     last = math.max(last, (unpack('>I6', rest, at)))
   end
-  redis.call('SET', key, rest .. pack('>I6', stop) .. claim.lease, 'PX', last - now)
+  call('SET', key, rest .. pack('>I6', stop) .. lease, 'PX', text(last - now))
 end
 
-write[BUCKETS] = function(key, rest, claim)
-  local width = math.ceil(claim.window / PIECES)
-  local piece, sum = math.floor(now / width), claim.cost
+write[BUCKETS] = function(key, rest, window, cost)
+  local width = ceil(window / PIECES)
+  local piece, sum = floor(now / width), cost
   local length = #rest
   if length > 0 and unpack('>I6', rest, length - 11) >= piece then
     piece = unpack('>I6', rest, length - 11)
     sum = sum + unpack('>I6', rest, length - 5)
-    rest = string.sub(rest, 1, length - 12)
+    rest = sub(rest, 1, length - 12)
   end
-  sum = math.min(sum, 2 ^ 47)
-  redis.call('SET', key, rest .. pack('>I6I6', piece, sum), 'PX', claim.window + width + 1)
+  sum = math.min(sum, FULL)
+  call('SET', key, rest .. pack('>I6I6', piece, sum), 'PX', text(window + width + 1))
 end
 
-write[FIXED] = function(key, rest, claim)
-  local stop, sum = now + claim.window, claim.cost
+write[FIXED] = function(key, rest, window, cost)
+  local stop, sum = now + window, cost
   if rest ~= '' then stop, sum = unpack('>I6', rest), sum + unpack('>I6', rest, 7) end
-  redis.call('SET', key, pack('>I6I6', stop, math.min(sum, 2 ^ 47)), 'PX', stop - now)
+  call('SET', key, pack('>I6I6', stop, math.min(sum, FULL)), 'PX', text(stop - now))
 end
 
-local function claims_of(group, at, count)
-  local claims = {}
-  for index = 1, count do
-    local kind, flags, window, max, cost, length = unpack('>BBI6I6I6B', group, at)
-    at = at + 21
-    local name = string.sub(group, at, at + length - 1)
-    at = at + length
-    local lease
-    if kind == LEASES then lease, name = string.sub(name, 1, 14), string.sub(name, 15) end
-    claims[index] = {
-      kind = kind, window = window, max = max, cost = cost, name = name, lease = lease,
-      looks = flags % 2 == 1, rejected = flags >= 2,
-    }
-  end
-  return claims
-end
+-- The claims of the group that is being served, by their number. One set of tables for all
+-- groups: to make new ones takes longer than to count.
+local kinds, flags, windows, costs, leases = {}, {}, {}, {}, {}
+local rests, held, parts = {}, {}, {}
 
 local function serve(group, first)
-  local id = string.sub(group, 1, 6)
   local in_order, has_score, count = unpack('>BBB', group, 7)
-  local claims = claims_of(group, 10, count)
-  local denied, is_broken, parts = 0, false, {}
-  for index, claim in ipairs(claims) do
-    local raw = redis.pcall('GET', KEYS[first + index - 1])
-    if type(raw) == 'table' then
+  local at, denied, is_broken, violation = 10, 0, false, ''
+  for index = 1, count do
+    local kind, flag, window, max, cost, length = unpack('>BBI6I6I6B', group, at)
+    local stop = at + 21 + length
+    local raw = pcall('GET', keys[first + index - 1])
+    if not raw then
+      raw = ''
+    elseif type(raw) == 'table' then
       is_broken, raw = true, ''
     end
-    local used, ends, rest = read[claim.kind](raw or '', claim.window)
-    claim.rest = rest
-    if claim.lease and string.find(rest, claim.lease, 1, true) then
-      claim.is_held = true
-    elseif denied == 0 and used + claim.cost > claim.max then
-      denied = index
+    local used, ends, rest = read[kind](raw, window)
+    local is_held, named_at = false, at + 21
+    if kind == LEASES then
+      named_at = named_at + 14
+      leases[index] = sub(group, at + 21, at + 34)
+      is_held = string.find(rest, leases[index], 1, true)
     end
-    parts[index] = pack('>I6I6', math.min(used, 2 ^ 48 - 1), ends)
+    if denied == 0 and not is_held and used + cost > max then
+      denied, violation = index, sub(group, named_at, stop - 1)
+    end
+    kinds[index], flags[index], windows[index], costs[index] = kind, flag, window, cost
+    rests[index], held[index] = rest, is_held
+    parts[index] = pack('>I6I6', used < GREATEST and used or GREATEST, ends)
+    at = stop
   end
   local taken = first + count + has_score
-  if is_broken then return string.char(254) .. table.concat(parts), taken end
-  if is_late then return string.char(255) .. table.concat(parts), taken end
-  for index, claim in ipairs(claims) do
+  local said = count == 1 and parts[1] or table.concat(parts, '', 1, count)
+  if is_broken then return char(254) .. said, taken end
+  if is_late then return char(255) .. said, taken end
+  for index = 1, count do
+    local flag = flags[index]
     local counts = denied == 0 or (in_order == 1 and index < denied)
-      or (index == denied and claim.rejected)
-    if counts and not claim.looks and not claim.is_held and claim.cost > 0 then
-      write[claim.kind](KEYS[first + index - 1], claim.rest, claim, id)
+      or (index == denied and flag >= 2)
+    if counts and flag % 2 == 0 and not held[index] and costs[index] > 0 then
+      local id = sub(group, 1, 6)
+      local key, rest = keys[first + index - 1], rests[index]
+      write[kinds[index]](key, rest, windows[index], costs[index], id, leases[index])
     end
   end
-  local score = ''
-  local name = count == 0 and string.sub(group, 10) or (denied > 0 and claims[denied].name)
-  if has_score == 1 and name and name ~= '' then
-    local known = redis.pcall('HMGET', KEYS[taken - 1], name, '-')
-    if known.err then return string.char(254) .. table.concat(parts), taken end
-    score = known[1] or (known[2] and '0 0 0 0') or ''
+  if count == 0 then violation = sub(group, 10) end
+  if has_score == 1 and violation ~= '' then
+    local known = pcall('HMGET', keys[taken - 1], violation, '-')
+    if known.err then return char(254) .. said, taken end
+    said = said .. (known[1] or (known[2] and '0 0 0 0') or '')
   end
-  return string.char(denied) .. table.concat(parts) .. score, taken
+  return char(denied) .. said, taken
 end
 
 local answers, first = { now }, 1
