@@ -1,7 +1,10 @@
 //! `bench latency`: from an event on the socket to the first dropped packet of its
 //! source; with no other bans, with a million, and while a million more are imported.
-//! Beside fail2ban: from the line in the log to the first dropped packet.
+//! Beside fail2ban: from the line in the log to the first dropped packet. A ban is on disk
+//! before it is in the kernel, so the disk is asked in each situation, while no bans are
+//! timed, how long it takes to keep one page.
 
+mod disk;
 mod fail2ban;
 
 use std::net::{IpAddr, Ipv4Addr};
@@ -22,6 +25,7 @@ use crate::demo::percentile;
 use crate::lab::{ABUSER_V4, INTERFACE, Lab};
 use crate::namespace::Namespace;
 use crate::range::Range;
+use disk::Disk;
 use fail2ban::Fail2ban;
 
 /// Bans timed in each case: enough for a 99th percentile.
@@ -71,13 +75,14 @@ pub(super) fn run() -> Result<Report> {
     nix::unistd::sync();
     let lab = Lab::new()?;
     own_all(&lab.abuser, &lab.router, ABUSER_V4)?;
-    let setup = Setup::new().inside(&lab.host).interface(INTERFACE);
+    let setup = Setup::new().inside(&lab.host).interface(INTERFACE).with_priority_of_unit();
     let daemon = setup.overrides(ours::configuration(CAPACITY)).start()?;
     let counters = KernelCounters::open(daemon.pin_root())?;
     let mut bench = Bench {
         range: Range::build(&lab, &counters)?,
         client: daemon.api(),
         daemon: &daemon,
+        disk: Disk::beside(&daemon)?,
         next: FIRST_SHOT,
         rows: Vec::new(),
         goals: Vec::new(),
@@ -93,10 +98,19 @@ pub(super) fn own_all(end: &Namespace, router: &Namespace, end_address: Ipv4Addr
     router.configure(&[format!("route add 32.0.0.0/3 via {end_address}")])
 }
 
+/// What was measured in one situation.
+#[derive(Default)]
+struct Shots {
+    bans: Vec<Duration>,
+    /// What the disk took for a page.
+    pages: Vec<Duration>,
+}
+
 struct Bench<'a> {
     range: Range<'a>,
     client: Client,
     daemon: &'a Daemon,
+    disk: Disk,
     /// The next source that was never banned.
     next: u32,
     rows: Vec<Row>,
@@ -107,11 +121,14 @@ impl Bench<'_> {
     /// With no other bans, in turn with fail2ban; returns fail2ban's rounds.
     fn beside_fail2ban(&mut self) -> Result<Samples> {
         let mut peer = Fail2ban::start()?;
-        let (mut ours, mut theirs) = (Vec::new(), Samples::default());
+        let (mut ours, mut theirs) = (Shots::default(), Samples::default());
         for round in 0..ROUNDS {
             eprintln!("latency: without other bans, round {} of {ROUNDS}", round + 1);
             for _ in 0..SAMPLES / ROUNDS {
-                ours.push(self.shoot()?);
+                ours.bans.push(self.shoot()?);
+            }
+            for _ in 0..SAMPLES / ROUNDS {
+                ours.pages.push(self.disk.keep_a_page()?);
             }
             let source = self.source();
             theirs.push(milliseconds(peer.time(source).context(PEER)?));
@@ -125,25 +142,31 @@ impl Bench<'_> {
         eprintln!("latency: importing a million bans");
         ours::import(self.daemon, &list::write(folder, 0..MILLION, Language::Plain)?)?;
         eprintln!("latency: beside a million bans");
-        let samples: Result<Vec<_>> = (0..SAMPLES).map(|_| self.shoot()).collect();
-        self.conclude(Situation::Million, &samples?, peer);
+        let bans = (0..SAMPLES).map(|_| self.shoot()).collect::<Result<_>>()?;
+        let pages = (0..SAMPLES).map(|_| self.disk.keep_a_page()).collect::<Result<_>>()?;
+        self.conclude(Situation::Million, &Shots { bans, pages }, peer);
         let more = list::write(folder, MILLION..2 * MILLION, Language::Plain)?;
         eprintln!("latency: while a million more are imported");
-        let samples = self.while_importing(&more)?;
-        self.conclude(Situation::Importing, &samples, peer);
+        let bans = self.while_importing(&more, Self::shoot)?;
+        let pages = self.while_importing(&more, |bench| bench.disk.keep_a_page())?;
+        self.conclude(Situation::Importing, &Shots { bans, pages }, peer);
         Ok(())
     }
 
     /// Only what was begun while an import ran; where one is over before there are enough
     /// samples, the same list is imported again.
-    fn while_importing(&mut self, list: &Path) -> Result<Vec<Duration>> {
+    fn while_importing(
+        &mut self,
+        list: &Path,
+        sample: impl Fn(&mut Self) -> Result<Duration>,
+    ) -> Result<Vec<Duration>> {
         let mut samples = Vec::new();
         while samples.len() < SAMPLES {
             let daemon = self.daemon;
             thread::scope(|scope| {
                 let importing = scope.spawn(|| ours::import(daemon, list));
                 while !importing.is_finished() {
-                    samples.push(self.shoot()?);
+                    samples.push(sample(self)?);
                 }
                 importing.join().map_err(|_| anyhow!("the import panicked"))?
             })?;
@@ -161,17 +184,35 @@ impl Bench<'_> {
         list::address(self.next)
     }
 
-    fn conclude(&mut self, situation: Situation, samples: &[Duration], peer: &Samples) {
-        let mut sorted = samples.to_vec();
-        sorted.sort_unstable();
-        let all: Samples = sorted.iter().copied().map(milliseconds).collect();
-        let at = |percent| percentile(&sorted, percent).map_or(f64::NAN, milliseconds);
+    fn conclude(&mut self, situation: Situation, shots: &Shots, peer: &Samples) {
         let name = situation.name();
+        let (bans, pages) = (Percentiles::of(&shots.bans), Percentiles::of(&shots.pages));
         for percent in [50, 99] {
-            let row = Row::alone(format!("p{percent}_{name}"), "ms", &all);
-            self.rows.push(row.valued(at(percent)).beside(PEER, peer));
+            self.rows.push(bans.row(percent, name).beside(PEER, peer));
+            self.rows.push(pages.row(percent, &format!("disk_{name}")));
         }
-        self.goals.push(Goal::below(&situation.goal_name(), situation.bound_ms(), at(99)));
+        self.goals.push(Goal::below(&situation.goal_name(), situation.bound_ms(), bans.at(99)));
+    }
+}
+
+/// Times in their order.
+struct Percentiles(Vec<Duration>);
+
+impl Percentiles {
+    fn of(times: &[Duration]) -> Self {
+        let mut sorted = times.to_vec();
+        sorted.sort_unstable();
+        Self(sorted)
+    }
+
+    /// In milliseconds.
+    fn at(&self, percent: usize) -> f64 {
+        percentile(&self.0, percent).map_or(f64::NAN, milliseconds)
+    }
+
+    fn row(&self, percent: usize, name: &str) -> Row {
+        let all: Samples = self.0.iter().copied().map(milliseconds).collect();
+        Row::alone(format!("p{percent}_{name}"), "ms", &all).valued(self.at(percent))
     }
 }
 

@@ -22,8 +22,10 @@ use super::report::{Goal, Report, Row};
 use super::sample::{ROUNDS, Samples};
 use crate::interrupt;
 
-/// What one round of one way of one case takes.
+/// What one round of one way of one case takes, as fast as can be.
 const ROUND: Duration = Duration::from_secs(2);
+/// And at a rate: some thousand requests, of which one in a hundred says something.
+const PACED_ROUND: Duration = Duration::from_secs(5);
 
 /// Of [`Way::ALL`], in its order.
 const PLAIN: usize = 0;
@@ -130,7 +132,7 @@ impl Compared {
         let port = self.case.behind().port(way);
         let connections: Result<_> = (0..wrk::CONNECTIONS).map(|_| site.connect(port)).collect();
         let before = site.counted()?;
-        let load = (self.rate(), ROUND);
+        let load = (self.rate(), PACED_ROUND);
         let first = self.sent % self.requests.len();
         self.requests.rotate_left(first);
         let latencies = paced::run(connections?, &self.requests, self.case.mark(), load)?;

@@ -8,10 +8,10 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, ensure};
-use nix::sys::prctl;
+use nix::unistd::gettid;
 
 use crate::demo::percentile;
-use crate::http;
+use crate::{http, process};
 
 /// Before the first request, for all connections to be ready.
 const START: Duration = Duration::from_millis(20);
@@ -30,6 +30,36 @@ impl Latencies {
     }
 }
 
+/// While it lives, this thread and those that it starts run before all others that are
+/// ready (SCHED_FIFO): people's browsers have processors of their own, and a request that
+/// is sent late because nginx was busy would count as nginx's.
+struct Ahead;
+
+impl Ahead {
+    fn of_all_others() -> Result<Self> {
+        policy(["--fifo", "1"])?;
+        Ok(Self)
+    }
+}
+
+impl Drop for Ahead {
+    fn drop(&mut self) {
+        if let Err(error) = policy(["--other", "0"]) {
+            eprintln!("{error:#}");
+        }
+    }
+}
+
+/// Sets this thread's.
+fn policy(wanted: [&str; 2]) -> Result<()> {
+    let mut chrt = process::command("chrt");
+    chrt.arg(wanted[0]).args(["--pid", wanted[1]]).arg(gettid().to_string());
+    let output = chrt.output().context("cannot start chrt")?;
+    let complaint = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "chrt {}: {}", wanted[0], complaint.trim());
+    Ok(())
+}
+
 /// Asks over these connections together at a rate, in requests per second, for so long.
 /// Every answer must have the mark.
 pub(super) fn run(
@@ -39,6 +69,7 @@ pub(super) fn run(
     (per_second, duration): (f64, Duration),
 ) -> Result<Latencies> {
     let count = connections.len();
+    let _ahead = Ahead::of_all_others()?;
     let begin = Instant::now() + START;
     let each = |(number, stream): (usize, TcpStream)| {
         let schedule = Schedule { begin, number, count, per_second, duration };
@@ -87,8 +118,6 @@ fn ask(
     mark: &str,
     schedule: &Schedule,
 ) -> Result<Vec<Duration>> {
-    // Sleeping is to end when it should, not 50 µs later.
-    prctl::set_timerslack(1).context("cannot set the timer's slack")?;
     let mut stream = BufReader::new(stream);
     let mut latencies = Vec::new();
     for (number, moment) in schedule.moments() {
