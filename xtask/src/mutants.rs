@@ -52,6 +52,9 @@ const PARTS: [Part; 2] = [
 ];
 /// Cases of each property: there are thousands of mutants, and few need many cases.
 const CASES: &str = "32";
+/// Tests that take so many times as long as they do without a mutant run for ever. What
+/// they take must not depend on what else is tried meanwhile: each has one thread.
+const PATIENCE: &str = "2.5";
 /// One test that fails is enough; the option is not stable yet.
 const FAIL_FAST: &[&str] = &["-Zunstable-options", "--fail-fast"];
 /// For test programs alone: how things are compiled depends on it, too.
@@ -173,11 +176,13 @@ fn try_all(project: &Project, part: &Part, folder: &Path, files: &[String]) -> R
         .env("TMPDIR", &temporary)
         .env_remove("CARGO_TARGET_DIR")
         .env("PROPTEST_CASES", CASES)
+        .env("RUST_TEST_THREADS", "1")
         .env("PROPTEST_MAX_SHRINK_ITERS", "0")
         // What one mutant failed on is not for the next to be tried with.
         .env("PROPTEST_DISABLE_FAILURE_PERSISTENCE", "1")
         .args(["mutants", "--colors", "never", "--no-times", "--jobs"])
         .arg(available_parallelism().map_or(1, usize::from).to_string())
+        .args(["--timeout-multiplier", PATIENCE])
         .arg("--dir")
         .arg(folder.join("engine"))
         .arg("--output")
