@@ -4,7 +4,9 @@ use std::slice::from_ref;
 
 use anyhow::Result;
 use moderation_daemon::engine::{Decay, Limiter, Rules, Score, ViolationType};
-use moderation_daemon::sharing::{Claim, Deed, Group, LeaseName, Tag, Verdict, Window};
+use moderation_daemon::sharing::{
+    Claim, Deed, Group, GroupAnswer, LeaseName, Tag, Verdict, Window,
+};
 use moderation_tests::redis::{Cluster, Redis};
 use moderation_tests::{need, wait};
 use proptest::prelude::*;
@@ -312,6 +314,9 @@ fn most_in_any_window(taken: &[(u64, u64)], ms: u64) -> u64 {
     taken.iter().map(|(at, _)| from(*at)).max().unwrap_or(0)
 }
 
+/// A claim: whose, of which kind, how much is allowed, and its flags.
+type Wish = (u128, usize, u64, u8);
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 12, max_shrink_iters: 0, ..ProptestConfig::default() })]
 
@@ -353,6 +358,52 @@ proptest! {
             }
             let most = most_in_any_window(&taken, ms);
             assert!(most <= max, "{most} of {max} within {ms} ms, {window:?}");
+            Ok(())
+        };
+        run().expect("the server serves");
+    }
+
+    /// The same groups twice, about other bearers: together, and each in a call of its own.
+    #[test]
+    fn what_comes_in_one_call_is_decided_as_if_it_came_alone(
+        groups in prop::collection::vec(
+            (prop::collection::vec((1_u128..4, 0_usize..4, 0_u64..4, 0_u8..4), 0..4), any::<bool>()),
+            1..32,
+        ),
+    ) {
+        if !is_here() {
+            return Ok(());
+        }
+        let run = || -> Result<()> {
+            let server = Redis::start()?;
+            let mut host = host(&server)?;
+            let mut of = |apart: u128| -> Vec<Group> {
+                let one = |(number, (claims, in_order)): (usize, &(Vec<Wish>, bool))| {
+                    let claims = claims.iter().map(|(tag, shape, max, flags): &Wish| {
+                        let lease_name = LeaseName { host: 1, id: number as u64 % 5 };
+                        let claim = match SHAPES.get(*shape) {
+                            Some(shape) => claim(tag + apart, shape(HOUR), *max),
+                            None => lease(tag + apart, lease_name, *max, HOUR),
+                        };
+                        Claim { looks: flags & 1 != 0, counts_rejected: flags & 2 != 0, ..claim }
+                    });
+                    let claims: Vec<_> = claims.collect();
+                    let scored = claims.first().map(|claim| claim.tag);
+                    Group { in_order: *in_order, scored, ..host.group(&claims) }
+                };
+                groups.iter().enumerate().map(one).collect()
+            };
+            let (together, alone) = (of(0), of(1_000));
+            let (_, together) = host.reserve(&together)?;
+            for (one, (group, (answer, taken))) in alone.iter().zip(groups.iter().zip(together)) {
+                let (_, mut answers) = host.reserve(from_ref(one))?;
+                let (by_itself, taken_by_itself) = answers.pop().expect("an answer");
+                assert_eq!((by_itself.verdict, taken_by_itself), (answer.verdict, taken), "{group:?}");
+                let used = |answer: &GroupAnswer| -> Vec<u64> {
+                    answer.standings.iter().map(|standing| standing.used).collect()
+                };
+                assert_eq!(used(&by_itself), used(&answer), "{group:?}");
+            }
             Ok(())
         };
         run().expect("the server serves");
