@@ -225,6 +225,25 @@ mod tests {
     }
 
     #[test]
+    fn a_part_that_was_large_shrinks_when_less_than_an_eighth_of_it_is_taken() {
+        let (mut index, many) = (Index::new(), 4_096);
+        // All in one part.
+        (0..many).for_each(|number| index.insert(number.into(), number));
+        let mut left = many;
+        for (until, capacity) in
+            [(1_024, 8_192), (1_023, 2_048), (256, 2_048), (255, 512), (63, 128), (0, 128)]
+        {
+            while left > until {
+                left -= 1;
+                index.remove(left.into(), left);
+            }
+            assert_eq!(index.capacity(), capacity, "of {left}");
+            let is_found = |number: &u32| index.find((*number).into(), |_| true) == Some(*number);
+            assert!((0..left).all(|number| is_found(&number)), "of {left}");
+        }
+    }
+
+    #[test]
     fn what_is_not_there_is_not_removed() {
         let mut index = Index::new();
         index.remove(7, 1);

@@ -437,6 +437,22 @@ fn a_charge_that_has_left_the_window_is_taken_back_from_nothing_that_came_after_
 }
 
 #[test]
+fn whoever_took_back_all_is_as_free_as_somebody_new() {
+    let begins = |shape: &Shape| !matches!(shape, Shape::Fixed { .. });
+    for shape in SHAPES.into_iter().filter(begins) {
+        let mut windows = windows(shape);
+        let charge = charge(key("anna"), 1, BOOT_MS);
+        windows.charge(&charge);
+        windows.refund(&charge);
+        for part in 0..10 {
+            let now = BOOT_MS + part * shape.window_ms() / 10;
+            let new = windows.usage(key("bert"), 0, now);
+            assert_eq!(windows.usage(charge.key, 0, now), new, "{shape:?} after {part} tenths");
+        }
+    }
+}
+
+#[test]
 fn nothing_is_taken_back_from_a_sum_that_is_full() {
     for shape in SHAPES.into_iter().filter(|shape| matches!(shape, Shape::Buckets { .. })) {
         let mut windows = windows(shape);
