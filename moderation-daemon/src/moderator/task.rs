@@ -549,8 +549,7 @@ impl Task {
     }
 
     /// Runs `work` with the store, here, where it may block: the other tasks of this thread
-    /// go on elsewhere meanwhile. To have another thread do it, and to hear of it, takes as
-    /// long as the disk does.
+    /// go on elsewhere meanwhile. Nobody has to be woken up to do it, nor to hear of it.
     pub(super) fn with_store<T>(
         &mut self,
         work: impl FnOnce(&mut Store) -> T,

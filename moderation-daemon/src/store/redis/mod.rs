@@ -37,8 +37,8 @@ const PATIENCE: Duration = Duration::from_secs(1);
 /// A connection on which nothing comes for so long is looked after, and given up after twice
 /// that.
 const QUIET: Duration = Duration::from_secs(5);
-/// Decisions that one call of a script serves, and acts: about a tenth of a millisecond, for
-/// so long the server serves nobody else.
+/// Decisions that one call of a script serves, and acts: a quarter of a millisecond (of 7.8 µs
+/// each), for so long the server serves nobody else.
 const GROUPS_AT_ONCE: usize = 32;
 /// Calls that can wait in the library.
 const CALLS: usize = 1_024;

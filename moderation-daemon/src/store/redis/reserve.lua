@@ -32,7 +32,7 @@ local MOST = 128
 -- The greatest number of six bytes, and the greatest sum that is kept.
 local GREATEST, FULL = 2 ^ 48 - 1, 2 ^ 47
 
--- Lifetimes as texts: Redis takes longer to write a number down than for all the rest.
+-- Lifetimes as texts, each written down once: Redis would do it for every call.
 local texts = {}
 
 local function text(ms)
