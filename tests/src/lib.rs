@@ -51,3 +51,4 @@ mod http;
 mod name;
 mod range;
 mod sweep;
+mod times;

@@ -10,18 +10,17 @@ use anyhow::{Result, ensure};
 use moderation_daemon::api::client::Client;
 use serde_json::{Value, json};
 
-use super::latency::{milliseconds, own_all};
+use super::latency::own_all;
 use super::list;
 use super::ours;
 use super::report::{Goal, Report, Row};
-use super::sample::Samples;
 use crate::counter::KernelCounters;
 use crate::daemon::{Daemon, Setup};
-use crate::demo::percentile;
 use crate::lab::{ABUSER_V4, INTERFACE, Lab};
 use crate::mongod::{Server, Set};
 use crate::range::Range;
 use crate::redis::Redis;
+use crate::times::Times;
 use crate::wait;
 
 /// Bans timed in each case: enough for a 99th percentile.
@@ -40,13 +39,13 @@ pub(super) fn run() -> Result<Report> {
     let set = Set::start(1)?;
     let told = samples("change_stream", &set.members[0].uri(), None)?;
     rows.extend(conclude("change_stream", &told));
-    goals.push(Goal::below("p99_ms_change_stream", 50.0, at(&told, 99)));
+    goals.push(Goal::below("p99_ms_change_stream", 50.0, told.percentile_ms(99)));
     drop(set);
     // Another database: the last one knows whom the first case banned.
     let (set, redis) = (Set::start(1)?, Redis::start()?);
     let heard = samples("pub_sub", &set.members[0].uri(), Some(&redis))?;
     rows.extend(conclude("pub_sub", &heard));
-    goals.push(Goal::below("p99_ms_pub_sub", 10.0, at(&heard, 99)));
+    goals.push(Goal::below("p99_ms_pub_sub", 10.0, heard.percentile_ms(99)));
     drop((set, redis));
     let alone = Server::alone()?;
     let asked = samples("polling", &alone.uri(), None)?;
@@ -54,8 +53,7 @@ pub(super) fn run() -> Result<Report> {
     Report::new("propagation", rows, goals)
 }
 
-/// Sorted.
-fn samples(case: &str, uri: &str, redis: Option<&Redis>) -> Result<Vec<Duration>> {
+fn samples(case: &str, uri: &str, redis: Option<&Redis>) -> Result<Times> {
     let lab = Lab::new()?;
     own_all(&lab.abuser, &lab.router, ABUSER_V4)?;
     let here = Setup::new().inside(&lab.bystander);
@@ -66,16 +64,14 @@ fn samples(case: &str, uri: &str, redis: Option<&Redis>) -> Result<Vec<Duration>
     let counters = KernelCounters::open(dropping.pin_root())?;
     let range = Range::build(&lab, &counters)?;
     let mut operator = banning.admin();
-    let mut all = Vec::with_capacity(SAMPLES);
-    for number in 0..SAMPLES {
+    let time = |number: usize| {
         if number % 50 == 0 {
             eprintln!("propagation: {case}, {number} of {SAMPLES}");
         }
         let source = list::address(FIRST + u32::try_from(number)?);
-        all.push(range.time_with(source, || ban(&mut operator, source))?);
-    }
-    all.sort_unstable();
-    Ok(all)
+        range.time_with(source, || ban(&mut operator, source))
+    };
+    (0..SAMPLES).map(time).collect()
 }
 
 /// A daemon that shares its bans, once it does.
@@ -112,13 +108,6 @@ fn ban(operator: &mut Client, source: IpAddr) -> Result<()> {
     Ok(())
 }
 
-fn at(sorted: &[Duration], percent: usize) -> f64 {
-    percentile(sorted, percent).map_or(f64::NAN, milliseconds)
-}
-
-fn conclude(case: &str, sorted: &[Duration]) -> Vec<Row> {
-    let all: Samples = sorted.iter().copied().map(milliseconds).collect();
-    let row =
-        |percent| Row::alone(format!("p{percent}_{case}"), "ms", &all).valued(at(sorted, percent));
-    vec![row(50), row(99)]
+fn conclude(case: &str, times: &Times) -> [Row; 2] {
+    [50, 99].map(|percent| Row::percentile(percent, case, times))
 }

@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use super::machine::{self, Machine};
 use super::sample::Samples;
+use crate::times::Times;
 
 /// What a benchmark found.
 #[derive(Clone, Debug, Serialize)]
@@ -72,11 +73,10 @@ impl Row {
         }
     }
 
-    /// The same with another value than the median, such as a percentile.
-    #[must_use]
-    pub(super) fn valued(mut self, value: f64) -> Self {
-        self.value = rounded(value);
-        self
+    /// A percentile of many times, in milliseconds.
+    pub(super) fn percentile(percent: usize, case: &str, times: &Times) -> Self {
+        let all = Self::alone(format!("p{percent}_{case}"), "ms", &times.each_ms().collect());
+        Self { value: rounded(times.percentile_ms(percent)), ..all }
     }
 
     /// A row with a peer whose rounds were run in turn with ours.

@@ -10,6 +10,7 @@ use crate::counter::KernelCounters;
 use crate::interrupt;
 use crate::lab::{ABUSER_V4, abuser_pool};
 use crate::range::Range;
+use crate::times::Times;
 use crate::visitor::Connection;
 use crate::wait;
 
@@ -142,9 +143,9 @@ impl Play<'_> {
     fn speed(&mut self) -> Result<()> {
         let range = Range::build(&self.stage.lab, &self.counters)?;
         let mut client = self.stage.daemon.api();
-        let samples: Result<Vec<_>> =
+        let samples: Result<Times> =
             abuser_pool().map(|source| range.time(&mut client, source)).collect();
-        self.report.ban_latency_us = Microseconds::of(samples?);
+        self.report.ban_latency_us = Microseconds::of(&samples?);
         let latency = self.report.ban_latency_us;
         let what =
             format!("{} bans timed, from violation to first dropped packet: median", latency.n);

@@ -10,7 +10,6 @@ mod story;
 
 use anyhow::Result;
 
-pub(crate) use report::percentile;
 pub use report::{Course, Microseconds, Report};
 pub use story::Audience;
 

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use crate::times::Times;
+
 /// Fewer samples say nothing about a 99th percentile.
 const ENOUGH_SAMPLES: usize = 50;
 
@@ -88,18 +90,11 @@ pub struct Microseconds {
 }
 
 impl Microseconds {
-    /// Percentiles of samples, by nearest rank.
-    pub fn of(mut samples: Vec<Duration>) -> Self {
-        samples.sort_unstable();
-        let at = |percent| percentile(&samples, percent).map_or(0, microseconds);
-        Self { p50: at(50), p99: at(99), n: samples.len() }
+    /// Of samples; 0 if there are none.
+    pub(crate) fn of(samples: &Times) -> Self {
+        let at = |percent| samples.percentile(percent).map_or(0, microseconds);
+        Self { p50: at(50), p99: at(99), n: samples.count() }
     }
-}
-
-/// The smallest sample that at least `percent` of all samples do not exceed.
-pub(crate) fn percentile(sorted: &[Duration], percent: usize) -> Option<Duration> {
-    let rank = (sorted.len() * percent).div_ceil(100).max(1);
-    sorted.get(rank - 1).copied()
 }
 
 fn microseconds(duration: Duration) -> u64 {
@@ -142,12 +137,10 @@ mod tests {
     }
 
     #[test]
-    fn percentiles_are_by_nearest_rank() {
-        let samples = (1..=100).rev().map(Duration::from_micros).collect();
-        assert_eq!(Microseconds::of(samples), Microseconds { p50: 50, p99: 99, n: 100 });
-        let one = vec![Duration::from_micros(7)];
-        assert_eq!(Microseconds::of(one), Microseconds { p50: 7, p99: 7, n: 1 });
-        assert_eq!(Microseconds::of(Vec::new()), Microseconds::default());
+    fn times_are_told_in_microseconds() {
+        let samples = (1..=100).map(Duration::from_micros).collect();
+        assert_eq!(Microseconds::of(&samples), Microseconds { p50: 50, p99: 99, n: 100 });
+        assert_eq!(Microseconds::of(&Times::default()), Microseconds::default());
     }
 
     #[test]

@@ -37,8 +37,8 @@ pub(in crate::bench) struct Rounds {
 impl Rounds {
     fn push(&mut self, measured: &Measured) {
         self.per_second.push(measured.per_second());
-        self.p50.push(measured.percentile_us(50));
-        self.p99.push(measured.percentile_us(99));
+        self.p50.push(measured.latencies.percentile_us(50));
+        self.p99.push(measured.latencies.percentile_us(99));
     }
 }
 

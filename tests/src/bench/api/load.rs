@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 
-use crate::demo::percentile;
+use crate::times::Times;
 
 /// Sources in turn: enough that nobody comes near the limit.
 const SOURCES: u32 = 1 << 18;
@@ -93,8 +93,8 @@ pub(in crate::bench) struct Load {
 pub(in crate::bench) struct Measured {
     decisions: usize,
     took: Duration,
-    /// From just before asking to the whole answer; in order.
-    latencies: Vec<Duration>,
+    /// From just before asking to the whole answer.
+    pub(in crate::bench) latencies: Times,
 }
 
 impl Measured {
@@ -102,10 +102,6 @@ impl Measured {
         #[expect(clippy::cast_precision_loss, reason = "millions")]
         let decisions = self.decisions as f64;
         decisions / self.took.as_secs_f64()
-    }
-
-    pub(in crate::bench) fn percentile_us(&self, percent: usize) -> f64 {
-        percentile(&self.latencies, percent).map_or(f64::NAN, |time| time.as_secs_f64() * 1e6)
     }
 }
 
@@ -146,8 +142,8 @@ impl Load {
             }
         }
         let took = begin.elapsed();
-        latencies.sort_unstable();
-        Ok(Measured { decisions: latencies.len() * self.batch, took, latencies })
+        let decisions = latencies.len() * self.batch;
+        Ok(Measured { decisions, took, latencies: latencies.into_iter().collect() })
     }
 }
 

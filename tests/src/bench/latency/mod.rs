@@ -21,10 +21,10 @@ use super::report::{Goal, Report, Row};
 use super::sample::{ROUNDS, Samples};
 use crate::counter::KernelCounters;
 use crate::daemon::{Daemon, Setup};
-use crate::demo::percentile;
 use crate::lab::{ABUSER_V4, INTERFACE, Lab};
 use crate::namespace::Namespace;
 use crate::range::Range;
+use crate::times::{Times, milliseconds};
 use disk::Disk;
 use fail2ban::Fail2ban;
 
@@ -186,36 +186,13 @@ impl Bench<'_> {
 
     fn conclude(&mut self, situation: Situation, shots: &Shots, peer: &Samples) {
         let name = situation.name();
-        let (bans, pages) = (Percentiles::of(&shots.bans), Percentiles::of(&shots.pages));
+        let times = |all: &[Duration]| all.iter().copied().collect::<Times>();
+        let (bans, pages) = (times(&shots.bans), times(&shots.pages));
         for percent in [50, 99] {
-            self.rows.push(bans.row(percent, name).beside(PEER, peer));
-            self.rows.push(pages.row(percent, &format!("disk_{name}")));
+            self.rows.push(Row::percentile(percent, name, &bans).beside(PEER, peer));
+            self.rows.push(Row::percentile(percent, &format!("disk_{name}"), &pages));
         }
-        self.goals.push(Goal::below(&situation.goal_name(), situation.bound_ms(), bans.at(99)));
+        let p99 = bans.percentile_ms(99);
+        self.goals.push(Goal::below(&situation.goal_name(), situation.bound_ms(), p99));
     }
-}
-
-/// Times in their order.
-struct Percentiles(Vec<Duration>);
-
-impl Percentiles {
-    fn of(times: &[Duration]) -> Self {
-        let mut sorted = times.to_vec();
-        sorted.sort_unstable();
-        Self(sorted)
-    }
-
-    /// In milliseconds.
-    fn at(&self, percent: usize) -> f64 {
-        percentile(&self.0, percent).map_or(f64::NAN, milliseconds)
-    }
-
-    fn row(&self, percent: usize, name: &str) -> Row {
-        let all: Samples = self.0.iter().copied().map(milliseconds).collect();
-        Row::alone(format!("p{percent}_{name}"), "ms", &all).valued(self.at(percent))
-    }
-}
-
-pub(super) fn milliseconds(duration: Duration) -> f64 {
-    duration.as_secs_f64() * 1000.0
 }

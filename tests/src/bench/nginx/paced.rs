@@ -10,25 +10,11 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, anyhow, ensure};
 use nix::unistd::gettid;
 
-use crate::demo::percentile;
+use crate::times::Times;
 use crate::{http, process};
 
 /// Before the first request, for all connections to be ready.
 const START: Duration = Duration::from_millis(20);
-
-/// Latencies in order.
-#[derive(Debug)]
-pub(super) struct Latencies(Vec<Duration>);
-
-impl Latencies {
-    pub(super) fn percentile_us(&self, percent: usize) -> f64 {
-        percentile(&self.0, percent).map_or(f64::NAN, |time| time.as_secs_f64() * 1e6)
-    }
-
-    pub(super) fn count(&self) -> usize {
-        self.0.len()
-    }
-}
 
 /// While it lives, this thread and those that it starts run before all others that are
 /// ready (SCHED_FIFO): people's browsers have processors of their own, and a request that
@@ -67,7 +53,7 @@ pub(super) fn run(
     requests: &[Vec<u8>],
     mark: &str,
     (per_second, duration): (f64, Duration),
-) -> Result<Latencies> {
+) -> Result<Times> {
     let count = connections.len();
     let _ahead = Ahead::of_all_others()?;
     let begin = Instant::now() + START;
@@ -82,8 +68,7 @@ pub(super) fn run(
         for one in asking {
             latencies.extend(one.join().map_err(|_| anyhow!("a client panicked"))??);
         }
-        latencies.sort_unstable();
-        Ok(Latencies(latencies))
+        Ok(latencies.into_iter().collect())
     })
 }
 
