@@ -73,11 +73,11 @@ impl Fixed {
     /// Takes back what was charged at that time, if it was in this window. Whether
     /// that changed anything.
     pub(super) fn refund(self, head: &mut Head, bytes: &mut [u8], at: u64, cost: u64) -> bool {
+        let used = Self::used(bytes);
         let is_in = self.counts(*head, bytes, at, at);
-        if is_in {
-            Self::set_used(bytes, Self::used(bytes).saturating_sub(cost));
-        }
-        is_in
+        let left = if is_in { used.saturating_sub(cost) } else { used };
+        Self::set_used(bytes, left);
+        left != used
     }
 
     pub(super) const fn step(self) -> u64 {

@@ -453,6 +453,32 @@ fn whoever_took_back_all_is_as_free_as_somebody_new() {
 }
 
 #[test]
+fn whichever_of_several_is_taken_back_the_others_leave_when_they_would_have() {
+    let slides = |shape: &Shape| {
+        let holds_three = !matches!(shape, Shape::Log { max: ..3, .. });
+        holds_three && !matches!(shape, Shape::Fixed { .. })
+    };
+    for shape in SHAPES.into_iter().filter(slides) {
+        let tenth = shape.window_ms() / 10;
+        let charges = [0, 4, 5].map(|tenths| charge(key("anna"), 1, BOOT_MS + tenths * tenth));
+        for back in &charges {
+            let (mut with, mut without) = (windows(shape), windows(shape));
+            charges.iter().for_each(|charge| with.charge(charge));
+            charges.iter().filter(|charge| *charge != back).for_each(|it| without.charge(it));
+            with.refund(back);
+            for now in (5..20).map(|tenths| BOOT_MS + tenths * tenth) {
+                let want = without.usage(back.key, 0, now);
+                assert_eq!(
+                    with.usage(back.key, 0, now),
+                    want,
+                    "{shape:?} without {back:?} at {now}"
+                );
+            }
+        }
+    }
+}
+
+#[test]
 fn nothing_is_taken_back_from_a_sum_that_is_full() {
     for shape in SHAPES.into_iter().filter(|shape| matches!(shape, Shape::Buckets { .. })) {
         let mut windows = windows(shape);

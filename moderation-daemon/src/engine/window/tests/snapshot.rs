@@ -411,3 +411,26 @@ fn what_is_charged_within_a_limit_is_a_change_unless_it_costs_nothing() {
         }
     }
 }
+
+#[test]
+fn what_is_taken_back_is_a_change_if_it_was_there() {
+    let mut windows = all_kinds();
+    let at_boot_ms = BOOT_MS + 1_000;
+    for (limiter, shape) in shapes() {
+        let charge = charge_of(limiter, "anna", 1, at_boot_ms);
+        windows.charge(&charge);
+        let mut bytes = file(&mut windows, "boot", at(at_boot_ms));
+        let never = Charge { at_boot_ms: BOOT_MS, ..charge };
+        // A fixed window knows no times.
+        let is_first = usize::from(matches!(shape, Shape::Fixed { .. }));
+        let refunds = [(never, false), (charge, true), (charge, false)];
+        for (back, is_change) in refunds.into_iter().skip(is_first) {
+            windows.refund(&back);
+            let before = bytes.len();
+            append(&mut windows, Pass::changes(), at(at_boot_ms), &mut bytes);
+            assert_eq!(bytes.len() > before, is_change, "{shape:?}, {back:?}");
+        }
+        let (read, _) = restored(&bytes, "boot", at(at_boot_ms));
+        assert_eq!(read.usage(charge.key, 0, at_boot_ms).used, 0, "{shape:?}");
+    }
+}
