@@ -126,7 +126,8 @@ impl Rules {
         now: Moment,
     ) -> Option<(Address, u64)> {
         self.ban.shared?;
-        let (user, address) = (digest(subject.user()?), self.place_at(subject)?);
+        let (user, address) = (subject.user()?, self.place_at(subject)?);
+        let user = digest(user);
         let known = memory.crowd(&address);
         let is_fresh = known.is_some_and(|crowd| crowd.is_fresh(user, now.unix_ms));
         (!is_fresh).then_some((address, user))
