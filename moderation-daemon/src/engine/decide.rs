@@ -25,7 +25,7 @@ impl Overlay<'_> {
         let Prepared { request, keys } = prepared;
         let (rules, directory) = (&self.engine.rules, &self.engine.directory);
         for (place, key) in keys {
-            counts.push(self.count(&rules.limiters[*place], *key, request, now));
+            counts.push(self.count(&rules.limiters[*place], *key, (request, counts), now));
         }
         let Act::Event { kind, .. } = request.act else { return };
         for rule in directory.peeks(rules, kind) {
@@ -34,7 +34,7 @@ impl Overlay<'_> {
                 continue;
             }
             if let Some(key) = self.engine.keys.counted(rule, rules, request) {
-                counts.push(self.count(rule, key, request, now));
+                counts.push(self.count(rule, key, (request, counts), now));
             }
         }
     }
@@ -46,19 +46,20 @@ impl Overlay<'_> {
         pair.is_some_and(|(account, at)| self.memory().is_known(account, at, now.unix_ms))
     }
 
-    /// One limiter's.
+    /// One limiter's, after those of others for the same request, which may need places of
+    /// their own.
     #[inline(always)]
     pub(super) fn count(
         &self,
         rule: &LimiterRule,
         key: Key,
-        request: &Request,
+        (request, others): (&Request, &[Count]),
         now: Moment,
     ) -> Count {
         let limiter = rule.limiter;
         let (mut key, mut usage) = self.look_up(key, now);
         let is_shared = !key.is_placed()
-            && self.windows_at_most() >= self.engine.rules.bounds.windows
+            && self.windows_at_most() + self.newcomers(others) >= self.engine.rules.bounds.windows
             && !self.is_counted(key);
         if is_shared {
             (key, usage) = self.look_up(self.engine.keys.overflow(limiter), now);
@@ -66,6 +67,12 @@ impl Overlay<'_> {
         let max = self.allowance(rule, request, now);
         let cost = request.act.cost(rule.unit);
         Count { limiter, key, max, cost, usage, is_shared }
+    }
+
+    /// How many of these are to have places of their own that they do not have yet.
+    fn newcomers(&self, counts: &[Count]) -> usize {
+        let is_new = |it: &&Count| !it.key.is_placed() && !it.is_shared && !self.is_counted(it.key);
+        counts.iter().filter(is_new).count()
     }
 
     /// Judges a request. `counts` are those of [`Overlay::counts`], or the

@@ -81,14 +81,17 @@ impl Engine {
         now: Moment,
         counts: &mut Vec<Count>,
     ) -> Option<()> {
+        let mut room = self.rules.bounds.windows.saturating_sub(self.windows.len());
         for (place, key) in keys {
             let rule = &self.rules.limiters[*place];
             let cost = self.own_cost(rule, request)?;
             let (key, usage) = self.windows.look_up(*key, 0, now.boot_ms);
             let (limiter, max) = (rule.limiter, rule.limit.max);
             let count = Count { limiter, key, max, cost, usage, is_shared: false };
-            let has_place = key.is_placed() || self.windows.len() < self.rules.bounds.windows;
-            if !has_place || count.exceeds() {
+            if !key.is_placed() {
+                room = room.checked_sub(1)?;
+            }
+            if count.exceeds() {
                 return None;
             }
             counts.push(count);
@@ -145,7 +148,8 @@ impl Overlay<'_> {
             return false;
         }
         for (place, key) in keys {
-            let count = self.count(&self.engine.rules.limiters[*place], *key, request, now);
+            let others = (request, &**counts);
+            let count = self.count(&self.engine.rules.limiters[*place], *key, others, now);
             if count.exceeds() {
                 return false;
             }

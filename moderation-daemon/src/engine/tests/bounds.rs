@@ -24,6 +24,23 @@ fn when_windows_run_out_newcomers_share_one() {
 }
 
 #[test]
+fn an_event_that_two_limiters_count_takes_no_more_places_than_there_are() {
+    let mut rules = rules();
+    set(&mut rules, Limiter::MESSAGE_USER, 4, 1_000);
+    rules.bounds.windows = 3;
+    let requests = [message("anna", "192.0.2.1"), message("bert", "192.0.2.2")];
+    for batch in [1, 2] {
+        let mut engine = engine_with(rules.clone());
+        let outcomes = judge(&mut engine, &requests, batch, NOW);
+        assert_eq!(allowed(&outcomes), 2);
+        let shared = |of: &Outcome| of.counts.iter().map(|it| it.is_shared).collect::<Vec<_>>();
+        assert_eq!(shared(&outcomes[0]), [false, false]);
+        assert_eq!(shared(&outcomes[1]), [false, true], "one place was left");
+        assert_eq!(engine.size().windows, 3 + 1, "and the one that newcomers share");
+    }
+}
+
+#[test]
 fn when_scores_run_out_the_one_that_was_quiet_longest_goes() {
     let mut engine = bounded(Bounds { scores: 3, ..Bounds::default() });
     for batch in [1, 5] {
