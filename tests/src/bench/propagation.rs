@@ -65,7 +65,7 @@ fn samples(case: &str, uri: &str, redis: Option<&Redis>) -> Result<Times> {
     let range = Range::build(&lab, &counters)?;
     let mut operator = banning.admin();
     let time = |number: usize| {
-        if number % 50 == 0 {
+        if number.is_multiple_of(50) {
             eprintln!("propagation: {case}, {number} of {SAMPLES}");
         }
         let source = list::address(FIRST + u32::try_from(number)?);
