@@ -95,7 +95,7 @@ pub struct Keys {
     seed: [u64; 2],
     /// By the limiter's number and by what is counted, so that a key is one digest
     /// of nothing but that.
-    seeds: Vec<[[u64; 2]; Kind::COUNT]>,
+    hashers: Vec<[SipHasher13; Kind::COUNT]>,
 }
 
 /// What is counted.
@@ -115,8 +115,8 @@ impl Kind {
 impl Keys {
     /// The same seed makes the same keys.
     pub fn new(seed: [u64; 2]) -> Self {
-        let seeds = Limiter::all().map(|limiter| seeds_of(seed, limiter)).collect();
-        Self { seed, seeds }
+        let hashers = Limiter::all().map(|limiter| hashers_of(seed, limiter)).collect();
+        Self { seed, hashers }
     }
 
     /// What they are made with; a secret.
@@ -185,21 +185,23 @@ impl Keys {
     #[inline]
     fn digest(&self, limiter: Limiter, kind: Kind, bytes: &[u8]) -> Key {
         let index = limiter.index();
-        let [first, second] = match self.seeds.get(usize::from(index)) {
-            Some(seeds) => seeds[kind as usize],
+        let digest = match self.hashers.get(usize::from(index)) {
+            Some(hashers) => hashers[kind as usize].hash(bytes),
             // It was named after the engine was made.
-            None => seeds_of(self.seed, limiter)[kind as usize],
+            None => hashers_of(self.seed, limiter)[kind as usize].hash(bytes),
         };
-        Key::new(SipHasher13::new_with_keys(first, second).hash(bytes), index)
+        Key::new(digest, index)
     }
 }
 
 /// A custom limiter's number differs from start to start; its name does not.
-fn seeds_of(seed: [u64; 2], limiter: Limiter) -> [[u64; 2]; Kind::COUNT] {
+fn hashers_of(seed: [u64; 2], limiter: Limiter) -> [SipHasher13; Kind::COUNT] {
     let hasher = SipHasher13::new_with_keys(seed[0], seed[1]);
     std::array::from_fn(|kind| {
         let kind = u8::try_from(kind).expect("there are few");
-        [0, 1].map(|half| hasher.hash(&[limiter.name().as_bytes(), &[0xff, kind, half]].concat()))
+        let [first, second] = [0, 1]
+            .map(|half| hasher.hash(&[limiter.name().as_bytes(), &[0xff, kind, half]].concat()));
+        SipHasher13::new_with_keys(first, second)
     })
 }
 

@@ -100,7 +100,13 @@ impl<const WIDTH: usize> Buckets<WIDTH> {
         now: u64,
     ) -> Option<Tenure> {
         let tenure = self.tenure(*head, ring, 0, now);
-        tenure.then_charge((cost, max), || self.charge(head, ring, now, cost))
+        if !tenure.has_room_for(cost, max) {
+            return None;
+        }
+        if cost > 0 {
+            self.charge(head, ring, now, cost);
+        }
+        Some(tenure)
     }
 
     /// Another `cost`.

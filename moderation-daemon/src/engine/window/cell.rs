@@ -64,21 +64,10 @@ pub(super) struct Tenure {
 }
 
 impl Tenure {
-    /// Charges if no more than `max` are used up with `cost` more, which is nothing to charge
-    /// if it is 0; what was before it.
+    /// Whether no more than `max` are used up with `cost` more.
     #[inline(always)]
-    pub(super) fn then_charge(
-        self,
-        (cost, max): (u64, u64),
-        charge: impl FnOnce(),
-    ) -> Option<Self> {
-        if self.used.saturating_add(cost) > max {
-            return None;
-        }
-        if cost > 0 {
-            charge();
-        }
-        Some(self)
+    pub(super) const fn has_room_for(self, cost: u64, max: u64) -> bool {
+        self.used.saturating_add(cost) <= max
     }
 }
 

@@ -52,7 +52,13 @@ impl Fixed {
         now: u64,
     ) -> Option<Tenure> {
         let tenure = self.tenure(*head, bytes, 0, now);
-        tenure.then_charge((cost, max), || self.charge(head, bytes, now, cost))
+        if !tenure.has_room_for(cost, max) {
+            return None;
+        }
+        if cost > 0 {
+            self.charge(head, bytes, now, cost);
+        }
+        Some(tenure)
     }
 
     /// Another `cost`, in this window or as the beginning of the next.

@@ -167,8 +167,13 @@ impl<const WIDTH: usize> Log<WIDTH> {
             let used = 1 + (head.count() - gone) as u64;
             Tenure { used, frees_at: self.leaves(head.time - age) }
         };
-        let add = || self.add((head, gone), ring, (now, events), horizon);
-        tenure.then_charge((events, max), add)
+        if !tenure.has_room_for(events, max) {
+            return None;
+        }
+        if events > 0 {
+            self.add((head, gone), ring, (now, events), horizon);
+        }
+        Some(tenure)
     }
 
     /// So many more events, not 0, where so many have left the window.

@@ -264,13 +264,12 @@ impl Windows {
             return Some((key, Usage { used: 0, frees_at_boot_ms: now_boot_ms }));
         };
         let now = inner(now_boot_ms);
-        let has_room = self.small.len() + self.large.len() < bound;
+        let known = sized!(*size, &self.small, &self.large, table => table.number(key));
+        if known.is_none() && !((1..=max).contains(&cost) && self.len() < bound) {
+            return None;
+        }
         sized!(*size, &mut self.small, &mut self.large, table => {
-            let number = match table.number(key) {
-                Some(number) => number,
-                None if has_room && (1..=max).contains(&cost) => table.place(key),
-                None => return None,
-            };
+            let number = known.unwrap_or_else(|| table.place(key));
             let Tenure { used, frees_at } = table.at_mut(number).charge_within(measure, (cost, max), now)?;
             Some((key.at(number), Usage { used, frees_at_boot_ms: outer(frees_at) }))
         })
